@@ -1,0 +1,150 @@
+//! Kubernetes' own objects, only the fields that are read. Unknown fields are dropped at decode.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::meta::Labels;
+use crate::text::Str;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceType {
+    #[default]
+    ClusterIP,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Service {
+    #[serde(rename = "type")]
+    pub kind: ServiceType,
+    pub selector: Labels,
+    pub ports: Vec<ServicePort>,
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<Str>,
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Vec<Str>,
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Vec<IpAddr>,
+    pub external_name: Option<Str>,
+    pub publish_not_ready_addresses: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServicePort {
+    pub name: Str,
+    pub port: u16,
+    pub target_port: Option<TargetPort>,
+    pub protocol: Transport,
+    pub app_protocol: Option<Str>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Transport {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetPort {
+    Number(u16),
+    Name(Str),
+}
+
+/// `discovery.k8s.io/v1`. Its Service is the label `kubernetes.io/service-name`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointSlice {
+    pub address_type: AddressType,
+    pub endpoints: Vec<SliceEndpoint>,
+    pub ports: Vec<SlicePort>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AddressType {
+    #[default]
+    IPv4,
+    IPv6,
+    #[serde(rename = "FQDN")]
+    Fqdn,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SliceEndpoint {
+    pub addresses: Vec<Str>,
+    pub conditions: Conditions,
+    pub target_ref: Option<TargetRef>,
+    pub node_name: Option<Str>,
+    pub zone: Option<Str>,
+}
+
+/// Absent `ready` and `serving` mean true, absent `terminating` false (Kubernetes API).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Conditions {
+    pub ready: Option<bool>,
+    pub serving: Option<bool>,
+    pub terminating: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    pub kind: Str,
+    pub name: Str,
+    pub namespace: Str,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlicePort {
+    pub name: Str,
+    pub port: Option<u16>,
+    pub protocol: Transport,
+    pub app_protocol: Option<Str>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pod {
+    pub service_account: Str,
+    pub node_name: Str,
+    pub host_network: bool,
+    /// Of every container: name, number, protocol.
+    pub ports: Vec<ContainerPort>,
+    /// `status.podIPs`, or `status.podIP` alone.
+    pub ips: Vec<IpAddr>,
+    pub phase: Phase,
+    pub ready: bool,
+    /// Name of the controlling owner, with a ReplicaSet's hash removed.
+    pub workload_name: Str,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerPort {
+    pub name: Str,
+    pub port: u16,
+    pub protocol: Transport,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    Pending,
+    #[default]
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+}

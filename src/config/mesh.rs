@@ -1,0 +1,55 @@
+//! MeshConfig, as far as it is acted on. Defaults are applied here, once.
+//!
+//! Field meaning: <https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/>.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::sidecar::{OutboundMode, OutboundTrafficPolicy};
+use super::value::Span;
+use super::virtual_service::HttpRetry;
+use crate::text::Str;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshConfig {
+    pub connect_timeout: Span,
+    /// 0 waits for ever.
+    pub protocol_detection_timeout: Span,
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    pub enable_auto_mtls: bool,
+    pub trust_domain: Str,
+    pub trust_domain_aliases: Vec<Str>,
+    pub root_namespace: Str,
+    pub default_service_export_to: Vec<Str>,
+    pub default_virtual_service_export_to: Vec<Str>,
+    pub default_destination_rule_export_to: Vec<Str>,
+    pub default_http_retry_policy: Option<HttpRetry>,
+    pub access_log_file: Str,
+    /// Empty means Istio's default text format.
+    pub access_log_format: Str,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        let everywhere = || vec![Str::new_static("*")];
+        Self {
+            connect_timeout: Span(Duration::from_secs(10)),
+            protocol_detection_timeout: Span(Duration::ZERO),
+            outbound_traffic_policy: OutboundTrafficPolicy {
+                mode: OutboundMode::AllowAny,
+            },
+            enable_auto_mtls: true,
+            trust_domain: Str::new_static("cluster.local"),
+            trust_domain_aliases: Vec::new(),
+            root_namespace: Str::new_static("istio-system"),
+            default_service_export_to: everywhere(),
+            default_virtual_service_export_to: everywhere(),
+            default_destination_rule_export_to: everywhere(),
+            default_http_retry_policy: None,
+            access_log_file: Str::default(),
+            access_log_format: Str::default(),
+        }
+    }
+}

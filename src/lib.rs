@@ -1,0 +1,21 @@
+//! Fairlead: Istio's APIs in, delta xDS for stock Envoy out.
+//!
+//! ```text
+//!  source ─▶ acceptance ─▶ model (Snapshot) ─▶ ir (joins) ─▶ xds (render once) ─▶ view (per scope) ─▶ delivery ─▶ Envoy
+//! ```
+//!
+//! Modules are listed in pipeline order; a module imports only from those above it.
+//! `conformance/layers.rs` holds the arrows.
+
+pub mod clock;
+pub mod diagnostic;
+pub mod identity;
+pub mod text;
+
+pub mod config;
+
+pub mod model;
+
+pub mod xds;
+
+pub mod view;

@@ -1,0 +1,3 @@
+//! The mesh as indexed, immutable facts. No Envoy here.
+
+pub mod proxy;

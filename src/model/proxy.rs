@@ -1,0 +1,132 @@
+//! A connected Envoy as its node and credential describe it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::meta::Labels;
+use crate::identity::SpiffeId;
+use crate::text::Str;
+
+/// How traffic reaches the sidecar (`INTERCEPTION_MODE`).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Interception {
+    #[default]
+    Redirect,
+    Tproxy,
+    /// No capture: listeners bind their own ports (Sidecar ingress and egress).
+    None,
+}
+
+/// What decides a proxy's configuration, besides the mesh.
+///
+/// `identity` comes from the credential and is absent only on the plaintext port; labels in force are
+/// the workload's own when the model knows it, and these only when it does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// The whole `node.id`, as debug pages and metrics name the proxy.
+    pub id: Str,
+    pub ip: IpAddr,
+    /// Pod or workload name, without its namespace.
+    pub name: Str,
+    pub namespace: Str,
+    pub dns_domain: Str,
+    pub identity: Option<SpiffeId>,
+    pub interception: Interception,
+    pub labels: Labels,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ProxyError {
+    #[error("node.id `{0}` is not of the form sidecar~<ip>~<name>.<namespace>~<domain>")]
+    Id(Str),
+    #[error("node.id says role `{0}`; only `sidecar` is served")]
+    Role(Str),
+    #[error("node.id says namespace `{claimed}`, the credential says `{proven}`")]
+    Namespace { claimed: Str, proven: Str },
+    #[error("node metadata {0}")]
+    Metadata(String),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    #[serde(rename = "INTERCEPTION_MODE")]
+    interception: Interception,
+    #[serde(rename = "LABELS")]
+    labels: Labels,
+}
+
+impl Proxy {
+    /// `metadata` is `node.metadata` as JSON.
+    pub fn parse(
+        id: &str,
+        metadata: serde_json::Value,
+        identity: Option<SpiffeId>,
+    ) -> Result<Self, ProxyError> {
+        let bad = || ProxyError::Id(Str::new(id));
+        let parts: Vec<&str> = id.split('~').collect();
+        let [role, ip, name, dns_domain] = parts[..] else {
+            return Err(bad());
+        };
+        if role != "sidecar" {
+            return Err(ProxyError::Role(Str::new(role)));
+        }
+        let (name, namespace) = name.rsplit_once('.').ok_or_else(bad)?;
+        if let Some(proven) = identity
+            .as_ref()
+            .map(|i| &i.namespace)
+            .filter(|p| *p != namespace)
+        {
+            return Err(ProxyError::Namespace {
+                claimed: Str::new(namespace),
+                proven: proven.clone(),
+            });
+        }
+        let metadata = if metadata.is_null() {
+            serde_json::json!({})
+        } else {
+            metadata
+        };
+        let metadata: Metadata =
+            serde_json::from_value(metadata).map_err(|e| ProxyError::Metadata(e.to_string()))?;
+        Ok(Self {
+            id: Str::new(id),
+            ip: ip.parse().map_err(|_| bad())?,
+            name: Str::new(name),
+            namespace: Str::new(namespace),
+            dns_domain: Str::new(dns_domain),
+            identity,
+            interception: metadata.interception,
+            labels: metadata.labels,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "sidecar~10.0.0.1~reviews-v1.shop~shop.svc.cluster.local";
+
+    #[test]
+    fn a_node_id_splits_into_its_parts() {
+        let meta = serde_json::json!({"INTERCEPTION_MODE": "NONE", "LABELS": {"app": "reviews"}});
+        let proxy = Proxy::parse(ID, meta, None).unwrap();
+        assert_eq!(
+            (proxy.name.as_str(), proxy.namespace.as_str()),
+            ("reviews-v1", "shop")
+        );
+        assert_eq!(proxy.interception, Interception::None);
+    }
+
+    #[test]
+    fn the_credential_decides_the_namespace() {
+        let other = SpiffeId::parse("spiffe://cluster.local/ns/other/sa/x").unwrap();
+        let got = Proxy::parse(ID, serde_json::Value::Null, Some(other));
+        assert!(matches!(got, Err(ProxyError::Namespace { .. })));
+    }
+}

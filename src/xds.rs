@@ -1,0 +1,151 @@
+//! What Envoy is sent: resource types, one rendered resource, and the rule that a renderer sees its input alone.
+
+pub mod encode;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Key;
+use crate::text::Str;
+
+/// The xDS types Fairlead serves, in the order in which one flush sends them (secrets are answered apart).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ResourceType {
+    Cluster,
+    Endpoint,
+    Listener,
+    Route,
+    Secret,
+}
+
+impl ResourceType {
+    pub const ALL: [Self; 5] = [
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::Route,
+        Self::Secret,
+    ];
+    pub const COUNT: usize = Self::ALL.len();
+
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        }
+    }
+
+    /// None for a type that is not served.
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.type_url() == url)
+    }
+
+    /// Istio's short name, as metrics and debug pages use it.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Cluster => "cds",
+            Self::Endpoint => "eds",
+            Self::Listener => "lds",
+            Self::Route => "rds",
+            Self::Secret => "sds",
+        }
+    }
+}
+
+/// xxh3-128 of (render epoch, canonical input): equal in every replica and after every restart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u128);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a cluster stays warming after its CLA came, if it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Warming {
+    /// Active as soon as its CLA (if any) is in.
+    #[default]
+    Plain,
+    Dns,
+    HealthCheck,
+    /// Secrets it names; warm once the proxy holds all of them.
+    Secrets(Vec<Str>),
+}
+
+/// One rendered resource, encoded once and shared by every session.
+///
+/// `chunks` joined are one `resources` entry of a DeltaDiscoveryResponse, its tag and length included
+/// (`envoy.service.discovery.v3.DeltaDiscoveryResponse.resources = 2`). No flush copies them.
+#[derive(Debug)]
+pub struct Encoded {
+    pub kind: ResourceType,
+    pub name: Str,
+    /// As sent in `Resource.version`. Opaque to Envoy, which hands it back after a reconnect.
+    pub version: Str,
+    pub chunks: Box<[Bytes]>,
+    /// Sum of the chunks' lengths.
+    pub len: usize,
+    /// Names this resource refers to: clusters of a route or listener, route tables of a listener.
+    pub refs: Box<[Ref]>,
+    pub warming: Warming,
+    /// A Cluster of type EDS: it takes its CLA with it (design: true delta, exception a).
+    pub eds: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ref {
+    pub kind: ResourceType,
+    pub name: Str,
+}
+
+/// Which object, and which field of it, made (a part of) a resource. No part of key or version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Source {
+    pub key: Key,
+    /// Empty for the whole object.
+    pub field: Str,
+}
+
+/// A resource as a scope holds it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub encoded: Arc<Encoded>,
+    pub sources: Arc<[Source]>,
+}
+
+/// Everything that decides a resource's bytes. What is not here, `render` cannot read.
+///
+/// The version hashes `EPOCH` and the postcard form of `self`; raise `EPOCH` when `render`
+/// gives other bytes for an equal input.
+pub trait Render: Serialize {
+    type Message: prost::Message;
+    const KIND: ResourceType;
+    const EPOCH: u32;
+
+    fn name(&self) -> Str;
+    fn render(&self) -> Self::Message;
+
+    fn refs(&self) -> Vec<Ref> {
+        Vec::new()
+    }
+    fn warming(&self) -> Warming {
+        Warming::Plain
+    }
+    fn eds(&self) -> bool {
+        false
+    }
+}
