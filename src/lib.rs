@@ -16,6 +16,8 @@ pub mod config;
 
 pub mod model;
 
+pub mod ir;
+
 pub mod xds;
 
 pub mod view;

@@ -1,0 +1,370 @@
+//! What Envoy's resources are made of, after everything that meets has met.
+//!
+//! A node here is the whole input of one renderer (`xds`): equal nodes give equal bytes. Whoever joins
+//! (the files below) decides names, precedence and defaults; whoever renders decides nothing.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::config::destination_rule::HttpCookie;
+use crate::config::value::Span;
+use crate::config::virtual_service::{HttpMatchRequest, HttpRetry};
+use crate::text::Str;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// Where a connection goes: a socket address or a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Address {
+    Ip(IpAddr, u16),
+    Pipe(Str),
+}
+
+// ---- clusters and endpoints
+
+/// `envoy.config.cluster.v3.Cluster`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cluster {
+    /// `outbound|<port>|<subset>|<host>`, `inbound|<port>||`, or one of Istio's fixed names.
+    pub name: Str,
+    pub discovery: Discovery,
+    pub protocol: UpstreamProtocol,
+    pub connect_timeout: Span,
+    pub load_balancer: LoadBalancer,
+    pub tls: UpstreamTls,
+    /// `metadata.filter_metadata.istio`, read by istioctl and Kiali; absent for the fixed clusters.
+    pub origin: Option<Origin>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Discovery {
+    /// EDS over ADS, `service_name` equal to the cluster's name.
+    Eds,
+    /// To where the connection was going; `source` is the address it leaves from (127.0.0.6 inbound).
+    OriginalDst { source: Option<IpAddr> },
+    /// Fixed endpoints; none of them is a black hole. `source` as above.
+    Static {
+        endpoints: Vec<Address>,
+        source: Option<IpAddr>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum UpstreamProtocol {
+    Http1,
+    Http2,
+    /// What the client speaks (`use_downstream_protocol_config`).
+    Downstream,
+    Tcp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum LoadBalancer {
+    LeastRequest,
+    RoundRobin,
+    Random,
+    RingHash {
+        minimum_size: u64,
+    },
+    /// `None` is Envoy's default table size.
+    Maglev {
+        table_size: Option<u64>,
+    },
+    /// The cluster decides (original destination).
+    ClusterProvided,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum UpstreamTls {
+    Off,
+    /// mTLS to endpoints whose `tlsMode` is `istio`, plaintext to the others (`transport_socket_matches`).
+    Auto(MutualTls),
+    /// Istio mTLS to all of them.
+    Mutual(MutualTls),
+    /// TLS with the user's own files.
+    Originate(Origination),
+}
+
+/// Certificate `default` and roots `ROOTCA` over SDS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MutualTls {
+    pub sni: Str,
+    /// Exact URI SANs of which the server's must be one; empty accepts every one that ROOTCA signed.
+    pub subject_alt_names: Vec<Str>,
+    pub alpn: Vec<Str>,
+}
+
+/// DestinationRule `tls` mode SIMPLE or MUTUAL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Origination {
+    /// Empty takes the request's host (`auto_sni`).
+    pub sni: Str,
+    pub subject_alt_names: Vec<Str>,
+    pub roots: Roots,
+    /// Certificate chain and key, as file paths in the proxy's file system.
+    pub client: Option<(Str, Str)>,
+    pub alpn: Vec<Str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Roots {
+    System,
+    File(Str),
+    /// `insecureSkipVerify`.
+    Unverified,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    pub host: Str,
+    pub name: Str,
+    pub namespace: Str,
+    /// Empty without a subset.
+    pub subset: Str,
+    /// `/apis/networking.istio.io/v1/namespaces/<ns>/destination-rule/<name>`; empty without one.
+    pub config: Str,
+}
+
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoadAssignment {
+    pub cluster: Str,
+    /// Ordered by locality.
+    pub localities: Vec<LocalityEndpoints>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LocalityEndpoints {
+    /// region, zone, subzone.
+    pub locality: [Str; 3],
+    pub endpoints: Vec<LbEndpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct LbEndpoint {
+    pub address: Address,
+    pub health: Health,
+    pub weight: u32,
+    pub tls_mode: TlsMode,
+    /// `<workload>;<namespace>;<canonical service>;<revision>;<cluster>`.
+    pub workload: Str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Health {
+    Healthy,
+    Unhealthy,
+    Draining,
+}
+
+/// What the peer at an endpoint speaks: label `security.istio.io/tlsMode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum TlsMode {
+    Istio,
+    Disabled,
+}
+
+// ---- listeners
+
+/// `envoy.config.listener.v3.Listener`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    pub name: Str,
+    pub address: Address,
+    pub socket: Socket,
+    pub direction: Direction,
+    pub capture: Capture,
+    pub tls_inspector: Inspector,
+    pub http_inspector: Inspector,
+    /// `listener_filters_timeout`; 0 waits for ever.
+    pub detection_timeout: Span,
+    pub chains: Vec<FilterChain>,
+    pub default_chain: Option<FilterChain>,
+    /// Logs connections that no chain took.
+    pub access_log: Option<AccessLog>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Socket {
+    /// Binds its own port.
+    Bound,
+    /// `bind_to_port: false`: gets connections from the capturing listener by original destination.
+    Virtual,
+}
+
+/// How a listener learns where a connection was going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Capture {
+    None,
+    /// `use_original_dst`: hands over to the listener of that address (virtualOutbound).
+    HandOver,
+    /// The original_dst listener filter, and chains by destination port (virtualInbound).
+    Restore,
+}
+
+/// Whether a listener filter reads the first bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Inspector {
+    Off,
+    On,
+    /// Off for connections to these ports, where a server that speaks first would hang.
+    ExceptPorts(Vec<u16>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FilterChain {
+    pub name: Str,
+    pub matches: ChainMatch,
+    /// None is plaintext.
+    pub tls: Option<InboundTls>,
+    pub filter: NetworkFilter,
+}
+
+/// `envoy.config.listener.v3.FilterChainMatch`; empty parts match all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ChainMatch {
+    pub destination_port: Option<u16>,
+    pub destinations: Vec<IpNet>,
+    pub server_names: Vec<Str>,
+    pub transport: Option<TransportProtocol>,
+    pub alpn: Vec<Str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum TransportProtocol {
+    Tls,
+    RawBuffer,
+}
+
+/// Client certificate required, from one of these trust domains; `default` and `ROOTCA` over SDS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InboundTls {
+    pub alpn: Vec<Str>,
+    pub trust_domains: Vec<Str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum NetworkFilter {
+    Tcp(TcpProxy),
+    Http(Box<HttpManager>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TcpProxy {
+    pub stat_prefix: Str,
+    /// One, or several by weight.
+    pub targets: Vec<Target>,
+    /// DestinationRule `consistentHash.useSourceIp`.
+    pub hash_source_ip: HashSourceIp,
+    pub access_log: Option<AccessLog>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum HashSourceIp {
+    No,
+    Yes,
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpManager {
+    pub direction: Direction,
+    pub stat_prefix: Str,
+    pub routes: Routes,
+    /// ALPN for the upstream connection, as filter state `envoy.network.application_protocols`;
+    /// empty leaves the cluster's own.
+    pub upstream_alpn: Vec<Str>,
+    pub access_log: Option<AccessLog>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Routes {
+    /// A route table over RDS.
+    Rds(Str),
+    /// Everything to one cluster, in a table of the cluster's name (inbound).
+    Inline(InboundRoute),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InboundRoute {
+    pub cluster: Str,
+    /// `inbound|http|<service port>`.
+    pub virtual_host: Str,
+    /// `<host>:<port>/*`, the name of the traced operation.
+    pub operation: Str,
+    /// `reset-before-request` twice by default, off for gRPC.
+    pub retries: Option<HttpRetry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct AccessLog {
+    pub path: Str,
+    /// Empty is Istio's default text format.
+    pub format: Str,
+}
+
+// ---- routes
+
+/// The head of an `envoy.config.route.v3.RouteConfiguration`; virtual hosts are encoded apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteTable {
+    pub name: Str,
+}
+
+/// `envoy.config.route.v3.VirtualHost`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VirtualHost {
+    pub name: Str,
+    /// No domain stands in two hosts of a table: one duplicate would NACK the port for all.
+    pub domains: Vec<Str>,
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    pub name: Str,
+    /// None matches all. Its source and gateway conditions are decided before, and cleared.
+    pub matches: Option<HttpMatchRequest>,
+    pub action: Action,
+    /// `metadata.filter_metadata.istio.config`; empty without a VirtualService.
+    pub config: Str,
+    /// The name of the traced operation.
+    pub operation: Str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Action {
+    Forward(Forward),
+    /// A response of Envoy itself (502 of `block_all`).
+    Respond(u16),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Forward {
+    /// Never empty; weights as written, zero ones left out.
+    pub targets: Vec<Target>,
+    /// 0 is none; always written, for Envoy's own default is 15 s.
+    pub timeout: Span,
+    pub retries: Option<HttpRetry>,
+    pub hash: Vec<HashPolicy>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Target {
+    pub cluster: Str,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum HashPolicy {
+    Header(Str),
+    Cookie(HttpCookie),
+    SourceIp,
+    QueryParameter(Str),
+}
