@@ -262,7 +262,20 @@ pub struct TcpProxy {
     pub targets: Vec<Target>,
     /// DestinationRule `consistentHash.useSourceIp`.
     pub hash_source_ip: HashSourceIp,
+    /// ALPN of the upstream connection where the cluster's own is for HTTP (ports of unknown protocol):
+    /// filter state `envoy.network.application_protocols` by the network filter `set_filter_state`.
+    pub upstream_alpn: Option<Str>,
+    pub connect: Connect,
     pub access_log: Option<AccessLog>,
+}
+
+/// When the upstream connection is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Connect {
+    AtOnce,
+    /// Only after the client's certificate is checked (`ON_DOWNSTREAM_TLS_HANDSHAKE`), so that a client
+    /// that is refused never reaches the app.
+    AfterHandshake,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -277,9 +290,6 @@ pub struct HttpManager {
     pub direction: Direction,
     pub stat_prefix: Str,
     pub routes: Routes,
-    /// ALPN for the upstream connection, as filter state `envoy.network.application_protocols`;
-    /// empty leaves the cluster's own.
-    pub upstream_alpn: Vec<Str>,
     pub access_log: Option<AccessLog>,
 }
 
