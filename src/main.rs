@@ -1,1 +1,3 @@
+//! The program `fairlead`; everything it does is in the library.
+
 fn main() {}

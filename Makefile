@@ -1,0 +1,44 @@
+# The commands that people and CI share; each is what its name says. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+CARGO ?= cargo
+TOOLS := $(CURDIR)/.cache/tools
+DENY_VERSION := 0.20.2
+
+.PHONY: help build check fmt clippy layers deny envoy prerequisites test test-all
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+build: ## the program, as the tests and the demo use it: target/debug/fairlead
+	$(CARGO) build --locked
+
+check: fmt clippy layers deny ## format, lints, the arrows between rooms, dependency policy
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+layers:
+	$(CARGO) test --locked --quiet --test layers
+
+deny: $(TOOLS)/bin/cargo-deny
+	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install cargo-deny@$(DENY_VERSION) --locked --root $(TOOLS)
+
+envoy: ## the pinned stock Envoy into .cache/envoy, unless ENVOY_BIN names one
+	@conformance/prerequisites envoy
+
+prerequisites: envoy ## all that the tests need besides Rust
+	@conformance/prerequisites namespaces
+
+test: build prerequisites ## every suite, large matrices sampled by a printed seed; JUnit in target/junit
+	$(CARGO) run --locked --quiet --example tally
+
+test-all: build prerequisites ## the same with every matrix in full and longer property runs
+	FAIRLEAD_MATRIX=full PROPTEST_CASES=2048 $(CARGO) run --locked --quiet --example tally
