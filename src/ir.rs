@@ -13,17 +13,12 @@ use crate::config::value::Span;
 use crate::config::virtual_service::{HttpMatchRequest, HttpRetry};
 use crate::text::Str;
 
+pub use crate::model::endpoints::{Address, Endpoint, Health, TlsMode};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Direction {
     Inbound,
     Outbound,
-}
-
-/// Where a connection goes: a socket address or a Unix socket.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Address {
-    Ip(IpAddr, u16),
-    Pipe(Str),
 }
 
 // ---- clusters and endpoints
@@ -143,31 +138,7 @@ pub struct LoadAssignment {
 pub struct LocalityEndpoints {
     /// region, zone, subzone.
     pub locality: [Str; 3],
-    pub endpoints: Vec<LbEndpoint>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct LbEndpoint {
-    pub address: Address,
-    pub health: Health,
-    pub weight: u32,
-    pub tls_mode: TlsMode,
-    /// `<workload>;<namespace>;<canonical service>;<revision>;<cluster>`.
-    pub workload: Str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Health {
-    Healthy,
-    Unhealthy,
-    Draining,
-}
-
-/// What the peer at an endpoint speaks: label `security.istio.io/tlsMode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum TlsMode {
-    Istio,
-    Disabled,
+    pub endpoints: Vec<Endpoint>,
 }
 
 // ---- listeners

@@ -1,3 +1,323 @@
-//! The mesh as indexed, immutable facts. No Envoy here.
+//! The mesh as indexed, immutable facts; one writer applies changes and says what they touch. No Envoy here.
 
+pub mod endpoints;
+pub mod policies;
+pub mod protocol;
 pub mod proxy;
+pub mod routes;
+pub mod rules;
+pub mod services;
+pub mod sidecars;
+pub mod workloads;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use self::endpoints::{Endpoints, Slice};
+use self::policies::Policies;
+use self::routes::Virtuals;
+use self::rules::Rules;
+use self::services::{Service, Services};
+use self::sidecars::Sidecars;
+use self::workloads::{Place, Workload, Workloads};
+use crate::config::mesh::MeshConfig;
+use crate::config::{Change, Key, Kind, Object, Spec};
+use crate::text::{Hostname, Str};
+
+/// Everything that joins may read. A clone shares all indexes; the writer copies one only where it writes.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub settings: Settings,
+    pub mesh: Arc<MeshConfig>,
+    pub services: Arc<Services>,
+    pub endpoints: Arc<Endpoints>,
+    pub workloads: Arc<Workloads>,
+    pub virtuals: Arc<Virtuals>,
+    pub rules: Arc<Rules>,
+    pub policies: Arc<Policies>,
+    pub sidecars: Arc<Sidecars>,
+}
+
+/// Facts that are fixed at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Kubernetes' DNS domain (`--domain`).
+    pub domain: Str,
+    /// `CLUSTER_ID`.
+    pub cluster: Str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            domain: Str::new_static("cluster.local"),
+            cluster: Str::new_static("Kubernetes"),
+        }
+    }
+}
+
+/// What a batch of changes touches: the only things that are joined again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// A mesh-wide fact: everything.
+    pub mesh: bool,
+    /// Hosts (also wildcards of VirtualServices) whose clusters, routes or listeners may differ.
+    pub hosts: BTreeSet<Hostname>,
+    /// Hosts whose endpoints differ.
+    pub endpoints: BTreeSet<Hostname>,
+    /// Namespaces whose proxies may be in another scope.
+    pub namespaces: BTreeSet<Str>,
+}
+
+impl Snapshot {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
+    /// Applies a batch. Endpoint sets are joined once at its end, whatever made them change.
+    pub fn apply(&mut self, changes: &[Change]) -> Facts {
+        let mut facts = Facts::default();
+        let mut sets = BTreeSet::new();
+        for change in changes {
+            self.apply_one(change, &mut facts, &mut sets);
+        }
+        for host in sets {
+            let service = self.services.get(host.as_str()).cloned();
+            let endpoints = Arc::make_mut(&mut self.endpoints);
+            let (differs, accounts) = endpoints.refresh(&host, service.as_deref(), &self.workloads);
+            if accounts {
+                facts.hosts.insert(host.clone());
+            }
+            if differs {
+                facts.endpoints.insert(host);
+            }
+        }
+        facts
+    }
+
+    fn apply_one(&mut self, change: &Change, facts: &mut Facts, sets: &mut BTreeSet<Hostname>) {
+        let key = &change.key;
+        let object = change.object.as_deref();
+        match key.kind {
+            Kind::Namespace => {}
+            Kind::Service => self.apply_service(key, object, facts, sets),
+            Kind::EndpointSlice => self.apply_slice(key, object, sets),
+            Kind::Pod | Kind::WorkloadEntry => self.apply_workload(key, object, facts, sets),
+            Kind::VirtualService => self.apply_virtual(key, object, facts),
+            Kind::DestinationRule => self.apply_rule(key, object, facts),
+            Kind::PeerAuthentication => self.apply_policy(key, object, facts),
+            Kind::Sidecar => {
+                let sidecar = object.and_then(|o| match &o.spec {
+                    Spec::Sidecar(spec) => Some((o, spec)),
+                    _ => None,
+                });
+                Arc::make_mut(&mut self.sidecars).set(key, sidecar);
+                self.touch_namespace(&key.namespace, facts);
+            }
+            Kind::MeshConfig => self.apply_mesh(object, facts, sets),
+        }
+    }
+
+    fn apply_service(
+        &mut self,
+        key: &Key,
+        object: Option<&Object>,
+        facts: &mut Facts,
+        sets: &mut BTreeSet<Hostname>,
+    ) {
+        let service = object.and_then(|o| match &o.spec {
+            Spec::Service(spec) => {
+                let export = &self.mesh.default_service_export_to;
+                Service::of(&o.meta, spec, &self.settings.domain, export)
+            }
+            _ => None,
+        });
+        let Some(host) = self.service_host(key) else {
+            return;
+        };
+        if service.as_ref() == self.services.get(host.as_str()).map(Arc::as_ref) {
+            return;
+        }
+        let services = Arc::make_mut(&mut self.services);
+        match service {
+            Some(service) => services.insert(service),
+            None => services.remove(&host),
+        }
+        // A wildcard VirtualService's own virtual host depends on whether a Service falls under it.
+        let wild = self
+            .virtuals
+            .hosts()
+            .filter(|h| h.is_wildcard() && h.matches(host.as_str()));
+        facts.hosts.extend(wild.cloned());
+        facts.hosts.insert(host.clone());
+        facts.namespaces.insert(key.namespace.clone());
+        sets.insert(host);
+    }
+
+    fn apply_slice(&mut self, key: &Key, object: Option<&Object>, sets: &mut BTreeSet<Hostname>) {
+        const SERVICE: &str = "kubernetes.io/service-name";
+        let slice = object.and_then(|o| match &o.spec {
+            Spec::EndpointSlice(spec) => Some((o.meta.labels.get(SERVICE)?.clone(), spec)),
+            _ => None,
+        });
+        let endpoints = Arc::make_mut(&mut self.endpoints);
+        // A slice may move to another Service by its label: take it from wherever it was.
+        for host in endpoints.hosts_of_slice(key) {
+            endpoints.set_slice(&host, key, None);
+            sets.insert(host);
+        }
+        let Some((service, spec)) = slice else { return };
+        let service = Key {
+            kind: Kind::Service,
+            name: service,
+            namespace: key.namespace.clone(),
+        };
+        if let Some(host) = self.service_host(&service) {
+            let slice = Slice {
+                namespace: key.namespace.clone(),
+                spec: spec.clone(),
+            };
+            Arc::make_mut(&mut self.endpoints).set_slice(&host, key, Some(slice));
+            sets.insert(host);
+        }
+    }
+
+    fn apply_workload(
+        &mut self,
+        key: &Key,
+        object: Option<&Object>,
+        facts: &mut Facts,
+        sets: &mut BTreeSet<Hostname>,
+    ) {
+        let cluster = &self.settings.cluster;
+        let workload = object.and_then(|o| match &o.spec {
+            Spec::Pod(pod) => Workload::of_pod(key.clone(), &o.meta, pod, cluster),
+            Spec::WorkloadEntry(e) => Some(Workload::of_entry(key.clone(), &o.meta, e, cluster)),
+            _ => None,
+        });
+        let workloads = Arc::make_mut(&mut self.workloads);
+        let before = workloads.remove(key);
+        if before.as_deref() == workload.as_ref() {
+            if let Some(same) = workload {
+                workloads.insert(same);
+            }
+            return;
+        }
+        if let Some(workload) = &workload {
+            workloads.insert(workload.clone());
+        }
+        for version in [before.as_deref(), workload.as_ref()].into_iter().flatten() {
+            let selecting = self
+                .services
+                .selecting(version.namespace(), &version.labels);
+            sets.extend(selecting.map(|s| s.host.clone()));
+            for ip in ips(version) {
+                sets.extend(self.endpoints.hosts_at(ip).cloned());
+            }
+        }
+        let scoped = |w: &Workload| (w.labels.clone(), w.ports.clone());
+        if before.as_deref().map(scoped) != workload.as_ref().map(scoped) {
+            facts.namespaces.insert(key.namespace.clone());
+        }
+    }
+
+    fn apply_virtual(&mut self, key: &Key, object: Option<&Object>, facts: &mut Facts) {
+        let spec = object.and_then(|o| match &o.spec {
+            Spec::VirtualService(spec) => Some((o, spec)),
+            _ => None,
+        });
+        let labels: BTreeSet<Str> = self.virtuals.source_label_keys().cloned().collect();
+        let export = &self.mesh.default_virtual_service_export_to;
+        let virtuals = Arc::make_mut(&mut self.virtuals);
+        let touched = virtuals.set(key, spec, &self.settings.domain, export);
+        if !self.virtuals.source_label_keys().eq(labels.iter()) {
+            facts.mesh = true;
+        }
+        self.touch_hosts(touched, facts);
+    }
+
+    fn apply_rule(&mut self, key: &Key, object: Option<&Object>, facts: &mut Facts) {
+        let spec = object.and_then(|o| match &o.spec {
+            Spec::DestinationRule(spec) => Some((o, spec)),
+            _ => None,
+        });
+        let export = &self.mesh.default_destination_rule_export_to;
+        let rules = Arc::make_mut(&mut self.rules);
+        let touched = rules.set(key, spec, &self.settings.domain, export);
+        self.touch_hosts(touched, facts);
+    }
+
+    fn apply_policy(&mut self, key: &Key, object: Option<&Object>, facts: &mut Facts) {
+        let spec = object.and_then(|o| match &o.spec {
+            Spec::PeerAuthentication(spec) => Some((o, spec)),
+            _ => None,
+        });
+        Arc::make_mut(&mut self.policies).set(key, spec);
+        self.touch_namespace(&key.namespace, facts);
+        if !facts.mesh {
+            let hosts: Vec<Hostname> = self
+                .services
+                .in_namespace(&key.namespace)
+                .map(|s| s.host.clone())
+                .collect();
+            facts.hosts.extend(hosts.iter().cloned());
+            facts.endpoints.extend(hosts);
+        }
+    }
+
+    /// Every index that a default of MeshConfig reached is built again from the objects' own fields.
+    fn apply_mesh(
+        &mut self,
+        object: Option<&Object>,
+        facts: &mut Facts,
+        sets: &mut BTreeSet<Hostname>,
+    ) {
+        let mesh = object.and_then(|o| match &o.spec {
+            Spec::MeshConfig(mesh) => Some(mesh.clone()),
+            _ => None,
+        });
+        let mesh = mesh.unwrap_or_default();
+        if *self.mesh == mesh {
+            return;
+        }
+        self.mesh = Arc::new(mesh);
+        facts.mesh = true;
+        sets.extend(self.services.all().map(|s| s.host.clone()));
+    }
+
+    fn touch_hosts(&self, touched: impl IntoIterator<Item = Hostname>, facts: &mut Facts) {
+        for host in touched {
+            if host.is_wildcard() {
+                facts
+                    .hosts
+                    .extend(self.services.matching(&host).iter().map(|s| s.host.clone()));
+            }
+            facts.hosts.insert(host);
+        }
+    }
+
+    fn touch_namespace(&self, namespace: &Str, facts: &mut Facts) {
+        if *namespace == self.mesh.root_namespace {
+            facts.mesh = true;
+        }
+        facts.namespaces.insert(namespace.clone());
+    }
+
+    fn service_host(&self, key: &Key) -> Option<Hostname> {
+        let Key {
+            name, namespace, ..
+        } = key;
+        Hostname::parse(&format!("{name}.{namespace}.svc.{}", self.settings.domain)).ok()
+    }
+}
+
+fn ips(workload: &Workload) -> impl Iterator<Item = IpAddr> {
+    workload.places.iter().filter_map(|p| match p {
+        Place::Ip(ip) => Some(*ip),
+        Place::Pipe(_) => None,
+    })
+}
