@@ -114,6 +114,14 @@ impl Object {
     }
 }
 
+/// Which object, and which field of it, made (a part of) a resource. No part of a cache key or version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Source {
+    pub key: Key,
+    /// Empty for the whole object.
+    pub field: Str,
+}
+
 /// One difference of the accepted set: the object in force, or none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {

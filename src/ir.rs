@@ -3,6 +3,16 @@
 //! A node here is the whole input of one renderer (`xds`): equal nodes give equal bytes. Whoever joins
 //! (the files below) decides names, precedence and defaults; whoever renders decides nothing.
 
+pub mod assignments;
+pub mod client;
+pub mod domains;
+pub mod http_routes;
+pub mod inbound;
+pub mod inbound_listener;
+pub mod outbound;
+pub mod outbound_listener;
+pub mod traffic_policy;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;

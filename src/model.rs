@@ -10,7 +10,7 @@ pub mod services;
 pub mod sidecars;
 pub mod workloads;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub rules: Arc<Rules>,
     pub policies: Arc<Policies>,
     pub sidecars: Arc<Sidecars>,
+    /// Objects whose index entry a default of MeshConfig reaches.
+    defaulted: Arc<BTreeMap<Key, Arc<Object>>>,
 }
 
 /// Facts that are fixed at start.
@@ -102,6 +104,16 @@ impl Snapshot {
     fn apply_one(&mut self, change: &Change, facts: &mut Facts, sets: &mut BTreeSet<Hostname>) {
         let key = &change.key;
         let object = change.object.as_deref();
+        if matches!(
+            key.kind,
+            Kind::Service | Kind::VirtualService | Kind::DestinationRule
+        ) {
+            let defaulted = Arc::make_mut(&mut self.defaulted);
+            match &change.object {
+                Some(object) => defaulted.insert(key.clone(), object.clone()),
+                None => defaulted.remove(key),
+            };
+        }
         match key.kind {
             Kind::Namespace => {}
             Kind::Service => self.apply_service(key, object, facts, sets),
@@ -286,7 +298,13 @@ impl Snapshot {
         }
         self.mesh = Arc::new(mesh);
         facts.mesh = true;
-        sets.extend(self.services.all().map(|s| s.host.clone()));
+        for (key, object) in self.defaulted.clone().iter() {
+            let change = Change {
+                key: key.clone(),
+                object: Some(object.clone()),
+            };
+            self.apply_one(&change, facts, sets);
+        }
     }
 
     fn touch_hosts(&self, touched: impl IntoIterator<Item = Hostname>, facts: &mut Facts) {

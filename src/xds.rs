@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Key;
+pub use crate::config::Source;
 use crate::text::Str;
 
 /// The xDS types Fairlead serves, in the order in which one flush sends them (secrets are answered apart).
@@ -110,14 +110,6 @@ pub struct Encoded {
 pub struct Ref {
     pub kind: ResourceType,
     pub name: Str,
-}
-
-/// Which object, and which field of it, made (a part of) a resource. No part of key or version.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Source {
-    pub key: Key,
-    /// Empty for the whole object.
-    pub field: Str,
 }
 
 /// A resource as a scope holds it.

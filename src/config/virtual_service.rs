@@ -90,3 +90,17 @@ pub struct HttpRetry {
     pub retry_ignore_previous_hosts: Option<bool>,
     pub backoff: Option<Span>,
 }
+
+impl HttpRetry {
+    /// Istio's default without `retries`: twice, on failures that reached no app, on another host.
+    pub fn standard() -> Self {
+        Self {
+            attempts: 2,
+            retry_on: Str::new_static(
+                "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
+            ),
+            retry_ignore_previous_hosts: Some(true),
+            ..Self::default()
+        }
+    }
+}

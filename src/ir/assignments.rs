@@ -1,0 +1,55 @@
+//! A cluster's endpoints: those of its port that carry its subset's labels, grouped by locality.
+
+use std::collections::BTreeMap;
+
+use super::outbound::Assignment;
+use super::{Endpoint, LoadAssignment, LocalityEndpoints, TlsMode};
+use crate::config::meta::selects;
+use crate::model::Snapshot;
+use crate::model::endpoints::Member;
+use crate::model::policies::Mode;
+use crate::text::Str;
+
+/// Never absent: a cluster whose host has no endpoints gets an empty assignment, or it would warm for ever.
+pub fn join(snapshot: &Snapshot, host: &str, assignment: &Assignment) -> LoadAssignment {
+    let set = snapshot.endpoints.get(host);
+    let members = set.and_then(|s| s.by_port.get(&assignment.port));
+    let mut by_locality: BTreeMap<&[Str; 3], Vec<Endpoint>> = BTreeMap::new();
+    for member in members.into_iter().flatten() {
+        if selects(&assignment.labels, &member.labels) {
+            let endpoint = Endpoint {
+                tls_mode: tls_mode(snapshot, member),
+                ..member.endpoint.clone()
+            };
+            by_locality
+                .entry(&member.locality)
+                .or_default()
+                .push(endpoint);
+        }
+    }
+    LoadAssignment {
+        cluster: assignment.cluster.clone(),
+        localities: by_locality
+            .into_iter()
+            .map(|(locality, endpoints)| LocalityEndpoints {
+                locality: locality.clone(),
+                endpoints,
+            })
+            .collect(),
+    }
+}
+
+/// A workload whose policy refuses mTLS on that port is spoken to in plaintext.
+fn tls_mode(snapshot: &Snapshot, member: &Member) -> TlsMode {
+    if member.endpoint.tls_mode == TlsMode::Disabled {
+        return TlsMode::Disabled;
+    }
+    let root = &snapshot.mesh.root_namespace;
+    let (mtls, _) = snapshot
+        .policies
+        .workload_mtls(root, &member.namespace, &member.labels);
+    match mtls.of_port(member.target_port) {
+        Mode::Disable => TlsMode::Disabled,
+        Mode::Permissive | Mode::Strict => TlsMode::Istio,
+    }
+}

@@ -1,0 +1,52 @@
+//! What tells two clients' outbound configuration apart.
+
+use std::sync::Arc;
+
+use crate::config::meta::Labels;
+use crate::config::sidecar::OutboundMode;
+use crate::model::Snapshot;
+use crate::model::proxy::{Interception, Proxy};
+use crate::model::sidecars::{Chosen, Egress};
+use crate::text::Str;
+
+/// Proxies with equal clients share every outbound resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Client {
+    pub namespace: Str,
+    pub interception: Interception,
+    /// Only those labels that some VirtualService's `sourceLabels` asks for.
+    pub labels: Labels,
+    pub sidecar: Option<Arc<Chosen>>,
+}
+
+impl Client {
+    pub fn of(proxy: &Proxy, labels: &Labels, snapshot: &Snapshot) -> Self {
+        let asked = snapshot.virtuals.source_label_keys();
+        let labels_asked = asked.filter_map(|k| labels.get(k).map(|v| (k.clone(), v.clone())));
+        let root = &snapshot.mesh.root_namespace;
+        let sidecar = snapshot.sidecars.select(root, &proxy.namespace, labels);
+        Self {
+            namespace: proxy.namespace.clone(),
+            interception: proxy.interception,
+            labels: labels_asked.collect(),
+            sidecar: sidecar.cloned(),
+        }
+    }
+
+    /// Egress listeners in their order; one that imports everything without a Sidecar (or without `egress`).
+    pub fn egress(&self) -> Vec<Egress> {
+        match &self.sidecar {
+            Some(sidecar) if !sidecar.egress.is_empty() => sidecar.egress.clone(),
+            _ => vec![Egress::everything()],
+        }
+    }
+
+    /// What becomes of traffic that the registry does not know.
+    pub fn outbound_mode(&self, snapshot: &Snapshot) -> OutboundMode {
+        let own = self
+            .sidecar
+            .as_ref()
+            .and_then(|s| s.spec.outbound_traffic_policy.as_ref());
+        own.unwrap_or(&snapshot.mesh.outbound_traffic_policy).mode
+    }
+}

@@ -1,0 +1,186 @@
+//! What a workload listens on: its Services' target ports or its Sidecar's ingress, with its mTLS modes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use super::{Address, Discovery};
+use crate::config::core::TargetPort;
+use crate::config::sidecar::IngressListener;
+use crate::config::{Key, Kind, Source};
+use crate::model::Snapshot;
+use crate::model::endpoints;
+use crate::model::policies::Mtls;
+use crate::model::protocol::Protocol;
+use crate::model::proxy::{Interception, Proxy};
+use crate::model::services::{Service, ServicePort};
+use crate::model::sidecars::Chosen;
+use crate::model::workloads::Workload;
+use crate::text::Str;
+
+/// Proxies with equal servers share every inbound resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    pub interception: Interception,
+    /// Ordered by port; one each.
+    pub ports: Vec<InboundPort>,
+    pub mtls: Mtls,
+    pub policies: Vec<Key>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboundPort {
+    /// Where it is called: the workload's own port.
+    pub port: u16,
+    pub protocol: Protocol,
+    /// The Service port that leads here; the port itself for an ingress listener.
+    pub service_port: u16,
+    /// The Service's host; empty for an ingress listener.
+    pub host: Str,
+    pub backend: Discovery,
+    /// Bound by a listener of its own (no capture), else a chain of virtualInbound.
+    pub own_listener: Option<Address>,
+    pub source: Source,
+}
+
+/// Inbound traffic reaches the app from here, so that no capture rule takes it again.
+pub const INBOUND_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
+
+/// `workload` is absent for a proxy that no object describes: its labels are then its own word.
+pub fn server(
+    proxy: &Proxy,
+    workload: Option<&Arc<Workload>>,
+    sidecar: Option<&Arc<Chosen>>,
+    snapshot: &Snapshot,
+) -> Server {
+    let labels = workload.map_or(&proxy.labels, |w| &w.labels);
+    let root = &snapshot.mesh.root_namespace;
+    let (mtls, policies) = snapshot
+        .policies
+        .workload_mtls(root, &proxy.namespace, labels);
+    let ports = match sidecar.filter(|s| !s.spec.ingress.is_empty()) {
+        Some(sidecar) => ingress_ports(proxy, sidecar),
+        None if proxy.interception == Interception::None => Vec::new(),
+        None => {
+            let services = snapshot.services.selecting(&proxy.namespace, labels);
+            service_ports(services.map(Arc::as_ref).collect(), workload)
+        }
+    };
+    Server {
+        interception: proxy.interception,
+        ports,
+        mtls,
+        policies,
+    }
+}
+
+/// Of several Services on one target port the oldest counts.
+fn service_ports(
+    mut services: Vec<&Service>,
+    workload: Option<&Arc<Workload>>,
+) -> Vec<InboundPort> {
+    services.sort_by_key(|s| (s.created, s.host.clone()));
+    let mut ports: Vec<InboundPort> = Vec::new();
+    for service in services {
+        for (index, port) in service.ports.iter().enumerate() {
+            let number = match (workload, &port.target) {
+                (Some(workload), _) => endpoints::target_port(port, &workload.ports),
+                (None, TargetPort::Number(number)) => Some(*number),
+                (None, TargetPort::Name(_)) => None,
+            };
+            let Some(number) = number.filter(|_| port.protocol != Protocol::Udp) else {
+                continue;
+            };
+            if ports.iter().all(|p| p.port != number) {
+                ports.push(service_port(service, port, index, number));
+            }
+        }
+    }
+    ports.sort_by_key(|p| p.port);
+    ports
+}
+
+fn service_port(service: &Service, port: &ServicePort, index: usize, number: u16) -> InboundPort {
+    let Service {
+        namespace,
+        name,
+        host,
+        ..
+    } = service;
+    let key = Key {
+        kind: Kind::Service,
+        namespace: namespace.clone(),
+        name: name.clone(),
+    };
+    InboundPort {
+        port: number,
+        protocol: port.protocol,
+        service_port: port.number,
+        host: host.to_str(),
+        backend: Discovery::OriginalDst {
+            source: Some(INBOUND_SOURCE),
+        },
+        own_listener: None,
+        source: Source {
+            key,
+            field: Str::new(format!("spec.ports[{index}]")),
+        },
+    }
+}
+
+fn ingress_ports(proxy: &Proxy, sidecar: &Chosen) -> Vec<InboundPort> {
+    let mut ports: Vec<InboundPort> = Vec::new();
+    for (index, ingress) in sidecar.spec.ingress.iter().enumerate() {
+        let number = ingress.port.number;
+        if ports.iter().any(|p| p.port == number) {
+            continue;
+        }
+        ports.push(InboundPort {
+            port: number,
+            protocol: Protocol::of_word(&ingress.port.protocol),
+            service_port: number,
+            host: Str::default(),
+            backend: backend(proxy, ingress),
+            own_listener: match proxy.interception {
+                Interception::None => {
+                    let bind = ingress.bind.parse().unwrap_or(proxy.ip);
+                    Some(Address::Ip(bind, number))
+                }
+                Interception::Redirect | Interception::Tproxy => None,
+            },
+            source: Source {
+                key: sidecar.key.clone(),
+                field: Str::new(format!("spec.ingress[{index}]")),
+            },
+        });
+    }
+    ports.sort_by_key(|p| p.port);
+    ports
+}
+
+/// `defaultEndpoint`: a Unix socket, the loopback, or (as `0.0.0.0:port`) the workload's own address.
+fn backend(proxy: &Proxy, ingress: &IngressListener) -> Discovery {
+    let text = ingress.default_endpoint.as_str();
+    let address = if let Some(path) = text.strip_prefix("unix://") {
+        Some(Address::Pipe(Str::new(path)))
+    } else if let Some((host, port)) = text.rsplit_once(':') {
+        let port = port.parse().ok();
+        let ip = match host {
+            "0.0.0.0" | "[::]" => Some(proxy.ip),
+            "" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            own => own.trim_matches(['[', ']']).parse().ok(),
+        };
+        ip.zip(port).map(|(ip, port)| Address::Ip(ip, port))
+    } else {
+        None
+    };
+    match address {
+        Some(address) => Discovery::Static {
+            endpoints: vec![address],
+            source: None,
+        },
+        // Without a default endpoint, to where the connection was going.
+        None => Discovery::OriginalDst {
+            source: Some(INBOUND_SOURCE),
+        },
+    }
+}
