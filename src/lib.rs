@@ -21,3 +21,5 @@ pub mod ir;
 pub mod xds;
 
 pub mod view;
+
+pub mod cli;

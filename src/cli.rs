@@ -1,0 +1,54 @@
+//! The command line: subcommands, and how each one ends. What they do is in the files beside.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "commands answer on the terminal; everything below them logs or returns"
+)]
+
+pub mod address;
+pub mod logging;
+pub mod settings;
+pub mod span;
+pub mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A control plane for Istio's APIs that drives stock Envoy.
+#[derive(Parser)]
+#[command(name = "fairlead", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the version of this program.
+    Version(version::Args),
+}
+
+/// Runs the command line and says how it ended: 0, 1 for a failure, 2 for a misuse (clap's).
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Version(args) => version::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("fairlead: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,304 @@
+//! Every setting of `fairlead discovery`: flag, environment, default, help. Checked once, here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{ArgAction, Args};
+
+use super::address::Listen;
+use super::logging::Format;
+use super::span;
+
+/// Flags are kebab-case; the spellings of `pilot-discovery` are accepted beside them.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// Folder of Kubernetes-style YAML (a GitOps checkout), watched for changes.
+    #[arg(
+        long,
+        env = "FAIRLEAD_CONFIG_DIR",
+        visible_alias = "configDir",
+        value_name = "DIR"
+    )]
+    pub config_dir: Option<PathBuf>,
+
+    /// Private folder for the CA, the token issuer's key and the accepted configuration; made if absent.
+    #[arg(long, env = "FAIRLEAD_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Kubernetes API access. Not built yet: only --config-dir serves.
+    #[arg(long, env = "FAIRLEAD_KUBECONFIG", value_name = "FILE", hide = true)]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// File with MeshConfig. Without it, the ConfigMap `istio` of the root namespace decides.
+    #[arg(
+        long,
+        env = "FAIRLEAD_MESH_CONFIG",
+        visible_alias = "meshConfig",
+        value_name = "FILE"
+    )]
+    pub mesh_config: Option<PathBuf>,
+
+    /// DNS domain of Services.
+    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local")]
+    pub domain: String,
+
+    /// Listen address for xDS and certificates over TLS; a port of 0 takes a free one.
+    #[arg(
+        long,
+        env = "FAIRLEAD_SECURE_GRPC_ADDR",
+        visible_alias = "secureGRPCAddr",
+        default_value = ":15012",
+        value_name = "ADDRESS"
+    )]
+    pub secure_grpc_addr: Listen,
+
+    /// Listen address for xDS without TLS or identity: never a secret. Off when empty.
+    #[arg(
+        long,
+        env = "FAIRLEAD_GRPC_ADDR",
+        visible_alias = "grpcAddr",
+        default_value = "",
+        value_name = "ADDRESS"
+    )]
+    pub grpc_addr: Listen,
+
+    /// Listen address for readiness and debug pages.
+    #[arg(
+        long,
+        env = "FAIRLEAD_HTTP_ADDR",
+        visible_alias = "httpAddr",
+        default_value = ":8080",
+        value_name = "ADDRESS"
+    )]
+    pub http_addr: Listen,
+
+    /// Listen address for metrics and version.
+    #[arg(
+        long,
+        env = "FAIRLEAD_MONITORING_ADDR",
+        visible_alias = "monitoringAddr",
+        default_value = ":15014",
+        value_name = "ADDRESS"
+    )]
+    pub monitoring_addr: Listen,
+
+    /// Listen address for webhooks. They are not built yet, so it must stay empty.
+    #[arg(
+        long,
+        env = "FAIRLEAD_HTTPS_ADDR",
+        visible_alias = "httpsAddr",
+        default_value = "",
+        value_name = "ADDRESS",
+        hide = true
+    )]
+    pub https_addr: Listen,
+
+    /// Let --grpc-addr be reached from other machines, where anybody may read any proxy's configuration.
+    #[arg(long, env = "FAIRLEAD_INSECURE_UNAUTHENTICATED_XDS")]
+    pub insecure_unauthenticated_xds: bool,
+
+    /// Write {listener: address} as JSON to this file once all listeners are bound.
+    #[arg(long, env = "FAIRLEAD_PORTS_FILE", value_name = "FILE")]
+    pub ports_file: Option<PathBuf>,
+
+    /// Keep the version in force of a VirtualService or DestinationRule while a new one refers to what is not there yet.
+    #[arg(
+        long,
+        env = "FAIRLEAD_HOLD_UNRESOLVED",
+        default_value_t = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        value_name = "BOOL"
+    )]
+    pub hold_unresolved: bool,
+
+    /// How long routes and listeners wait for a cluster that they newly name and that is still warming.
+    #[arg(long, env = "FAIRLEAD_WARMING_TIMEOUT", default_value = "5s", value_parser = span::parse)]
+    pub warming_timeout: Duration,
+
+    /// Lifetime of workload certificates; they are renewed at half of it.
+    #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = span::parse)]
+    pub workload_cert_ttl: Duration,
+
+    /// The longest lifetime that a certificate request may ask for.
+    #[arg(long, env = "MAX_WORKLOAD_CERT_TTL", default_value = "2160h", value_parser = span::parse)]
+    pub max_workload_cert_ttl: Duration,
+
+    /// xDS connections end after this long (with jitter) and come back without a resend.
+    #[arg(
+        long,
+        env = "FAIRLEAD_KEEPALIVE_MAX_SERVER_CONNECTION_AGE",
+        visible_alias = "keepaliveMaxServerConnectionAge",
+        default_value = "30m",
+        value_parser = span::parse
+    )]
+    pub keepalive_max_server_connection_age: Duration,
+
+    /// How long a stop on SIGTERM may take: proxies are told to go, then connections are closed.
+    #[arg(long, env = "FAIRLEAD_SHUTDOWN_DURATION", visible_alias = "shutdownDuration", default_value = "10s", value_parser = span::parse)]
+    pub shutdown_duration: Duration,
+
+    /// Log levels, as in `default:info,ads:debug`.
+    #[arg(
+        long,
+        env = "FAIRLEAD_LOG_OUTPUT_LEVEL",
+        visible_alias = "log_output_level",
+        default_value = "default:info",
+        value_name = "LEVELS"
+    )]
+    pub log_output_level: String,
+
+    /// Write the log as JSON.
+    #[arg(long, env = "FAIRLEAD_LOG_AS_JSON", visible_alias = "log_as_json")]
+    pub log_as_json: bool,
+}
+
+/// Where configuration and state live, after the checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folders {
+    pub config: PathBuf,
+    pub state: PathBuf,
+}
+
+impl Settings {
+    pub fn log_format(&self) -> Format {
+        if self.log_as_json {
+            Format::Json
+        } else {
+            Format::Text
+        }
+    }
+
+    /// Refuses what contradicts itself or is not built, before anything is started.
+    pub fn check(&self) -> Result<Folders> {
+        if self.kubeconfig.is_some() {
+            bail!(
+                "--kubeconfig: reading a Kubernetes API server is not built yet; use --config-dir"
+            );
+        }
+        if self.https_addr != Listen::Off {
+            bail!("--https-addr: webhooks are not built yet; leave it empty");
+        }
+        if let Some(open) = self.grpc_addr.address().filter(|a| !a.ip().is_loopback())
+            && !self.insecure_unauthenticated_xds
+        {
+            bail!(
+                "--grpc-addr {open}: anybody who reaches it reads any proxy's configuration; \
+                 use a loopback address, or add --insecure-unauthenticated-xds"
+            );
+        }
+        for (flag, value) in [
+            ("--workload-cert-ttl", self.workload_cert_ttl),
+            ("--max-workload-cert-ttl", self.max_workload_cert_ttl),
+            (
+                "--keepalive-max-server-connection-age",
+                self.keepalive_max_server_connection_age,
+            ),
+        ] {
+            if value < Duration::from_secs(1) {
+                bail!("{flag}: {value:?} is shorter than a second");
+            }
+        }
+        if self.workload_cert_ttl > self.max_workload_cert_ttl {
+            bail!(
+                "--workload-cert-ttl {:?} is longer than --max-workload-cert-ttl {:?}",
+                self.workload_cert_ttl,
+                self.max_workload_cert_ttl
+            );
+        }
+        match (&self.config_dir, &self.state_dir) {
+            (Some(config), Some(state)) => Ok(Folders {
+                config: config.clone(),
+                state: state.clone(),
+            }),
+            (None, _) => bail!("--config-dir is missing: the folder of YAML to serve"),
+            (_, None) => {
+                bail!("--state-dir is missing: the folder that keeps the CA over a restart")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn settings(flags: &[&str]) -> Settings {
+        let base = ["discovery", "--config-dir", "conf", "--state-dir", "state"];
+        Line::try_parse_from(base.iter().chain(flags))
+            .unwrap()
+            .settings
+    }
+
+    #[test]
+    fn pilot_discoverys_spellings_are_understood() {
+        let got = settings(&[
+            "--secureGRPCAddr=127.0.0.1:0",
+            "--grpcAddr=localhost:15010",
+            "--httpAddr=",
+            "--monitoringAddr=:9",
+            "--httpsAddr=",
+            "--meshConfig=mesh.yaml",
+            "--domain=mesh.local",
+            "--keepaliveMaxServerConnectionAge=1h",
+            "--shutdownDuration=1s",
+            "--log_output_level=default:warn",
+            "--log_as_json",
+        ]);
+        assert_eq!(got.secure_grpc_addr.to_string(), "127.0.0.1:0");
+        assert_eq!(got.http_addr, Listen::Off);
+        assert_eq!(
+            got.keepalive_max_server_connection_age,
+            Duration::from_secs(3600)
+        );
+        assert_eq!(got.log_format(), Format::Json);
+        assert_eq!(got.check().unwrap().config, PathBuf::from("conf"));
+    }
+
+    #[test]
+    fn holding_is_on_unless_switched_off() {
+        assert!(settings(&[]).hold_unresolved);
+        assert!(settings(&["--hold-unresolved"]).hold_unresolved);
+        assert!(!settings(&["--hold-unresolved=false"]).hold_unresolved);
+    }
+
+    #[test]
+    fn plaintext_beyond_loopback_needs_the_word_insecure() {
+        let why = settings(&["--grpc-addr=:15010"])
+            .check()
+            .unwrap_err()
+            .to_string();
+        assert!(why.contains("--insecure-unauthenticated-xds"), "{why}");
+        assert!(settings(&["--grpc-addr=127.0.0.1:15010"]).check().is_ok());
+        assert!(
+            settings(&["--grpc-addr=:15010", "--insecure-unauthenticated-xds"])
+                .check()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        for flag in ["--kubeconfig=x", "--https-addr=:15017"] {
+            let why = settings(&[flag]).check().unwrap_err().to_string();
+            assert!(why.contains("not built yet"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_may_not_outlive_the_longest_lifetime() {
+        let why = settings(&["--workload-cert-ttl=48h", "--max-workload-cert-ttl=24h"]).check();
+        assert!(why.is_err());
+    }
+}
