@@ -13,13 +13,13 @@
     reason = "the entry point: it reads arguments and starts its reader threads"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use fairlead::clock;
@@ -126,13 +126,11 @@ struct Event {
     stdout: String,
     #[serde(default)]
     message: String,
-    #[serde(default)]
-    exec_time: f64,
 }
 
 #[derive(Default)]
 struct Outcome {
-    passed: BTreeMap<String, f64>,
+    passed: BTreeMap<String, Duration>,
     failed: BTreeMap<String, String>,
     skipped: BTreeMap<String, String>,
 }
@@ -164,10 +162,10 @@ impl Outcome {
             .extend(other.skipped.into_iter().map(|(n, t)| (named(n), t)));
     }
 
-    fn record(&mut self, event: Event) {
+    fn record(&mut self, event: Event, took: Duration) {
         match event.event.as_str() {
             "ok" => {
-                self.passed.insert(event.name, event.exec_time);
+                self.passed.insert(event.name, took);
             }
             "failed" => {
                 self.failed
@@ -183,7 +181,7 @@ impl Outcome {
 
 fn run_suite(name: &str, program: &Path, root: &Path, seed: u64) -> Result<Outcome> {
     let mut child = Command::new(program)
-        .args(["-Zunstable-options", "--format", "json", "--report-time"])
+        .args(["-Zunstable-options", "--format", "json"])
         // libtest gives JSON only to those who accept that its form may change; nothing is compiled here.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("FAIRLEAD_SEED", seed.to_string())
@@ -196,7 +194,7 @@ fn run_suite(name: &str, program: &Path, root: &Path, seed: u64) -> Result<Outco
         .with_context(|| format!("start {}", program.display()))?;
     let lines = lines_of(&mut child)?;
     let mut outcome = Outcome::default();
-    let mut running = BTreeSet::new();
+    let mut running = BTreeMap::new();
     let deadline = clock::mono() + DEADLINE;
     loop {
         let left = deadline.saturating_duration_since(clock::mono());
@@ -213,7 +211,7 @@ fn run_suite(name: &str, program: &Path, root: &Path, seed: u64) -> Result<Outco
         }
     }
     let status = child.wait()?;
-    for unfinished in running {
+    for unfinished in running.into_keys() {
         outcome.failed.insert(
             unfinished,
             format!("did not finish: the suite ended with {status}"),
@@ -242,7 +240,7 @@ fn lines_of(child: &mut Child) -> Result<mpsc::Receiver<String>> {
     Ok(receiver)
 }
 
-fn follow(line: &str, outcome: &mut Outcome, running: &mut BTreeSet<String>) {
+fn follow(line: &str, outcome: &mut Outcome, running: &mut BTreeMap<String, Instant>) {
     let Ok(event) = serde_json::from_str::<Event>(line) else {
         println!("{line}");
         return;
@@ -251,16 +249,21 @@ fn follow(line: &str, outcome: &mut Outcome, running: &mut BTreeSet<String>) {
         return;
     }
     if event.event == "started" {
-        running.insert(event.name);
+        running.insert(event.name, clock::mono());
         return;
     }
     if event.event == "failed" {
         println!("FAILED {}\n{}{}", event.name, event.stdout, event.message);
     }
-    if event.event != "timeout" {
-        running.remove(&event.name);
+    if event.event == "timeout" {
+        // Only libtest's word that a test takes long; its outcome still comes.
+        return;
     }
-    outcome.record(event);
+    let started = running.remove(&event.name);
+    let took = started.map_or(Duration::ZERO, |s| {
+        clock::mono().saturating_duration_since(s)
+    });
+    outcome.record(event, took);
 }
 
 /// Ends the suite with all it started (Envoys, servers).
@@ -273,9 +276,9 @@ fn end_group(child: &Child) {
 
 fn write_junit(folder: &Path, name: &str, outcome: &Outcome) -> Result<()> {
     let mut suite = TestSuite::new(name);
-    for (test, seconds) in &outcome.passed {
+    for (test, took) in &outcome.passed {
         let mut case = TestCase::new(test.as_str(), TestCaseStatus::success());
-        case.set_time(Duration::from_secs_f64(seconds.max(0.0)));
+        case.set_time(*took);
         suite.add_test_case(case);
     }
     for (test, text) in &outcome.failed {
