@@ -51,6 +51,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("dump", &["config", "acceptance", "model", "xds", "view"]),
+    ("bootstrap", &["config", "model::proxy"]),
+    ("capture", &[]),
+    ("echo", &[]),
     ("main", &["cli"]),
 ];
 
@@ -69,6 +72,8 @@ const PURE: &[&str] = &[
     "xds",
     "view",
     "delivery/session",
+    "bootstrap",
+    "capture",
 ];
 
 const IMPURE_WORDS: &[&str] = &[

@@ -7,6 +7,9 @@
 )]
 
 pub mod address;
+pub mod bootstrap;
+pub mod echo;
+pub mod init;
 pub mod logging;
 pub mod settings;
 pub mod span;
@@ -26,6 +29,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Print the bootstrap by which a stock Envoy joins the mesh as a workload.
+    Bootstrap(bootstrap::Args),
+    /// Capture a pod's traffic for its sidecar (IPv4, by iptables' REDIRECT), or fail.
+    Init(init::Args),
+    /// Run a workload that describes each request it gets.
+    Echo(echo::Args),
     /// Print the version of this program.
     Version(version::Args),
 }
@@ -33,6 +42,9 @@ enum Command {
 /// Runs the command line and says how it ended: 0, 1 for a failure, 2 for a misuse (clap's).
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bootstrap(args) => bootstrap::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Echo(args) => echo::run(&args),
         Command::Version(args) => version::run(&args),
     };
     done.unwrap_or_else(|error| {

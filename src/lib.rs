@@ -22,4 +22,8 @@ pub mod xds;
 
 pub mod view;
 
+pub mod bootstrap;
+pub mod capture;
+pub mod echo;
+
 pub mod cli;

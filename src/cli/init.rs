@@ -1,0 +1,450 @@
+//! `fairlead init`: captures a pod's traffic, checks that it did, or fails.
+//!
+//! Flags are those of istio-iptables. One that does not work yet is refused, never ignored.
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::ArgAction;
+use ipnet::Ipv4Net;
+
+use crate::capture::{Capture, Inbound, Interface, Outbound, Ranges, Table};
+
+mod iptables;
+mod probe;
+
+use iptables::Iptables;
+
+/// The exit status by which Istio's CNI repair recognises a pod without capture.
+const NOT_CAPTURED: u8 = 126;
+
+/// Which traffic to capture, in istio-iptables' words.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Port on which Envoy takes outbound traffic.
+    #[arg(short = 'p', long, value_name = "PORT", default_value_t = 15001)]
+    envoy_port: u16,
+    /// Port on which Envoy takes inbound traffic.
+    #[arg(short = 'z', long, value_name = "PORT", default_value_t = 15006)]
+    inbound_capture_port: u16,
+    /// Port for tunnels between sidecars; never captured.
+    #[arg(short = 'e', long, value_name = "PORT", default_value_t = 15008)]
+    inbound_tunnel_port: u16,
+    /// User ids whose traffic is not captured: Envoy's.
+    #[arg(short = 'u', long, value_name = "UID,…", default_value = "1337")]
+    proxy_uid: String,
+    /// Group ids whose traffic is not captured; the same as the user ids unless given.
+    #[arg(short = 'g', long, value_name = "GID,…")]
+    proxy_gid: Option<String>,
+    /// How inbound traffic reaches Envoy: REDIRECT.
+    #[arg(short = 'm', long, value_name = "MODE", default_value = "REDIRECT")]
+    istio_inbound_interception_mode: String,
+    /// Inbound ports to capture: a list, `*` for all, empty for none.
+    #[arg(short = 'b', long, value_name = "PORT,…", default_value = "*")]
+    istio_inbound_ports: String,
+    /// Inbound ports to leave alone when all are captured.
+    #[arg(
+        short = 'd',
+        long,
+        value_name = "PORT,…",
+        default_value = "15020,15021,15090"
+    )]
+    istio_local_exclude_ports: String,
+    /// Outbound destinations to capture: a list, `*` for all, empty for none.
+    #[arg(short = 'i', long, value_name = "CIDR,…", default_value = "*")]
+    istio_service_cidr: String,
+    /// Outbound destinations to leave alone.
+    #[arg(short = 'x', long, value_name = "CIDR,…", default_value = "")]
+    istio_service_exclude_cidr: String,
+    /// Outbound ports to capture whatever the destination.
+    #[arg(short = 'q', long, value_name = "PORT,…", default_value = "")]
+    istio_outbound_ports: String,
+    /// Outbound ports to leave alone.
+    #[arg(short = 'o', long, value_name = "PORT,…", default_value = "")]
+    istio_local_outbound_ports_exclude: String,
+    /// Interfaces whose traffic is left alone.
+    #[arg(short = 'c', long, value_name = "NAME,…", default_value = "")]
+    istio_exclude_interfaces: String,
+    /// Print the rules and change nothing.
+    #[arg(short = 'n', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    dry_run: bool,
+    /// Leave the rules as they are; for --run-validation alone.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    skip_rule_apply: bool,
+    /// Also open connections and check that they are captured (outbound, or inbound when run as Envoy's user).
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    run_validation: bool,
+    /// Port that the validation connects to.
+    #[arg(long, value_name = "PORT", default_value_t = 15002)]
+    iptables_probe_port: u16,
+    /// How long the validation waits.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::span::parse)]
+    probe_timeout: Duration,
+    /// Remove the capture instead.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    cleanup_only: bool,
+    /// Replace rules that differ. Always done; the flag is taken for Istio's sake.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    reconcile: bool,
+    /// Apply even where rules are already there. Always done; the flag is taken for Istio's sake.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    force_apply: bool,
+    /// Which iptables to run: `nft` or `legacy`; the system's own unless given.
+    #[arg(long, value_name = "KIND")]
+    force_iptables_binary: Option<String>,
+    #[command(flatten)]
+    not_yet: NotYet,
+}
+
+/// Flags of istio-iptables that Fairlead does not implement yet.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Not implemented yet (refused unless off)")]
+struct NotYet {
+    /// Mark of TPROXY mode.
+    #[arg(short = 't', long, value_name = "MARK", default_value = "1337")]
+    istio_inbound_tproxy_mark: String,
+    /// Route table of TPROXY mode.
+    #[arg(short = 'r', long, value_name = "TABLE", default_value = "133")]
+    istio_inbound_tproxy_route_table: String,
+    /// Virtual interfaces whose inbound traffic counts as outbound.
+    #[arg(
+        short = 'k',
+        long,
+        value_name = "NAME,…",
+        default_value = "",
+        alias = "istio-reroute-virtual-interfaces"
+    )]
+    kube_virt_interfaces: String,
+    /// Redirect DNS.
+    #[arg(long, env = "ISTIO_META_DNS_CAPTURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    redirect_dns: String,
+    /// Redirect DNS to any server.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    capture_all_dns: String,
+    /// Drop packets outside their connection's window.
+    #[arg(long, env = "INVALID_DROP", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    drop_invalid: String,
+    /// Capture IPv6 besides IPv4.
+    #[arg(long, env = "ISTIO_DUAL_STACK", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    dual_stack: String,
+    /// Use nftables instead of iptables.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    native_nftables: String,
+    /// Log each rule that matches.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    iptables_trace_logging: String,
+    /// Act as a CNI plugin.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    cni_mode: String,
+    /// Network namespace to act in, instead of this one.
+    #[arg(long, value_name = "PATH", default_value = "")]
+    network_namespace: String,
+    /// Groups whose outbound traffic is captured.
+    #[arg(
+        long,
+        value_name = "GID,…",
+        env = "ISTIO_OUTBOUND_OWNER_GROUPS",
+        default_value = "*",
+        hide = true
+    )]
+    outbound_owner_groups: String,
+    /// Groups whose outbound traffic is left alone.
+    #[arg(
+        long,
+        value_name = "GID,…",
+        env = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        default_value = "",
+        hide = true
+    )]
+    outbound_owner_groups_exclude: String,
+    /// What counts as loopback.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+        default_value = "127.0.0.1/32",
+        hide = true
+    )]
+    outbound_ipv4_loopback_cidr: String,
+}
+
+impl NotYet {
+    /// Name, value, and the value that means off.
+    fn settings(&self) -> [(&'static str, &str, &'static str); 14] {
+        [
+            (
+                "--istio-inbound-tproxy-mark",
+                &self.istio_inbound_tproxy_mark,
+                "1337",
+            ),
+            (
+                "--istio-inbound-tproxy-route-table",
+                &self.istio_inbound_tproxy_route_table,
+                "133",
+            ),
+            ("--kube-virt-interfaces", &self.kube_virt_interfaces, ""),
+            ("--redirect-dns", &self.redirect_dns, "false"),
+            ("--capture-all-dns", &self.capture_all_dns, "false"),
+            ("--drop-invalid", &self.drop_invalid, "false"),
+            ("--dual-stack", &self.dual_stack, "false"),
+            ("--native-nftables", &self.native_nftables, "false"),
+            (
+                "--iptables-trace-logging",
+                &self.iptables_trace_logging,
+                "false",
+            ),
+            ("--cni-mode", &self.cni_mode, "false"),
+            ("--network-namespace", &self.network_namespace, ""),
+            (
+                "ISTIO_OUTBOUND_OWNER_GROUPS",
+                &self.outbound_owner_groups,
+                "*",
+            ),
+            (
+                "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+                &self.outbound_owner_groups_exclude,
+                "",
+            ),
+            (
+                "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+                &self.outbound_ipv4_loopback_cidr,
+                "127.0.0.1/32",
+            ),
+        ]
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let asked = self
+            .settings()
+            .into_iter()
+            .filter(|(_, value, off)| value != off);
+        let asked: Vec<String> = asked
+            .map(|(name, value, _)| format!("{name}={value}"))
+            .collect();
+        ensure!(
+            asked.is_empty(),
+            "not implemented yet: {}",
+            asked.join(", ")
+        );
+        Ok(())
+    }
+}
+
+impl Args {
+    fn capture(&self) -> anyhow::Result<Capture> {
+        self.not_yet.check()?;
+        match self.istio_inbound_interception_mode.as_str() {
+            "REDIRECT" => {}
+            mode => bail!(
+                "--istio-inbound-interception-mode={mode}: not implemented yet, only REDIRECT is"
+            ),
+        }
+        let proxy_uids = list("--proxy-uid", &self.proxy_uid)?;
+        let proxy_gids = match &self.proxy_gid {
+            Some(gids) => list("--proxy-gid", gids)?,
+            None => proxy_uids.clone(),
+        };
+        ensure!(
+            !proxy_uids.is_empty(),
+            "--proxy-uid: give the user id that Envoy runs as"
+        );
+        let excluded = list(
+            "--istio-local-exclude-ports",
+            &self.istio_local_exclude_ports,
+        )?;
+        let inbound = match self.istio_inbound_ports.as_str() {
+            "*" => Inbound::AllBut(excluded),
+            ports => Inbound::Only(list("--istio-inbound-ports", ports)?),
+        };
+        let excluded_interfaces = names(&self.istio_exclude_interfaces)
+            .map(|name| {
+                Interface::parse(name).with_context(|| format!("`{name}` is no interface name"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Capture {
+            outbound_port: self.envoy_port,
+            inbound_port: self.inbound_capture_port,
+            tunnel_port: self.inbound_tunnel_port,
+            proxy_uids,
+            proxy_gids,
+            inbound,
+            outbound: self.outbound()?,
+            excluded_interfaces,
+        })
+    }
+
+    fn outbound(&self) -> anyhow::Result<Outbound> {
+        let ranges = match self.istio_service_cidr.as_str() {
+            "*" => Ranges::All,
+            nets => Ranges::Only(nets_of("--istio-service-cidr", nets)?),
+        };
+        let excluded = &self.istio_service_exclude_cidr;
+        let ports = &self.istio_local_outbound_ports_exclude;
+        Ok(Outbound {
+            ranges,
+            excluded_ranges: nets_of("--istio-service-exclude-cidr", excluded)?,
+            included_ports: list("--istio-outbound-ports", &self.istio_outbound_ports)?,
+            excluded_ports: list("--istio-local-outbound-ports-exclude", ports)?,
+        })
+    }
+
+    fn iptables(&self) -> anyhow::Result<Iptables> {
+        match self.force_iptables_binary.as_deref() {
+            None => Ok(Iptables::System),
+            Some("nft") => Ok(Iptables::Nft),
+            Some("legacy") => Ok(Iptables::Legacy),
+            Some(kind) => bail!("--force-iptables-binary={kind}: say `nft` or `legacy`"),
+        }
+    }
+}
+
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+}
+
+fn list<T: std::str::FromStr>(flag: &str, text: &str) -> anyhow::Result<Vec<T>> {
+    let parse = |part: &str| {
+        part.parse()
+            .ok()
+            .with_context(|| format!("{flag}: `{part}` is no such number"))
+    };
+    names(text).map(parse).collect()
+}
+
+/// Networks, with host bits cleared as iptables clears them; a bare address is a network of one.
+fn nets_of(flag: &str, text: &str) -> anyhow::Result<Vec<Ipv4Net>> {
+    let parse = |part: &str| {
+        let host = || part.parse::<Ipv4Addr>().ok().map(Ipv4Net::from);
+        let net = part.parse().ok().or_else(host);
+        net.map(|n: Ipv4Net| n.trunc()).with_context(|| {
+            format!("{flag}: `{part}` is no IPv4 network (IPv6 is not implemented yet)")
+        })
+    };
+    names(text).map(parse).collect()
+}
+
+/// Applies, reads back and, when asked, tries. A pod must not start after anything but success.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let capture = args.capture()?;
+    let wanted = capture.table();
+    let iptables = args.iptables()?;
+    if args.dry_run {
+        print!("{}", wanted.restore(&Table::default()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.cleanup_only {
+        iptables.replace(&Table::default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.skip_rule_apply {
+        iptables::refuse_uncaptured_ipv6()?;
+        iptables.replace(&wanted)?;
+        let differences = wanted.differences(&iptables.read()?);
+        if !differences.is_empty() {
+            iptables.replace(&Table::default())?;
+            return Ok(not_captured(&differences));
+        }
+        for rule in iptables.read()?.rules_before_capture() {
+            eprintln!("fairlead: warning: `{rule}` stands before capture and may bypass it");
+        }
+    }
+    if args.run_validation {
+        let tried = probe::run(&capture, args.iptables_probe_port, args.probe_timeout)?;
+        if let Err(fault) = tried {
+            return Ok(not_captured(&[fault]));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn not_captured(faults: &[String]) -> ExitCode {
+    for fault in faults {
+        eprintln!("fairlead: the pod's traffic is not captured: {fault}");
+    }
+    ExitCode::from(NOT_CAPTURED)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        init: Args,
+    }
+
+    fn parse(flags: &[&str]) -> anyhow::Result<Capture> {
+        let args = ["init"].iter().chain(flags);
+        Program::try_parse_from(args)?.init.capture()
+    }
+
+    #[test]
+    fn the_flags_that_the_injection_template_passes_are_understood() {
+        let flags = "-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -x 10.0.0.0/8 -b * -d 15090,15021,15020 -o 3306";
+        let flags: Vec<&str> = flags.split(' ').collect();
+        let capture = parse(&flags).unwrap();
+        assert_eq!(capture.inbound, Inbound::AllBut(vec![15090, 15021, 15020]));
+        assert_eq!(capture.outbound.ranges, Ranges::All);
+        assert_eq!(capture.outbound.excluded_ports, [3306]);
+        assert_eq!(capture.proxy_gids, [1337]);
+    }
+
+    #[test]
+    fn an_empty_list_captures_nothing_and_no_flag_captures_all() {
+        let none = parse(&["-b", "", "-i", ""]).unwrap();
+        assert_eq!(none.inbound, Inbound::Only(Vec::new()));
+        assert_eq!(none.outbound.ranges, Ranges::Only(Vec::new()));
+        let all = parse(&[]).unwrap();
+        assert_eq!(all.inbound, Inbound::AllBut(vec![15020, 15021, 15090]));
+        assert_eq!(all.outbound.ranges, Ranges::All);
+    }
+
+    #[test]
+    fn what_does_not_work_yet_is_refused_by_name() {
+        let cases = [
+            ("-m TPROXY", "TPROXY"),
+            ("-t 99", "--istio-inbound-tproxy-mark=99"),
+            ("-k virbr0", "--kube-virt-interfaces"),
+            ("--redirect-dns", "--redirect-dns"),
+            ("--redirect-dns=true", "--redirect-dns"),
+            ("--dual-stack", "--dual-stack"),
+            ("--native-nftables", "--native-nftables"),
+            ("--cni-mode", "--cni-mode"),
+            ("-i fd00::/8", "IPv6"),
+            ("--force-iptables-binary=x", "--force-iptables-binary"),
+        ];
+        for (flags, named) in cases {
+            let flags: Vec<&str> = flags.split(' ').collect();
+            let args = Program::try_parse_from(["init"].iter().chain(&flags))
+                .unwrap()
+                .init;
+            let refused = args.capture().err().or_else(|| args.iptables().err());
+            let text = refused.map(|e| e.to_string()).unwrap_or_default();
+            assert!(text.contains(named), "{flags:?}: {text}");
+        }
+        parse(&["--redirect-dns=false", "--dual-stack=false"]).unwrap();
+    }
+
+    #[test]
+    fn wrong_values_name_their_flag() {
+        for flags in [
+            ["-b", "80,http"],
+            ["-o", "70000"],
+            ["-x", "10.0.0.0/33"],
+            ["-u", "envoy"],
+        ] {
+            assert!(parse(&flags).is_err(), "{flags:?}");
+        }
+        assert_eq!(
+            nets_of("-i", "10.1.2.3/8, 192.0.2.1").unwrap()[0].to_string(),
+            "10.0.0.0/8"
+        );
+    }
+}
