@@ -31,11 +31,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "xds",
             "view",
             "ca",
+            "tls",
             "telemetry",
         ],
     ),
-    ("ca", &["clock", "xds"]),
-    ("tls", &["clock", "ca"]),
+    ("state", &[]),
+    ("tls", &[]),
+    ("ca", &["clock", "state", "tls", "xds"]),
     ("telemetry", &[]),
     (
         "debug",
@@ -386,7 +388,7 @@ fn sources() -> Vec<Source> {
             let path = file.strip_prefix(&root).unwrap_or(file);
             Source::new(&path.to_string_lossy(), &text)
         })
-        .filter(|source| !source.path.ends_with("tests.rs") && source.path != "testing.rs")
+        .filter(|source| !source.path.ends_with("tests.rs") && !source.path.ends_with("testing.rs"))
         .collect()
 }
 

@@ -13,6 +13,7 @@ pub mod init;
 pub mod logging;
 pub mod settings;
 pub mod span;
+pub mod token;
 pub mod version;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     Init(init::Args),
     /// Run a workload that describes each request it gets.
     Echo(echo::Args),
+    /// Print a service-account token for a workload.
+    Token(token::Args),
     /// Print the version of this program.
     Version(version::Args),
 }
@@ -45,6 +48,7 @@ pub fn run() -> ExitCode {
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Echo(args) => echo::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Version(args) => version::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -10,7 +10,9 @@
 pub mod clock;
 pub mod diagnostic;
 pub mod identity;
+pub mod state;
 pub mod text;
+pub mod tls;
 
 pub mod config;
 
@@ -19,6 +21,8 @@ pub mod model;
 pub mod ir;
 
 pub mod xds;
+
+pub mod ca;
 
 pub mod view;
 

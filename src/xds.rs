@@ -1,6 +1,7 @@
 //! What Envoy is sent: resource types, one rendered resource, and the rule that a renderer sees its input alone.
 
 pub mod encode;
+pub mod secret;
 
 use std::fmt;
 use std::sync::Arc;
@@ -90,7 +91,6 @@ pub enum Warming {
 ///
 /// `chunks` joined are one `resources` entry of a DeltaDiscoveryResponse, its tag and length included
 /// (`envoy.service.discovery.v3.DeltaDiscoveryResponse.resources = 2`). No flush copies them.
-#[derive(Debug)]
 pub struct Encoded {
     pub kind: ResourceType,
     pub name: Str,
@@ -104,6 +104,13 @@ pub struct Encoded {
     pub warming: Warming,
     /// A Cluster of type EDS: it takes its CLA with it (design: true delta, exception a).
     pub eds: bool,
+}
+
+/// Without its bytes: those of a secret are a private key.
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} {}", self.kind, self.name, self.version)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

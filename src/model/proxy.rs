@@ -78,7 +78,7 @@ impl Proxy {
         let (name, namespace) = name.rsplit_once('.').ok_or_else(bad)?;
         if let Some(proven) = identity
             .as_ref()
-            .map(|i| &i.namespace)
+            .map(SpiffeId::namespace)
             .filter(|p| *p != namespace)
         {
             return Err(ProxyError::Namespace {

@@ -144,6 +144,21 @@ pub fn encode_with_version(kind: ResourceType, name: &Str, version: Str, body: &
     }
 }
 
+/// Like `encode_with_version`, but the body is carried as it is, not copied.
+pub fn encode_owned(kind: ResourceType, name: &Str, version: Str, body: Bytes) -> Encoded {
+    let head = frame_with(kind, name, &version, &[], body.len());
+    Encoded {
+        kind,
+        name: name.clone(),
+        version,
+        len: head.len() + body.len(),
+        chunks: Box::new([head, body]),
+        refs: Box::default(),
+        warming: super::Warming::Plain,
+        eds: false,
+    }
+}
+
 fn encode(kind: ResourceType, name: &Str, version: Version, body: &[u8]) -> Encoded {
     encode_with_version(kind, name, Str::new(version.to_string()), body)
 }

@@ -1,0 +1,40 @@
+//! A workload's private key, from its making to its text.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
+use zeroize::Zeroizing;
+
+use super::{CaError, pem};
+
+/// ECDSA P-256. Lives until its certificate is encoded; no copy is kept.
+pub struct LeafKey {
+    pair: EcdsaKeyPair,
+}
+
+impl LeafKey {
+    pub fn generate() -> Result<Self, CaError> {
+        let pair =
+            EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| CaError::Random)?;
+        Ok(Self { pair })
+    }
+
+    /// PKCS#8 as Envoy reads it. The document in between is wiped as well.
+    pub fn pem(&self) -> Result<Zeroizing<String>, CaError> {
+        Ok(pem::encode_private_key(&self.pkcs8()?))
+    }
+
+    pub fn pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, CaError> {
+        let document = self.pair.to_pkcs8v1().map_err(|_| CaError::Random)?;
+        Ok(Zeroizing::new(document.as_ref().to_vec()))
+    }
+}
+
+impl PublicKeyData for LeafKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}

@@ -1,0 +1,109 @@
+//! CAs and identities for tests.
+
+use std::time::{Duration, SystemTime};
+
+use envoy_types::pb::envoy::config::core::v3::DataSource;
+use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use prost::Message;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+
+use super::authority::{Authority, Lifetimes};
+use super::lease::unix;
+use super::pem;
+use super::signer::{Parts, Signer, self_signed};
+use crate::identity::SpiffeId;
+use crate::xds::Encoded;
+
+pub fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+pub fn after(seconds: u64) -> SystemTime {
+    now() + Duration::from_secs(seconds)
+}
+
+pub fn id(service_account: &str) -> SpiffeId {
+    SpiffeId::new("cluster.local", "shop", service_account).unwrap()
+}
+
+pub fn root_parts(now: SystemTime) -> Parts {
+    let key = KeyPair::generate().unwrap();
+    let certificate = self_signed(&key, "cluster.local", now).unwrap();
+    Parts {
+        roots: vec![certificate.clone()],
+        certificate,
+        key: private(&key),
+        chain: Vec::new(),
+    }
+}
+
+/// A CA below `root` whose certificate ends after `life`.
+pub fn intermediate(root: &Parts, life: Duration, now: SystemTime) -> Parts {
+    let root_key = KeyPair::try_from(&root.key).unwrap();
+    let issuer = Issuer::from_ca_cert_der(&root.certificate, root_key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let date = |t| OffsetDateTime::from_unix_timestamp(unix(t) as i64).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Intermediate CA");
+    params.not_before = date(now - Duration::from_secs(60));
+    params.not_after = date(now + life);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let certificate = CertificateDer::from(params.signed_by(&key, &issuer).unwrap());
+    Parts {
+        chain: vec![certificate.clone(), root.certificate.clone()],
+        roots: root.roots.clone(),
+        certificate,
+        key: private(&key),
+    }
+}
+
+pub fn signer(now: SystemTime) -> Signer {
+    Signer::new(root_parts(now), now).unwrap()
+}
+
+/// Issues certificates for a day.
+pub fn authority(now: SystemTime) -> Authority {
+    Authority::new(signer(now), Lifetimes::default())
+}
+
+/// What a proxy makes of an encoded secret.
+pub fn received(encoded: &Encoded) -> Secret {
+    let wire = encoded.chunks.concat();
+    let response = DeltaDiscoveryResponse::decode(&wire[..]).unwrap();
+    let resource = response.resources[0].resource.as_ref().unwrap();
+    Secret::decode(&resource.value[..]).unwrap()
+}
+
+pub fn chain_and_key(encoded: &Encoded) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let Some(secret::Type::TlsCertificate(tls)) = received(encoded).r#type else {
+        panic!("no certificate in {encoded:?}");
+    };
+    let chain = text(tls.certificate_chain);
+    let key = text(tls.private_key);
+    (
+        pem::certificates(chain.as_bytes()).unwrap(),
+        pem::private_key(key.as_bytes()).unwrap(),
+    )
+}
+
+fn text(source: Option<DataSource>) -> String {
+    match source.unwrap().specifier.unwrap() {
+        Specifier::InlineString(text) => text,
+        other => panic!("not inline: {other:?}"),
+    }
+}
+
+fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivatePkcs8KeyDer::from(key.serialize_der()).into()
+}

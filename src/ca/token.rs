@@ -1,0 +1,210 @@
+//! Service-account tokens: what they say, and issuing our own. Checking them is in `verify`.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rustls::pki_types::PrivateKeyDer;
+use serde::{Deserialize, Serialize};
+
+use super::key::LeafKey;
+use super::lease::unix;
+use super::pem;
+use crate::identity::SpiffeId;
+use crate::state::{LockedDir, StateDir, StateError};
+use crate::text::Str;
+
+/// Who signed our own tokens.
+pub const ISSUER: &str = "fairlead";
+/// The audience that Istio's proxies ask for.
+pub const AUDIENCE: &str = "istio-ca";
+
+const KEY: &str = "token/key.pem";
+const MAX_KEY: u64 = 16 << 10;
+const MAX_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The claims of a projected token of Kubernetes; ours have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    pub iss: String,
+    pub sub: String,
+    pub aud: Audience,
+    pub exp: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: Bound,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// What the token is bound to: it dies with its pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub namespace: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Named>,
+    pub serviceaccount: Named,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
+/// Whom a token is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Bearer<'a> {
+    pub namespace: &'a str,
+    pub service_account: &'a str,
+    pub pod: Option<&'a str>,
+}
+
+/// Signs tokens of a mesh without Kubernetes.
+pub struct TokenIssuer {
+    key: EncodingKey,
+    public: Jwk,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("token key {KEY}: {0}")]
+    Key(String),
+    #[error(
+        "no token key yet: another fairlead process holds the state directory and has not made one"
+    )]
+    NoKey,
+    #[error("`{0}` is not a name that a token can carry")]
+    Name(Str),
+    #[error("a token's life of {0:?} is not between 1 second and 366 days")]
+    Life(Duration),
+    #[error("sign the token: {0}")]
+    Signing(jsonwebtoken::errors::Error),
+}
+
+impl TokenIssuer {
+    /// Reads the key, or makes it at the first start.
+    pub fn open(dir: &LockedDir) -> Result<Self, IssueError> {
+        if let Some(found) = Self::read(dir)? {
+            return Ok(found);
+        }
+        let text = LeafKey::generate()
+            .and_then(|k| k.pem())
+            .map_err(|e| IssueError::Key(e.to_string()))?;
+        dir.write(KEY, text.as_bytes())?;
+        Self::parse(text.as_bytes())
+    }
+
+    /// For a process beside the one that serves: takes the lock only to make a key that is not there.
+    pub fn beside(dir: StateDir) -> Result<Self, IssueError> {
+        if let Some(found) = Self::read(&dir)? {
+            return Ok(found);
+        }
+        let root = dir.path("");
+        match dir.lock() {
+            Ok(locked) => Self::open(&locked),
+            Err(StateError::Locked(_)) => {
+                let dir = StateDir::prepare(&root)?;
+                Self::read(&dir)?.ok_or(IssueError::NoKey)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn read(dir: &StateDir) -> Result<Option<Self>, IssueError> {
+        let text = dir.read(KEY, MAX_KEY)?;
+        text.map(|t| Self::parse(&t)).transpose()
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, IssueError> {
+        let key = pem::private_key(text).map_err(|e| IssueError::Key(e.to_string()))?;
+        let PrivateKeyDer::Pkcs8(key) = key else {
+            return Err(IssueError::Key("it is not in PKCS#8".into()));
+        };
+        let key = EncodingKey::from_ec_der(key.secret_pkcs8_der());
+        let broken = |e: jsonwebtoken::errors::Error| IssueError::Key(e.to_string());
+        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).map_err(broken)?;
+        let id = public.thumbprint(ThumbprintHash::SHA256).map_err(broken)?;
+        public.common.key_id = Some(id);
+        public.common.public_key_use = Some(PublicKeyUse::Signature);
+        Ok(Self { key, public })
+    }
+
+    /// The public half, as an issuer publishes it.
+    pub fn jwks(&self) -> JwkSet {
+        JwkSet {
+            keys: vec![self.public.clone()],
+        }
+    }
+
+    pub fn issue(
+        &self,
+        bearer: Bearer<'_>,
+        audience: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<String, IssueError> {
+        if life < Duration::from_secs(1) || life > MAX_LIFE {
+            return Err(IssueError::Life(life));
+        }
+        let claims = bearer.claims(audience, life, now)?;
+        let header = Header {
+            kid: self.public.common.key_id.clone(),
+            ..Header::new(Algorithm::ES256)
+        };
+        jsonwebtoken::encode(&header, &claims, &self.key).map_err(IssueError::Signing)
+    }
+}
+
+impl Bearer<'_> {
+    fn claims(self, audience: &str, life: Duration, now: SystemTime) -> Result<Claims, IssueError> {
+        let Self {
+            namespace,
+            service_account,
+            pod,
+        } = self;
+        // The same rule that a verifier applies, so that nothing is issued which would be refused.
+        SpiffeId::new("any", namespace, service_account)
+            .map_err(|_| IssueError::Name(Str::new(format!("{namespace}/{service_account}"))))?;
+        if let Some(pod) = pod {
+            SpiffeId::new("any", namespace, pod).map_err(|_| IssueError::Name(Str::new(pod)))?;
+        }
+        let issued = unix(now);
+        let exp = issued + life.as_secs();
+        let sub = format!("system:serviceaccount:{namespace}:{service_account}");
+        let named = |name: &str| Named {
+            name: name.into(),
+            uid: None,
+        };
+        let id = digest(&SHA256, format!("{sub} {pod:?} {issued} {exp}").as_bytes());
+        Ok(Claims {
+            iss: ISSUER.into(),
+            sub,
+            aud: Audience::Many(vec![audience.into()]),
+            exp,
+            nbf: Some(issued),
+            iat: Some(issued),
+            jti: Some(BASE64URL_NOPAD.encode(&id.as_ref()[..16])),
+            kubernetes: Bound {
+                namespace: namespace.into(),
+                pod: pod.map(named),
+                serviceaccount: named(service_account),
+            },
+        })
+    }
+}
