@@ -1,7 +1,16 @@
 //! What Envoy is sent: resource types, one rendered resource, and the rule that a renderer sees its input alone.
 
+mod access_log;
+pub mod cluster;
 pub mod encode;
+pub mod endpoint;
+mod filter_chain;
+mod http;
+pub mod listener;
+mod proto;
+pub mod route;
 pub mod secret;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;

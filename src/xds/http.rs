@@ -1,0 +1,126 @@
+//! Renders the HTTP connection manager and its ordered filters. Route tables are in `route`.
+
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
+use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3::filter_config::PerMethodStatSpecifier;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    CodecType, ForwardClientCertDetails, RouteSpecifier, ServerHeaderTransformation,
+    SetCurrentClientCertDetails, UpgradeConfig,
+};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use prost::{Message, Name};
+
+use super::{Ref, ResourceType, access_log, proto, route};
+use crate::ir::{Direction, HttpManager, Routes};
+
+/// What a request passes, in this order. The router is always last.
+#[derive(Clone, Copy)]
+enum HttpFilter {
+    GrpcStats,
+    Router,
+}
+
+const OUTBOUND_FILTERS: &[HttpFilter] = &[HttpFilter::GrpcStats, HttpFilter::Router];
+const INBOUND_FILTERS: &[HttpFilter] = &[HttpFilter::GrpcStats, HttpFilter::Router];
+
+pub fn render(node: &HttpManager) -> pb::HttpConnectionManager {
+    let manager = pb::HttpConnectionManager {
+        codec_type: CodecType::Auto.into(),
+        stat_prefix: node.stat_prefix.to_string(),
+        route_specifier: Some(routes(&node.routes)),
+        use_remote_address: proto::boolean(false),
+        normalize_path: proto::boolean(true),
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
+        // The route's timeout rules; Envoy's own default would cut silent streams after 5 minutes.
+        stream_idle_timeout: Some(proto::seconds(0)),
+        access_log: access_log::file(node.access_log.as_ref()),
+        ..Default::default()
+    };
+    match node.direction {
+        Direction::Inbound => inbound(manager),
+        Direction::Outbound => outbound(manager),
+    }
+}
+
+/// The route table, or the only cluster, that the manager names.
+pub fn reference(node: &HttpManager) -> Ref {
+    match &node.routes {
+        Routes::Rds(name) => Ref {
+            kind: ResourceType::Route,
+            name: name.clone(),
+        },
+        Routes::Inline(route) => Ref {
+            kind: ResourceType::Cluster,
+            name: route.cluster.clone(),
+        },
+    }
+}
+
+/// Passes on who called (`x-forwarded-client-cert`) after those who called before.
+fn inbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
+    pb::HttpConnectionManager {
+        server_name: "istio-envoy".to_owned(),
+        forward_client_cert_details: ForwardClientCertDetails::AppendForward.into(),
+        set_current_client_cert_details: Some(SetCurrentClientCertDetails {
+            subject: proto::boolean(true),
+            dns: true,
+            uri: true,
+            ..Default::default()
+        }),
+        http_filters: INBOUND_FILTERS.iter().map(|f| http_filter(*f)).collect(),
+        ..manager
+    }
+}
+
+/// Drops `x-forwarded-client-cert` (Envoy's default) and leaves the server's name to the server.
+fn outbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
+    pb::HttpConnectionManager {
+        server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
+        http_filters: OUTBOUND_FILTERS.iter().map(|f| http_filter(*f)).collect(),
+        ..manager
+    }
+}
+
+fn routes(routes: &Routes) -> RouteSpecifier {
+    match routes {
+        Routes::Rds(name) => RouteSpecifier::Rds(pb::Rds {
+            config_source: Some(proto::ads(proto::seconds(0))),
+            route_config_name: name.to_string(),
+        }),
+        Routes::Inline(node) => RouteSpecifier::RouteConfig(RouteConfiguration {
+            name: node.cluster.to_string(),
+            virtual_hosts: vec![route::inbound(node)],
+            validate_clusters: proto::boolean(false),
+            ..Default::default()
+        }),
+    }
+}
+
+fn http_filter(kind: HttpFilter) -> pb::HttpFilter {
+    match kind {
+        HttpFilter::GrpcStats => named(
+            "envoy.filters.http.grpc_stats",
+            &GrpcStats {
+                emit_filter_state: true,
+                per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(
+                    envoy_types::pb::google::protobuf::BoolValue { value: false },
+                )),
+                ..Default::default()
+            },
+        ),
+        HttpFilter::Router => named("envoy.filters.http.router", &Router::default()),
+    }
+}
+
+fn named<M: Message + Name>(name: &str, config: &M) -> pb::HttpFilter {
+    pb::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(ConfigType::TypedConfig(proto::any(config))),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,134 @@
+//! Renders route tables, one separately encoded virtual host after the other.
+
+mod action;
+mod matcher;
+mod retry;
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use envoy_types::pb::envoy::config::route::v3 as pb;
+use envoy_types::pb::envoy::config::route::v3::route::Action as RouteKind;
+use envoy_types::pb::envoy::config::route::v3::{
+    Decorator, DirectResponseAction, RouteConfiguration,
+};
+use prost::Message;
+
+use super::encode::{Cache, Part};
+use super::{Encoded, Ref, ResourceType, proto};
+use crate::ir::{Action, InboundRoute, Route, RouteTable, VirtualHost};
+
+/// Raise when `head` gives other bytes for an equal input.
+pub const TABLE_EPOCH: u32 = 1;
+/// Raise when `virtual_host` gives other bytes for an equal input.
+pub const VIRTUAL_HOST_EPOCH: u32 = 1;
+
+/// `RouteConfiguration.virtual_hosts`
+const VIRTUAL_HOSTS_TAG: u32 = 2;
+
+/// One mebibyte: the longest `directResponse` body, which Envoy's default cuts at 4096.
+const MAX_DIRECT_RESPONSE: u32 = 1 << 20;
+
+/// One virtual host, encoded once for every table that has it.
+pub fn part(cache: &mut Cache, host: &VirtualHost) -> Arc<Part> {
+    cache.part("vhost", VIRTUAL_HOST_EPOCH, VIRTUAL_HOSTS_TAG, host, |host| {
+        (virtual_host(host), refs(host))
+    })
+}
+
+/// A table of these parts, in their order.
+pub fn table(cache: &mut Cache, table: &RouteTable, parts: &[Arc<Part>]) -> Arc<Encoded> {
+    let head = head(table).encode_to_vec();
+    cache.assemble(ResourceType::Route, TABLE_EPOCH, &table.name, (table, head), parts)
+}
+
+/// The only virtual host of an inbound port: everything to the app.
+pub(super) fn inbound(node: &InboundRoute) -> pb::VirtualHost {
+    let route = pb::Route {
+        name: "default".to_owned(),
+        r#match: Some(matcher::all()),
+        decorator: decorator(&node.operation),
+        action: Some(RouteKind::Route(action::to_app(node))),
+        ..Default::default()
+    };
+    pb::VirtualHost {
+        name: node.virtual_host.to_string(),
+        domains: vec!["*".to_owned()],
+        routes: vec![route],
+        ..Default::default()
+    }
+}
+
+fn head(table: &RouteTable) -> RouteConfiguration {
+    RouteConfiguration {
+        name: table.name.to_string(),
+        // Hosts are listed without port; `reviews:9080` must find `reviews`.
+        ignore_port_in_host_matching: true,
+        // A route may come before its cluster, and may name one that never comes (503).
+        validate_clusters: proto::boolean(false),
+        max_direct_response_body_size_bytes: proto::uint32(MAX_DIRECT_RESPONSE),
+        ..Default::default()
+    }
+}
+
+fn virtual_host(node: &VirtualHost) -> pb::VirtualHost {
+    pb::VirtualHost {
+        name: node.name.to_string(),
+        domains: node.domains.iter().map(ToString::to_string).collect(),
+        routes: node.routes.iter().map(route).collect(),
+        include_request_attempt_count: true,
+        ..Default::default()
+    }
+}
+
+fn refs(node: &VirtualHost) -> Vec<Ref> {
+    let clusters = node.routes.iter().flat_map(|route| match &route.action {
+        Action::Forward(forward) => forward.targets.as_slice(),
+        Action::Respond(_) => &[],
+    });
+    let mut refs: Vec<Ref> = clusters
+        .map(|target| Ref {
+            kind: ResourceType::Cluster,
+            name: target.cluster.clone(),
+        })
+        .collect();
+    refs.sort();
+    refs.dedup();
+    refs
+}
+
+fn route(node: &Route) -> pb::Route {
+    pb::Route {
+        name: node.name.to_string(),
+        r#match: Some(
+            node.matches
+                .as_ref()
+                .map_or_else(matcher::all, matcher::one),
+        ),
+        action: Some(match &node.action {
+            Action::Forward(forward) => RouteKind::Route(action::forward(forward)),
+            Action::Respond(status) => RouteKind::DirectResponse(DirectResponseAction {
+                status: u32::from(*status),
+                ..Default::default()
+            }),
+        }),
+        metadata: metadata(&node.config),
+        decorator: decorator(&node.operation),
+        ..Default::default()
+    }
+}
+
+/// `filter_metadata.istio.config`, by which istioctl and Kiali find the VirtualService.
+fn metadata(config: &str) -> Option<Metadata> {
+    (!config.is_empty()).then(|| {
+        let fields = proto::structure([("config", proto::text(config))]);
+        proto::metadata([("istio", fields)])
+    })
+}
+
+fn decorator(operation: &str) -> Option<Decorator> {
+    (!operation.is_empty()).then(|| Decorator {
+        operation: operation.to_owned(),
+        ..Default::default()
+    })
+}

@@ -1,0 +1,97 @@
+//! Renders retry policies from Istio's HTTPRetry.
+
+use envoy_types::pb::envoy::config::route::v3::RetryPolicy;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::{
+    RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
+};
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
+
+use crate::config::virtual_service::HttpRetry;
+use crate::xds::proto;
+
+/// What may be tried again without harm, where the user does not say.
+const DEFAULT_CONDITIONS: &str =
+    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+const BY_STATUS: &str = "retriable-status-codes";
+
+/// Picks of a host that was tried before, until one of them is taken all the same.
+const MAX_SELECTIONS: i64 = 5;
+/// Retries after which the priorities tried so far are left aside.
+const PRIORITY_UPDATES: i32 = 2;
+
+/// Among which hosts a retry may choose another one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Hosts {
+    Any,
+    /// By consistent hash, which must not be led away from its host.
+    Hashed,
+    /// The app itself.
+    One,
+}
+
+/// None where retries are off.
+pub fn policy(retries: &HttpRetry, hosts: Hosts) -> Option<RetryPolicy> {
+    if retries.attempts == 0 {
+        return None;
+    }
+    let (conditions, codes) = conditions(&retries.retry_on);
+    let policy = RetryPolicy {
+        retry_on: conditions,
+        retriable_status_codes: codes,
+        num_retries: proto::uint32(retries.attempts),
+        per_try_timeout: retries.per_try_timeout.map(proto::duration),
+        retry_priority: (retries.retry_remote_localities == Some(true)).then(other_localities),
+        retry_back_off: retries
+            .backoff
+            .filter(|b| !b.0.is_zero())
+            .map(|b| RetryBackOff {
+                base_interval: Some(proto::duration(b)),
+                max_interval: None,
+            }),
+        ..Default::default()
+    };
+    Some(match hosts {
+        Hosts::Hashed | Hosts::One => policy,
+        Hosts::Any if retries.retry_ignore_previous_hosts == Some(false) => policy,
+        Hosts::Any => RetryPolicy {
+            retry_host_predicate: vec![other_hosts()],
+            host_selection_retry_max_attempts: MAX_SELECTIONS,
+            ..policy
+        },
+    })
+}
+
+/// Istio lets status codes stand among the conditions; Envoy has a list of its own for them.
+fn conditions(retry_on: &str) -> (String, Vec<u32>) {
+    if retry_on.is_empty() {
+        return (DEFAULT_CONDITIONS.to_owned(), Vec::new());
+    }
+    let parts = retry_on.split(',').map(str::trim).filter(|p| !p.is_empty());
+    let (codes, mut names): (Vec<&str>, Vec<&str>) = parts.partition(|p| p.parse::<u32>().is_ok());
+    if !codes.is_empty() && !names.contains(&BY_STATUS) {
+        names.push(BY_STATUS);
+    }
+    let codes = codes.iter().filter_map(|c| c.parse().ok()).collect();
+    (names.join(","), codes)
+}
+
+fn other_hosts() -> RetryHostPredicate {
+    RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(proto::any(
+            &PreviousHostsPredicate {},
+        ))),
+    }
+}
+
+fn other_localities() -> RetryPriority {
+    RetryPriority {
+        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        config_type: Some(retry_priority::ConfigType::TypedConfig(proto::any(
+            &PreviousPrioritiesConfig {
+                update_frequency: PRIORITY_UPDATES,
+            },
+        ))),
+    }
+}
