@@ -1,9 +1,18 @@
 //! What each scope's proxies must hold, kept current change by change. Sessions are not known here.
 
+pub mod engine;
+mod outbound;
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::text::Str;
 use crate::xds::{Entry, ResourceType};
+
+pub use self::engine::Engine;
+
+/// Resources by type and name.
+pub type Names = BTreeSet<(ResourceType, Str)>;
 
 /// Proxies whose configuration is equal share a scope; the number names it while any of them is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +39,7 @@ pub struct Resources<'a> {
 /// Names whose entry may differ from before: changed, new, or gone. Latest content is in `Resources`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    pub names: BTreeSet<(ResourceType, Str)>,
+    pub names: Names,
 }
 
 /// What one batch of changes did to the attached proxies.
@@ -56,6 +65,11 @@ impl Layer {
 
     pub fn remove(&mut self, kind: ResourceType, name: &str) -> bool {
         self.by_kind[kind as usize].remove(name).is_some()
+    }
+
+    /// All of a type, ordered by name.
+    pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &Entry> {
+        self.by_kind[kind as usize].values()
     }
 }
 

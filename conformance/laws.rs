@@ -1,0 +1,150 @@
+//! The laws of the push core, as properties over random meshes and edits.
+
+#[path = "laws/mesh.rs"]
+mod mesh;
+
+use std::collections::BTreeMap;
+
+use fairlead::config::{Change, Key};
+use fairlead::model::Settings;
+use fairlead::text::Str;
+use fairlead::view::{Engine, ProxyId};
+use fairlead::xds::ResourceType;
+use proptest::prelude::*;
+
+/// Everything a proxy must hold: type and name to version.
+type Held = BTreeMap<(ResourceType, Str), Str>;
+
+fn held(engine: &Engine, id: u64) -> Held {
+    let scope = engine.scope_of(ProxyId(id)).unwrap();
+    let resources = engine.resources(scope).unwrap();
+    let entries = ResourceType::ALL
+        .into_iter()
+        .flat_map(|kind| resources.of(kind));
+    entries
+        .map(|e| {
+            (
+                (e.encoded.kind, e.encoded.name.clone()),
+                e.encoded.version.clone(),
+            )
+        })
+        .collect()
+}
+
+fn attach_all(engine: &mut Engine) {
+    for (id, proxy) in mesh::proxies().into_iter().enumerate() {
+        engine.attach(ProxyId(id as u64), proxy);
+    }
+}
+
+fn all_held(engine: &Engine) -> Vec<Held> {
+    (0..mesh::proxies().len() as u64)
+        .map(|id| held(engine, id))
+        .collect()
+}
+
+fn last_of_each(changes: &[Change]) -> Vec<Change> {
+    let mut last: BTreeMap<Key, Change> = BTreeMap::new();
+    for change in changes {
+        last.insert(change.key.clone(), change.clone());
+    }
+    last.into_values().filter(|c| c.object.is_some()).collect()
+}
+
+fn from_scratch(changes: &[Change]) -> Engine {
+    let mut engine = Engine::new(Settings::default());
+    engine.apply(changes);
+    attach_all(&mut engine);
+    engine
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_equals_from_scratch(
+        changes in prop::collection::vec(mesh::change(), 1..40),
+        batch in 1usize..5,
+    ) {
+        let mut engine = Engine::new(Settings::default());
+        attach_all(&mut engine);
+        for batch in changes.chunks(batch) {
+            engine.apply(batch);
+        }
+        let fresh = from_scratch(&last_of_each(&changes));
+        for (id, (got, want)) in all_held(&engine).iter().zip(all_held(&fresh)).enumerate() {
+            prop_assert_eq!(got, &want, "proxy {}", id);
+        }
+    }
+
+    #[test]
+    fn the_order_of_events_does_not_matter(
+        (changes, shuffled) in prop::collection::vec(mesh::change(), 1..30)
+            .prop_map(|c| last_of_each(&c))
+            .prop_flat_map(|c| (Just(c.clone()), Just(c).prop_shuffle())),
+    ) {
+        let mut engine = Engine::new(Settings::default());
+        attach_all(&mut engine);
+        for change in &shuffled {
+            engine.apply(std::slice::from_ref(change));
+        }
+        prop_assert_eq!(all_held(&engine), all_held(&from_scratch(&changes)));
+    }
+
+    #[test]
+    fn an_update_names_all_that_differs(
+        changes in prop::collection::vec(mesh::change(), 1..25),
+    ) {
+        let mut engine = Engine::new(Settings::default());
+        attach_all(&mut engine);
+        for change in &changes {
+            let before = all_held(&engine);
+            let update = engine.apply(std::slice::from_ref(change));
+            for (id, (before, after)) in before.iter().zip(all_held(&engine)).enumerate() {
+                let id = ProxyId(id as u64);
+                if update.moved.contains(&id) {
+                    continue;
+                }
+                let scope = engine.scope_of(id).unwrap();
+                let named = update.scopes.get(&scope).cloned().unwrap_or_default().names;
+                let keys = before.keys().chain(after.keys());
+                for key in keys.filter(|k| before.get(*k) != after.get(*k)) {
+                    prop_assert!(named.contains(key), "{:?} changed unnamed by {}", key, change.key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_to_a_table_or_assignment_resolves(
+        changes in prop::collection::vec(mesh::change(), 1..40),
+    ) {
+        let engine = from_scratch(&last_of_each(&changes));
+        for id in 0..mesh::proxies().len() as u64 {
+            let resources = engine.resources(engine.scope_of(ProxyId(id)).unwrap()).unwrap();
+            for kind in ResourceType::ALL {
+                for entry in resources.of(kind) {
+                    if entry.encoded.eds {
+                        prop_assert!(resources.get(ResourceType::Endpoint, &entry.encoded.name).is_some());
+                    }
+                    for r in entry.encoded.refs.iter() {
+                        // A route may name a subset or host that nobody defines (503, as in Istio).
+                        let dangling = r.kind == ResourceType::Cluster && kind == ResourceType::Route;
+                        prop_assert!(
+                            dangling || resources.get(r.kind, &r.name).is_some(),
+                            "{} refers to {:?}", entry.encoded.name, r
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// More where time allows: `PROPTEST_CASES`.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(64)
+}

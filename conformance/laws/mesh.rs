@@ -1,0 +1,296 @@
+//! Random small meshes: few names, so that edits meet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead::config::core::{Pod, Service, ServicePort, TargetPort};
+use fairlead::config::destination_rule::{
+    ClientTls, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode, TrafficPolicy,
+    WorkloadSelector,
+};
+use fairlead::config::meta::{Labels, Meta};
+use fairlead::config::peer_authentication::{MtlsMode, MutualTls, PeerAuthentication};
+use fairlead::config::sidecar::{EgressListener, Sidecar};
+use fairlead::config::value::{Span, StringMatch};
+use fairlead::config::virtual_service::{
+    Destination, HttpMatchRequest, HttpRoute, HttpRouteDestination, VirtualService,
+};
+use fairlead::config::{Change, Key, Object, Spec};
+use fairlead::model::proxy::{Interception, Proxy};
+use fairlead::text::Str;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const NAMESPACES: [&str; 3] = ["shop", "back", "istio-system"];
+const NAMES: [&str; 3] = ["reviews", "ratings", "www"];
+const VERSIONS: [&str; 2] = ["v1", "v2"];
+
+pub fn proxies() -> Vec<Proxy> {
+    let one = |name: &str, namespace: &str, ip: &str, interception| Proxy {
+        id: Str::new(format!("sidecar~{ip}~{name}.{namespace}~x")),
+        ip: ip.parse().unwrap(),
+        name: Str::new(name),
+        namespace: Str::new(namespace),
+        dns_domain: Str::new_static("x"),
+        identity: None,
+        interception,
+        labels: labels("app", "caller"),
+    };
+    vec![
+        one("caller", "shop", "10.1.0.1", Interception::Redirect),
+        one("reviews-v1", "shop", "10.0.0.1", Interception::Redirect),
+        one("other", "back", "10.1.0.2", Interception::Redirect),
+        one("bare", "shop", "127.0.1.1", Interception::None),
+    ]
+}
+
+pub fn change() -> impl Strategy<Value = Change> {
+    let namespace = select(&NAMESPACES[..]);
+    let name = select(&NAMES[..]);
+    (namespace, name, spec(), any::<prop::sample::Index>()).prop_map(|(ns, name, spec, index)| {
+        let kind = spec.kind();
+        // One in six is a deletion.
+        let gone = index.index(6) == 0;
+        let meta = Meta {
+            name: Str::new(name),
+            namespace: Str::new(ns),
+            labels: pod_labels(&spec, name),
+            ..Meta::default()
+        };
+        let key = Key {
+            kind,
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+        };
+        let object = (!gone).then(|| Arc::new(Object { meta, spec }));
+        Change { key, object }
+    })
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    prop_oneof![
+        4 => service().prop_map(Spec::Service),
+        3 => pod().prop_map(Spec::Pod),
+        4 => virtual_service().prop_map(Spec::VirtualService),
+        4 => destination_rule().prop_map(Spec::DestinationRule),
+        2 => peer_authentication().prop_map(Spec::PeerAuthentication),
+        1 => sidecar().prop_map(Spec::Sidecar),
+    ]
+}
+
+fn labels(key: &str, value: &str) -> Labels {
+    BTreeMap::from([(Str::new(key), Str::new(value))])
+}
+
+fn pod_labels(spec: &Spec, name: &str) -> Labels {
+    match spec {
+        Spec::Pod(pod) => {
+            let mut own = labels("app", name);
+            own.insert(Str::new("version"), pod.node_name.clone());
+            own.insert(Str::new("security.istio.io/tlsMode"), Str::new("istio"));
+            own
+        }
+        _ => Labels::new(),
+    }
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let port = (
+        select(vec![80u16, 81, 9000]),
+        select(vec!["http", "grpc", "tcp", "", "http2-x"]),
+    );
+    (
+        prop::collection::vec(port, 1..3),
+        select(&NAMES[..]),
+        0u8..4,
+    )
+        .prop_map(|(ports, app, ip)| {
+            let mut own: Vec<ServicePort> = Vec::new();
+            for (port, name) in ports {
+                if own.iter().all(|p| p.port != port) {
+                    own.push(ServicePort {
+                        name: Str::new(name),
+                        port,
+                        target_port: Some(TargetPort::Number(8000 + port % 10)),
+                        ..ServicePort::default()
+                    });
+                }
+            }
+            Service {
+                selector: labels("app", app),
+                ports: own,
+                cluster_ip: Some(match ip {
+                    0 => Str::new("None"),
+                    n => Str::new(format!("10.96.0.{n}")),
+                }),
+                ..Service::default()
+            }
+        })
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    (
+        1u8..5,
+        select(&VERSIONS[..]),
+        select(&NAMES[..]),
+        any::<bool>(),
+    )
+        .prop_map(|(ip, version, account, ready)| Pod {
+            service_account: Str::new(account),
+            // Carries the version, from which the labels are made.
+            node_name: Str::new(version),
+            ips: vec![std::net::IpAddr::from([10, 0, 0, ip])],
+            ready,
+            ..Pod::default()
+        })
+}
+
+fn host() -> impl Strategy<Value = Str> {
+    select(vec![
+        "reviews",
+        "ratings",
+        "reviews.shop.svc.cluster.local",
+        "ratings.back.svc.cluster.local",
+        "*.shop.svc.cluster.local",
+        "example.com",
+        "*.example.com",
+    ])
+    .prop_map(Str::new)
+}
+
+fn exact_host() -> impl Strategy<Value = Str> {
+    host().prop_filter("a destination is no wildcard", |h| !h.starts_with('*'))
+}
+
+fn virtual_service() -> impl Strategy<Value = VirtualService> {
+    let destination =
+        (exact_host(), select(vec!["", "v1", "v2"]), 1u32..3).prop_map(|(h, s, weight)| {
+            HttpRouteDestination {
+                destination: Destination {
+                    host: h,
+                    subset: Str::new(s),
+                    port: None,
+                },
+                weight,
+            }
+        });
+    let matches = (select(vec!["/", "/a", "/b"]), any::<bool>()).prop_map(|(path, labelled)| {
+        HttpMatchRequest {
+            uri: Some(StringMatch::Prefix(Str::new(path))),
+            source_labels: if labelled {
+                labels("app", "caller")
+            } else {
+                Labels::new()
+            },
+            ..HttpMatchRequest::default()
+        }
+    });
+    let rule = (
+        prop::collection::vec(matches, 0..2),
+        prop::collection::vec(destination, 1..3),
+        0u64..3,
+    )
+        .prop_map(|(matches, route, seconds)| {
+            Arc::new(HttpRoute {
+                matches,
+                route,
+                timeout: (seconds > 0).then(|| Span(Duration::from_secs(seconds))),
+                ..HttpRoute::default()
+            })
+        });
+    let export = select(vec![vec![], vec![Str::new(".")], vec![Str::new("back")]]);
+    (
+        prop::collection::vec(host(), 1..3),
+        prop::collection::vec(rule, 1..3),
+        export,
+    )
+        .prop_map(|(hosts, http, export_to)| VirtualService {
+            hosts,
+            http,
+            export_to,
+            ..Default::default()
+        })
+}
+
+fn destination_rule() -> impl Strategy<Value = DestinationRule> {
+    let subset = select(&VERSIONS[..]).prop_map(|v| Subset {
+        name: Str::new(v),
+        labels: labels("version", v),
+        traffic_policy: None,
+    });
+    let lb = select(vec![
+        SimpleLb::RoundRobin,
+        SimpleLb::Random,
+        SimpleLb::Passthrough,
+    ]);
+    let tls = select(vec![
+        None,
+        Some(TlsMode::Disable),
+        Some(TlsMode::IstioMutual),
+    ]);
+    let policy = (lb, tls).prop_map(|(lb, tls)| TrafficPolicy {
+        load_balancer: Some(LoadBalancer {
+            simple: Some(lb),
+            consistent_hash: None,
+        }),
+        tls: tls.map(|mode| ClientTls {
+            mode,
+            ..ClientTls::default()
+        }),
+        port_level_settings: Vec::new(),
+    });
+    (
+        host(),
+        prop::option::of(policy),
+        prop::collection::vec(subset, 0..3),
+    )
+        .prop_map(|(host, traffic_policy, subsets)| DestinationRule {
+            host,
+            traffic_policy,
+            subsets,
+            ..Default::default()
+        })
+}
+
+fn peer_authentication() -> impl Strategy<Value = PeerAuthentication> {
+    let mode = || {
+        select(vec![
+            MtlsMode::Unset,
+            MtlsMode::Disable,
+            MtlsMode::Permissive,
+            MtlsMode::Strict,
+        ])
+    };
+    let selector = prop::option::of(select(&NAMES[..]));
+    (selector, mode(), prop::option::of(mode())).prop_map(|(app, mode, port)| {
+        let selector = app.map(|a| WorkloadSelector {
+            match_labels: labels("app", a),
+        });
+        let ports = port
+            .filter(|_| selector.is_some())
+            .map(|m| (8000, MutualTls { mode: m }));
+        PeerAuthentication {
+            selector,
+            mtls: Some(MutualTls { mode }),
+            port_level_mtls: ports.into_iter().collect(),
+        }
+    })
+}
+
+fn sidecar() -> impl Strategy<Value = Sidecar> {
+    let hosts = select(vec![
+        "./*",
+        "*/*",
+        "back/*",
+        "*/reviews.shop.svc.cluster.local",
+        "~/*",
+    ]);
+    prop::collection::vec(hosts, 1..3).prop_map(|hosts| Sidecar {
+        egress: vec![EgressListener {
+            hosts: hosts.into_iter().map(Str::new).collect(),
+            ..EgressListener::default()
+        }],
+        ..Sidecar::default()
+    })
+}

@@ -1,0 +1,305 @@
+//! Keeps every attached proxy's scope current: changes in, touched names out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::outbound::Outbound;
+use super::{Layer, Names, ProxyId, Resources, ScopeId, Touched, Update};
+use crate::config::Change;
+use crate::config::Kind;
+use crate::config::meta::Labels;
+use crate::ir::client::Client;
+use crate::ir::inbound::{self, Server};
+use crate::ir::inbound_listener;
+use crate::model::proxy::Proxy;
+use crate::model::workloads::Workload;
+use crate::model::{Facts, Settings, Snapshot};
+use crate::text::Str;
+use crate::xds::encode::Cache;
+use crate::xds::{Entry, ResourceType};
+
+/// The only owner of the snapshot, the render cache and all scopes.
+#[derive(Default)]
+pub struct Engine {
+    snapshot: Snapshot,
+    cache: Cache,
+    outbounds: BTreeMap<u32, Outbound>,
+    scopes: BTreeMap<ScopeId, Scope>,
+    proxies: BTreeMap<ProxyId, Member>,
+    by_namespace: BTreeMap<Str, BTreeSet<ProxyId>>,
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Scope {
+    outbound: u32,
+    server: Server,
+    layer: Layer,
+    members: BTreeSet<ProxyId>,
+}
+
+#[derive(Debug)]
+struct Member {
+    proxy: Proxy,
+    scope: ScopeId,
+}
+
+impl Engine {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            snapshot: Snapshot::new(settings),
+            ..Self::default()
+        }
+    }
+
+    /// What the joins read now. A clone is cheap and stays as it is.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Renders done since the start, by type.
+    pub fn renders(&self) -> [u64; ResourceType::COUNT] {
+        self.cache.renders
+    }
+
+    /// Puts a proxy into its scope, which is made when it is the first.
+    pub fn attach(&mut self, id: ProxyId, proxy: Proxy) -> ScopeId {
+        let (client, server) = self.place(&proxy);
+        let scope = self.enter(id, client, server);
+        self.by_namespace
+            .entry(proxy.namespace.clone())
+            .or_default()
+            .insert(id);
+        self.proxies.insert(id, Member { proxy, scope });
+        scope
+    }
+
+    pub fn detach(&mut self, id: ProxyId) {
+        let Some(member) = self.proxies.remove(&id) else {
+            return;
+        };
+        if let Some(ids) = self.by_namespace.get_mut(&member.proxy.namespace) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_namespace.remove(&member.proxy.namespace);
+            }
+        }
+        self.leave(id, member.scope);
+        self.sweep();
+    }
+
+    pub fn scope_of(&self, id: ProxyId) -> Option<ScopeId> {
+        self.proxies.get(&id).map(|m| m.scope)
+    }
+
+    pub fn proxy(&self, id: ProxyId) -> Option<&Proxy> {
+        self.proxies.get(&id).map(|m| &m.proxy)
+    }
+
+    /// None for a scope that nobody is attached to any more.
+    pub fn resources(&self, scope: ScopeId) -> Option<Resources<'_>> {
+        let scope = self.scopes.get(&scope)?;
+        let outbound = self.outbounds.get(&scope.outbound)?;
+        Some(Resources::new(&scope.layer, &outbound.layer))
+    }
+
+    /// Applies a batch: work is touched hosts × the scopes that see them.
+    pub fn apply(&mut self, changes: &[Change]) -> Update {
+        let facts = self.snapshot.apply(changes);
+        let mut update = Update::default();
+        let touched = self.touch_outbounds(&facts);
+        for (id, scope) in &self.scopes {
+            if let Some(names) = touched.get(&scope.outbound).filter(|n| !n.is_empty()) {
+                update
+                    .scopes
+                    .entry(*id)
+                    .or_default()
+                    .names
+                    .extend(names.iter().cloned());
+            }
+        }
+        if facts.mesh {
+            self.rebuild_inbound(&mut update);
+        }
+        self.rescope(&facts, &mut update);
+        self.sweep();
+        update.scopes.retain(|id, _| self.scopes.contains_key(id));
+        update
+    }
+
+    fn touch_outbounds(&mut self, facts: &Facts) -> BTreeMap<u32, Names> {
+        let mut touched = BTreeMap::new();
+        if !facts.mesh && facts.hosts.is_empty() && facts.endpoints.is_empty() {
+            return touched;
+        }
+        for (id, outbound) in &mut self.outbounds {
+            let names = if facts.mesh {
+                outbound.rebuild(&self.snapshot, &mut self.cache)
+            } else {
+                let Facts {
+                    hosts, endpoints, ..
+                } = facts;
+                outbound.touch(hosts, endpoints, &self.snapshot, &mut self.cache)
+            };
+            touched.insert(*id, names);
+        }
+        touched
+    }
+
+    /// The mesh's own settings (trust domains, access log) stand in every inbound listener.
+    fn rebuild_inbound(&mut self, update: &mut Update) {
+        for (id, scope) in &mut self.scopes {
+            let layer = inbound_layer(&scope.server, &self.snapshot, &mut self.cache);
+            let names = differing(&scope.layer, &layer);
+            scope.layer = layer;
+            if !names.is_empty() {
+                update.scopes.entry(*id).or_default().names.extend(names);
+            }
+        }
+    }
+
+    fn rescope(&mut self, facts: &Facts, update: &mut Update) {
+        let ids: Vec<ProxyId> = if facts.mesh {
+            self.proxies.keys().copied().collect()
+        } else {
+            let of = |ns| self.by_namespace.get(ns).into_iter().flatten().copied();
+            facts.namespaces.iter().flat_map(of).collect()
+        };
+        for id in ids {
+            let Some(proxy) = self.proxies.get(&id).map(|m| m.proxy.clone()) else {
+                continue;
+            };
+            let (client, server) = self.place(&proxy);
+            let Some(before) = self.scope_of(id) else {
+                continue;
+            };
+            if self.is_at(before, &client, &server) {
+                continue;
+            }
+            let scope = self.enter(id, client, server);
+            self.leave(id, before);
+            if let Some(member) = self.proxies.get_mut(&id) {
+                member.scope = scope;
+            }
+            update.moved.insert(id);
+        }
+    }
+
+    fn place(&self, proxy: &Proxy) -> (Client, Server) {
+        let snapshot = &self.snapshot;
+        let workloads = &snapshot.workloads;
+        let described = workloads
+            .named(Kind::Pod, &proxy.namespace, &proxy.name)
+            .or_else(|| workloads.named(Kind::WorkloadEntry, &proxy.namespace, &proxy.name))
+            .filter(|w| vouches(proxy, w));
+        let labels: &Labels = described.map_or(&proxy.labels, |w| &w.labels);
+        let client = Client::of(proxy, labels, snapshot);
+        let server = inbound::server(proxy, described, client.sidecar.as_ref(), snapshot);
+        (client, server)
+    }
+
+    fn is_at(&self, scope: ScopeId, client: &Client, server: &Server) -> bool {
+        self.scopes.get(&scope).is_some_and(|s| {
+            s.server == *server
+                && self
+                    .outbounds
+                    .get(&s.outbound)
+                    .is_some_and(|o| o.client == *client)
+        })
+    }
+
+    fn enter(&mut self, id: ProxyId, client: Client, server: Server) -> ScopeId {
+        let outbound = self.outbound(client);
+        let same = |s: &Scope| s.outbound == outbound && s.server == server;
+        if let Some((known, scope)) = self.scopes.iter_mut().find(|(_, s)| same(s)) {
+            scope.members.insert(id);
+            return *known;
+        }
+        let layer = inbound_layer(&server, &self.snapshot, &mut self.cache);
+        self.next += 1;
+        let new = ScopeId(self.next);
+        self.scopes.insert(
+            new,
+            Scope {
+                outbound,
+                server,
+                layer,
+                members: [id].into(),
+            },
+        );
+        new
+    }
+
+    fn outbound(&mut self, client: Client) -> u32 {
+        if let Some((known, _)) = self.outbounds.iter().find(|(_, o)| o.client == client) {
+            return *known;
+        }
+        self.next += 1;
+        let outbound = Outbound::new(client, &self.snapshot, &mut self.cache);
+        self.outbounds.insert(self.next, outbound);
+        self.next
+    }
+
+    fn leave(&mut self, id: ProxyId, scope: ScopeId) {
+        if let Some(scope) = self.scopes.get_mut(&scope) {
+            scope.members.remove(&id);
+        }
+    }
+
+    /// Forgets scopes without members, and outbounds without scopes.
+    fn sweep(&mut self) {
+        self.scopes.retain(|_, s| !s.members.is_empty());
+        let used: BTreeSet<u32> = self.scopes.values().map(|s| s.outbound).collect();
+        self.outbounds.retain(|id, _| used.contains(id));
+    }
+}
+
+/// An object describes a proxy only if the proxy's credential is of that object's account.
+fn vouches(proxy: &Proxy, workload: &Workload) -> bool {
+    let account = &workload.service_account;
+    proxy.identity.as_ref().is_none_or(|i| {
+        i.namespace == *workload.namespace()
+            && (account.is_empty() || i.service_account == *account)
+    })
+}
+
+fn inbound_layer(server: &Server, snapshot: &Snapshot, cache: &mut Cache) -> Layer {
+    let view = inbound_listener::join(server, &snapshot.mesh);
+    let mut layer = Layer::default();
+    for (cluster, sources) in &view.clusters {
+        layer.insert(Entry {
+            encoded: cache.get(cluster),
+            sources: sources.clone().into(),
+        });
+    }
+    for (listener, sources) in &view.listeners {
+        layer.insert(Entry {
+            encoded: cache.get(listener),
+            sources: sources.clone().into(),
+        });
+    }
+    layer
+}
+
+fn differing(before: &Layer, after: &Layer) -> Names {
+    let mut names = Names::new();
+    for kind in ResourceType::ALL {
+        for (old, new) in [(before, after), (after, before)] {
+            let differs = |e: &&Entry| {
+                let other = new.get(kind, &e.encoded.name);
+                other.is_none_or(|o| o.encoded.version != e.encoded.version)
+            };
+            names.extend(
+                old.of(kind)
+                    .filter(differs)
+                    .map(|e| (kind, e.encoded.name.clone())),
+            );
+        }
+    }
+    names
+}
+
+impl From<Names> for Touched {
+    fn from(names: Names) -> Self {
+        Self { names }
+    }
+}
