@@ -257,8 +257,8 @@ impl Engine {
 fn vouches(proxy: &Proxy, workload: &Workload) -> bool {
     let account = &workload.service_account;
     proxy.identity.as_ref().is_none_or(|i| {
-        i.namespace == *workload.namespace()
-            && (account.is_empty() || i.service_account == *account)
+        i.namespace() == workload.namespace()
+            && (account.is_empty() || i.service_account() == account)
     })
 }
 
