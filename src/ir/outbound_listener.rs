@@ -77,87 +77,105 @@ pub fn virtual_outbound(around: &Surroundings<'_>) -> Listener {
     }
 }
 
-/// One listener from everything that is asked of its address. HTTP comes before bytes; of several that
-/// want the bytes the first host by name gets them.
+/// What all hosts together ask of one address. HTTP comes before bytes; of several that want the bytes the
+/// first host by name gets them.
+#[derive(Default)]
+struct Asked<'a> {
+    http: Option<&'a Str>,
+    bytes: Option<Bytes<'a>>,
+    detect: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Bytes<'a> {
+    target: &'a Target,
+    hash: HashSourceIp,
+    /// The cluster's own ALPN is for HTTP.
+    alpn: Option<&'static str>,
+}
+
+impl<'a> Asked<'a> {
+    fn add(mut self, entry: &'a ListenerEntry) -> Self {
+        match &entry.asks {
+            Asks::Http { table } => self.http = self.http.or(Some(table)),
+            Asks::Tcp {
+                target,
+                hash_source_ip,
+            } => {
+                let own = Bytes {
+                    target,
+                    hash: *hash_source_ip,
+                    alpn: None,
+                };
+                self.bytes = self.bytes.or(Some(own));
+            }
+            Asks::Detect { table, target } => {
+                self.detect = true;
+                self.http = self.http.or(Some(table));
+                let own = Bytes {
+                    target,
+                    hash: HashSourceIp::No,
+                    alpn: Some(TCP_ALPN),
+                };
+                self.bytes = self.bytes.or(Some(own));
+            }
+        }
+        self
+    }
+}
+
+/// One listener from everything that is asked of its address.
 pub fn listener<'a>(
     around: &Surroundings<'_>,
     address: IpAddr,
     port: u16,
     entries: impl Iterator<Item = &'a ListenerEntry>,
 ) -> Listener {
-    let mut http = None;
-    let mut bytes = None;
-    let mut detect = false;
-    for entry in entries {
-        match &entry.asks {
-            Asks::Http { table } => http = http.or(Some(table)),
-            Asks::Tcp {
-                target,
-                hash_source_ip,
-            } => {
-                bytes = bytes.or(Some((target, *hash_source_ip, None)));
-            }
-            Asks::Detect { table, target } => {
-                detect = true;
-                http = http.or(Some(table));
-                bytes = bytes.or(Some((
-                    target,
-                    HashSourceIp::No,
-                    Some(Str::new_static(TCP_ALPN)),
-                )));
-            }
-        }
-    }
+    let asked = entries.fold(Asked::default(), Asked::add);
     let name = Str::new(format!("{address}_{port}"));
-    let own_bytes = bytes.map(|(target, hash, alpn)| FilterChain {
+    let captured = around.interception != Interception::None;
+    let other = match asked.bytes {
+        Some(bytes) => Some(bytes_chain(around, bytes)),
+        None => captured.then(|| fallback(around, "PassthroughFilterChain")),
+    };
+    // With nothing else to fall to, HTTP needs no telling apart.
+    let alone = other.is_none();
+    let http = asked
+        .http
+        .map(|table| http_chain(around, &name, table, alone));
+    let inspect = |on: bool| if on { Inspector::On } else { Inspector::Off };
+    Listener {
+        address: Address::Ip(address, port),
+        socket: if captured {
+            Socket::Virtual
+        } else {
+            Socket::Bound
+        },
+        direction: Direction::Outbound,
+        capture: Capture::None,
+        tls_inspector: inspect(asked.detect),
+        http_inspector: inspect(http.is_some() && !alone),
+        detection_timeout: around.mesh.protocol_detection_timeout,
+        chains: http.into_iter().collect(),
+        default_chain: other,
+        access_log: access_log(around.mesh),
+        name,
+    }
+}
+
+fn bytes_chain(around: &Surroundings<'_>, bytes: Bytes<'_>) -> FilterChain {
+    FilterChain {
         name: Str::default(),
         matches: ChainMatch::default(),
         tls: None,
         filter: NetworkFilter::Tcp(TcpProxy {
-            stat_prefix: target.cluster.clone(),
-            targets: vec![target.clone()],
-            hash_source_ip: hash,
-            upstream_alpn: alpn,
+            stat_prefix: bytes.target.cluster.clone(),
+            targets: vec![bytes.target.clone()],
+            hash_source_ip: bytes.hash,
+            upstream_alpn: bytes.alpn.map(Str::new_static),
             connect: Connect::AtOnce,
             access_log: access_log(around.mesh),
         }),
-    });
-    let other = own_bytes.or_else(|| match around.interception {
-        Interception::None => None,
-        Interception::Redirect | Interception::Tproxy => {
-            Some(fallback(around, "PassthroughFilterChain"))
-        }
-    });
-    // With nothing else to fall to, HTTP needs no telling apart.
-    let alone = other.is_none();
-    let chains = http
-        .map(|table| http_chain(around, &name, table, alone))
-        .into_iter()
-        .collect();
-    let inspects = http.is_some() && !alone;
-    Listener {
-        address: Address::Ip(address, port),
-        socket: match around.interception {
-            Interception::None => Socket::Bound,
-            Interception::Redirect | Interception::Tproxy => Socket::Virtual,
-        },
-        direction: Direction::Outbound,
-        capture: Capture::None,
-        tls_inspector: if detect {
-            Inspector::On
-        } else {
-            Inspector::Off
-        },
-        http_inspector: if inspects {
-            Inspector::On
-        } else {
-            Inspector::Off
-        },
-        detection_timeout: around.mesh.protocol_detection_timeout,
-        chains,
-        default_chain: other,
-        access_log: access_log(around.mesh),
-        name,
     }
 }
 

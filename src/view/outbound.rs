@@ -137,7 +137,7 @@ impl Outbound {
             let old = self.views.remove(&host).unwrap_or_default();
             queue.extend(self.lead(&host, &old.destinations, &view.destinations));
             if old != view {
-                self.replace(&host, old, &view, cache, dirty);
+                self.replace(&host, &old, &view, cache, dirty);
                 self.assign_view(&host, &view, snapshot, cache, &mut dirty.names);
             }
             if view != HostView::default() {
@@ -176,7 +176,7 @@ impl Outbound {
     fn replace(
         &mut self,
         host: &Hostname,
-        old: HostView,
+        old: &HostView,
         new: &HostView,
         cache: &mut Cache,
         dirty: &mut Dirty,

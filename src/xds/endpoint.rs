@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::config::endpoint::v3 as pb;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use super::{Render, ResourceType, proto};
-use crate::ir::{Address, Health, Endpoint, LoadAssignment, LocalityEndpoints, TlsMode};
+use crate::ir::{Address, Endpoint, Health, LoadAssignment, LocalityEndpoints, TlsMode};
 use crate::text::Str;
 
 impl Render for LoadAssignment {

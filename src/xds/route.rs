@@ -31,15 +31,25 @@ const MAX_DIRECT_RESPONSE: u32 = 1 << 20;
 
 /// One virtual host, encoded once for every table that has it.
 pub fn part(cache: &mut Cache, host: &VirtualHost) -> Arc<Part> {
-    cache.part("vhost", VIRTUAL_HOST_EPOCH, VIRTUAL_HOSTS_TAG, host, |host| {
-        (virtual_host(host), refs(host))
-    })
+    cache.part(
+        "vhost",
+        VIRTUAL_HOST_EPOCH,
+        VIRTUAL_HOSTS_TAG,
+        host,
+        |host| (virtual_host(host), refs(host)),
+    )
 }
 
 /// A table of these parts, in their order.
 pub fn table(cache: &mut Cache, table: &RouteTable, parts: &[Arc<Part>]) -> Arc<Encoded> {
     let head = head(table).encode_to_vec();
-    cache.assemble(ResourceType::Route, TABLE_EPOCH, &table.name, (table, head), parts)
+    cache.assemble(
+        ResourceType::Route,
+        TABLE_EPOCH,
+        &table.name,
+        (table, head),
+        parts,
+    )
 }
 
 /// The only virtual host of an inbound port: everything to the app.
