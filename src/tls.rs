@@ -211,3 +211,223 @@ impl ClientCertVerifier for Live {
         self.clients().supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair, SanType};
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+
+    use super::*;
+    use crate::ca::authority::Authority;
+    use crate::ca::key::LeafKey;
+    use crate::ca::signer::Subject;
+    use crate::ca::testing::{authority, chain_and_key, client, handshake, id, trusting};
+    use crate::clock;
+    use crate::text::Str;
+
+    type Credential = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+    fn workload(ca: &Authority, name: &str) -> Credential {
+        let secret = ca.secret("default", &id(name), clock::wall()).unwrap();
+        chain_and_key(&secret.encoded)
+    }
+
+    fn server_certificate(ca: &Authority) -> Credential {
+        let key = LeafKey::generate().unwrap();
+        let names = [Str::new("istiod")];
+        let day = Duration::from_secs(86_400);
+        let signed = ca
+            .sign(Subject::Server(&names), &key, day, clock::wall())
+            .unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.pkcs8().unwrap().to_vec());
+        (signed.chain, key.into())
+    }
+
+    fn live(ca: &Authority) -> Arc<Live> {
+        let (chain, key) = server_certificate(ca);
+        Arc::new(Live::new(chain, key, trusting(ca)).unwrap())
+    }
+
+    #[test]
+    fn a_client_without_a_certificate_is_served_and_nobody() {
+        let ca = authority(clock::wall());
+        let config = server_config(live(&ca)).unwrap();
+        let (client, server) = handshake(client(trusting(&ca), None), config, "istiod").unwrap();
+        assert!(Peer::of(&server).is_none());
+        assert_eq!(client.alpn_protocol(), Some(&b"h2"[..]));
+        assert_eq!(
+            client.protocol_version(),
+            Some(rustls::ProtocolVersion::TLSv1_3)
+        );
+    }
+
+    #[test]
+    fn a_workloads_certificate_says_who_it_is_and_until_when() {
+        let ca = authority(clock::wall());
+        let config = server_config(live(&ca)).unwrap();
+        let client = client(trusting(&ca), Some(workload(&ca, "reviews")));
+        let (_, server) = handshake(client, config, "istiod").unwrap();
+        let peer = Peer::of(&server).unwrap().identity().unwrap();
+        assert_eq!(peer.identity, id("reviews"));
+        assert!(peer.not_after > clock::wall() + Duration::from_secs(86_000));
+    }
+
+    #[test]
+    fn a_strangers_certificate_is_refused() {
+        let (ca, other) = (authority(clock::wall()), authority(clock::wall()));
+        let config = server_config(live(&ca)).unwrap();
+        let client = client(trusting(&ca), Some(workload(&other, "reviews")));
+        let refused = handshake(client, config, "istiod").unwrap_err();
+        assert!(
+            matches!(refused, Error::InvalidCertificate(_)),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_client_of_another_protocol_is_refused() {
+        let ca = authority(clock::wall());
+        let mut client = client(trusting(&ca), None);
+        client.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let refused = handshake(client, server_config(live(&ca)).unwrap(), "istiod").unwrap_err();
+        assert_eq!(refused, Error::NoApplicationProtocol);
+    }
+
+    #[test]
+    fn the_next_handshake_sees_the_new_certificate() {
+        let ca = authority(clock::wall());
+        let live = live(&ca);
+        let config = server_config(live.clone()).unwrap();
+        let shown = || {
+            let client = client(trusting(&ca), None);
+            let (client, _) = handshake(client, config.clone(), "istiod").unwrap();
+            client.peer_certificates().unwrap()[0].clone().into_owned()
+        };
+        let first = shown();
+        assert_eq!(first, shown());
+        let (chain, key) = server_certificate(&ca);
+        live.present(chain.clone(), key).unwrap();
+        assert_eq!(shown(), chain[0]);
+        assert_ne!(first, chain[0]);
+    }
+
+    #[test]
+    fn the_next_handshake_trusts_the_new_roots_alone() {
+        let (ca, next) = (authority(clock::wall()), authority(clock::wall()));
+        let live = live(&ca);
+        let config = server_config(live.clone()).unwrap();
+        let enters = |who: &Authority| {
+            let client = client(trusting(&ca), Some(workload(who, "a")));
+            handshake(client, config.clone(), "istiod").is_ok()
+        };
+        assert_eq!((enters(&ca), enters(&next)), (true, false));
+        let both = ca.bundle().with(&next.bundle()).unwrap();
+        live.trust(both.store().unwrap()).unwrap();
+        assert_eq!((enters(&ca), enters(&next)), (true, true));
+        live.trust(trusting(&next)).unwrap();
+        assert_eq!((enters(&ca), enters(&next)), (false, true));
+    }
+
+    #[test]
+    fn a_certificate_with_no_or_two_names_is_nobodys() {
+        let peer = |names: &[&str]| {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = names
+                .iter()
+                .map(|n| SanType::URI((*n).try_into().unwrap()))
+                .collect();
+            let key = KeyPair::generate().unwrap();
+            let leaf = params.self_signed(&key).unwrap().into();
+            Peer { leaf }.identity()
+        };
+        let (a, b) = ("spiffe://td/ns/n/sa/a", "spiffe://td/ns/n/sa/b");
+        assert!(peer(&[a]).is_ok());
+        assert_eq!(peer(&[a, b]), Err(PeerError::NoIdentity));
+        assert_eq!(peer(&[]), Err(PeerError::NoIdentity));
+        assert_eq!(peer(&["https://td/ns/n/sa/a"]), Err(PeerError::NoIdentity));
+        let leaf = CertificateDer::from(vec![0; 8]);
+        assert_eq!(Peer { leaf }.identity(), Err(PeerError::Malformed));
+    }
+
+    /// What Envoy does: the chain against the roots, then the name against the list.
+    #[test]
+    fn two_workloads_meet_with_what_they_were_issued() {
+        let ca = authority(clock::wall());
+        let (chain, key) = workload(&ca, "ratings");
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_client_cert_verifier(client_verifier(trusting(&ca)).unwrap())
+            .with_single_cert(chain, key)
+            .unwrap();
+        let roots = Arc::new(trusting(&ca));
+        let mut client = client(trusting(&ca), Some(workload(&ca, "reviews")));
+        client.alpn_protocols.clear();
+        client
+            .dangerous()
+            .set_certificate_verifier(Arc::new(ByRoots { roots }));
+        let (client, server) = handshake(client, Arc::new(server), "any.name").unwrap();
+        assert_eq!(
+            Peer::of(&server).unwrap().identity().unwrap().identity,
+            id("reviews")
+        );
+        let leaf = client.peer_certificates().unwrap()[0].clone().into_owned();
+        assert_eq!(Peer { leaf }.identity().unwrap().identity, id("ratings"));
+    }
+
+    #[derive(Debug)]
+    struct ByRoots {
+        roots: Arc<RootCertStore>,
+    }
+
+    impl rustls::client::danger::ServerCertVerifier for ByRoots {
+        fn verify_server_cert(
+            &self,
+            end_entity: &CertificateDer<'_>,
+            intermediates: &[CertificateDer<'_>],
+            _: &rustls::pki_types::ServerName<'_>,
+            _: &[u8],
+            now: UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, Error> {
+            let leaf = rustls::server::ParsedCertificate::try_from(end_entity)?;
+            let algorithms = provider().signature_verification_algorithms.all;
+            rustls::client::verify_server_cert_signed_by_trust_anchor(
+                &leaf,
+                &self.roots,
+                intermediates,
+                now,
+                algorithms,
+            )?;
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::PeerIncompatible(
+                rustls::PeerIncompatible::Tls12NotOffered,
+            ))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = provider().signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            provider()
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+}

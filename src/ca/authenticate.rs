@@ -174,3 +174,168 @@ impl Known {
         self.good.insert(hash, (credential.clone(), valid));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::ca::testing::{
+        after, authority, chain_and_key, client, handshake, id, now, token_issuer, trusting,
+    };
+    use crate::ca::token::{AUDIENCE, Bearer, ISSUER, TokenIssuer};
+    use crate::clock;
+    use crate::tls::server_config;
+
+    struct Gate {
+        issuer: TokenIssuer,
+        authenticator: Authenticator,
+    }
+
+    impl Gate {
+        fn new() -> Self {
+            let issuer = token_issuer();
+            let td = "cluster.local";
+            let local = LocalVerifier::new(&issuer.jwks(), ISSUER, &[AUDIENCE], td).unwrap();
+            Self {
+                issuer,
+                authenticator: Authenticator::new(Verifier::Local(local), td),
+            }
+        }
+
+        fn token(&self, account: &str, life: u64) -> String {
+            let bearer = Bearer {
+                namespace: "shop",
+                service_account: account,
+                pod: None,
+            };
+            let life = Duration::from_secs(life);
+            self.issuer.issue(bearer, AUDIENCE, life, now()).unwrap()
+        }
+
+        fn ask(
+            &self,
+            headers: &[&str],
+            peer: Option<&Peer>,
+            at: SystemTime,
+        ) -> Result<Credential, Unauthenticated> {
+            let mut map = HeaderMap::new();
+            for value in headers {
+                map.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            }
+            let asked = self.authenticator.authenticate(&map, peer, at);
+            asked.now_or_never().unwrap()
+        }
+    }
+
+    /// A peer of the CA's, for `account` of the shop.
+    fn peer(account: &str) -> Peer {
+        let at = clock::wall();
+        let ca = std::sync::Arc::new(authority(at));
+        let secret = ca.secret("default", &id(account), at).unwrap();
+        let serving = crate::ca::serving::Serving::new(ca.clone(), &[], at).unwrap();
+        let client = client(trusting(&ca), Some(chain_and_key(&secret.encoded)));
+        let config = server_config(serving.live()).unwrap();
+        Peer::of(&handshake(client, config, "istiod").unwrap().1).unwrap()
+    }
+
+    #[test]
+    fn a_bearer_token_says_who_the_caller_is() {
+        let gate = Gate::new();
+        for scheme in ["Bearer", "bearer"] {
+            let header = format!("{scheme} {}", gate.token("reviews", 600));
+            let credential = gate.ask(&[&header], None, now()).unwrap();
+            assert_eq!(credential.identity, id("reviews"));
+        }
+    }
+
+    #[test]
+    fn without_one_good_credential_there_is_no_identity() {
+        let gate = Gate::new();
+        let token = gate.token("reviews", 600);
+        let header = format!("Bearer {token}");
+        let refused = |headers: &[&str]| gate.ask(headers, None, now()).unwrap_err();
+        assert_eq!(refused(&[]), Unauthenticated::Nothing);
+        assert_eq!(refused(&[&header, &header]), Unauthenticated::Header);
+        for bad in [&*token, "Bearer ", "Bearer", "Basic eDp5", ""] {
+            assert_eq!(refused(&[bad]), Unauthenticated::Header, "{bad}");
+        }
+        let twice = format!("Bearer {token} {token}");
+        assert!(matches!(refused(&[&twice]), Unauthenticated::Token(_)));
+        let huge = format!("Bearer {}", "a".repeat(MAX_TOKEN + 1));
+        assert_eq!(
+            refused(&[&huge]),
+            Unauthenticated::Token(TokenError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn a_mesh_certificate_says_who_the_caller_is() {
+        let gate = Gate::new();
+        let peer = peer("ratings");
+        let at = clock::wall();
+        let credential = gate.ask(&[], Some(&peer), at).unwrap();
+        assert_eq!(credential.identity, id("ratings"));
+        let late = gate.ask(&[], Some(&peer), credential.expires);
+        assert_eq!(late, Err(Unauthenticated::Expired));
+    }
+
+    #[test]
+    fn a_bad_token_is_not_made_good_by_a_certificate() {
+        let gate = Gate::new();
+        let peer = peer("ratings");
+        let got = gate.ask(&["Bearer x.y.z"], Some(&peer), now());
+        assert!(matches!(got, Err(Unauthenticated::Token(_))));
+        let header = format!("Bearer {}", gate.token("reviews", 600));
+        let credential = gate.ask(&[&header], Some(&peer), now()).unwrap();
+        assert_eq!(credential.identity, id("reviews"));
+    }
+
+    #[test]
+    fn a_certificate_of_another_trust_domain_is_nobodys() {
+        let gate = Gate {
+            authenticator: Authenticator {
+                trust_domain: Str::new("elsewhere"),
+                ..Gate::new().authenticator
+            },
+            ..Gate::new()
+        };
+        let got = gate.ask(&[], Some(&peer("ratings")), clock::wall());
+        assert!(matches!(got, Err(Unauthenticated::TrustDomain(_))));
+    }
+
+    #[test]
+    fn what_is_remembered_ends_with_the_token_and_with_a_clock_that_jumps() {
+        let gate = Gate::new();
+        let header = format!("Bearer {}", gate.token("reviews", 100));
+        gate.ask(&[&header], None, now()).unwrap();
+        assert_eq!(gate.authenticator.known().good.len(), 1);
+        gate.ask(&[&header], None, after(99)).unwrap();
+        let expired = Unauthenticated::Token(TokenError::Expired);
+        assert_eq!(gate.ask(&[&header], None, after(100)), Err(expired.clone()));
+        assert_eq!(gate.ask(&[&header], None, after(86_400)), Err(expired));
+        let early = Unauthenticated::Token(TokenError::Early);
+        let day_before = now() - Duration::from_secs(86_400);
+        assert_eq!(gate.ask(&[&header], None, day_before), Err(early));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_refusals_take_none() {
+        let gate = Gate::new();
+        for n in 0..50 {
+            let _ = gate.ask(&[&format!("Bearer {n}.y.z")], None, now());
+        }
+        assert!(gate.authenticator.known().good.is_empty());
+        let credential = gate
+            .ask(&[&format!("Bearer {}", gate.token("a", 600))], None, now())
+            .unwrap();
+        let mut known = Known::default();
+        for n in 0..(MAX_KNOWN + 100) {
+            known.insert(Known::hash(&n.to_string()), &credential, now());
+        }
+        assert_eq!(known.good.len(), MAX_KNOWN);
+        known.insert(Known::hash("later"), &credential, after(300));
+        assert_eq!(known.good.len(), 1);
+    }
+}

@@ -115,3 +115,167 @@ fn validity(seconds: i64, lifetimes: Lifetimes) -> Result<Duration, CsrError> {
     }
     Ok(asked)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PKCS_ECDSA_P384_SHA384,
+        PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    };
+    use x509_parser::extensions::GeneralName;
+    use x509_parser::prelude::X509Certificate;
+
+    use super::*;
+    use crate::ca::signer::Signer;
+    use crate::ca::testing::{after, authority, id, intermediate, now, root_parts};
+
+    fn caller() -> Credential {
+        Credential {
+            identity: id("reviews"),
+            pod: None,
+            expires: after(3600),
+        }
+    }
+
+    fn request(params: &CertificateParams, key: &KeyPair) -> String {
+        params.serialize_request(key).unwrap().pem().unwrap()
+    }
+
+    fn plain(key: &KeyPair) -> String {
+        request(&CertificateParams::default(), key)
+    }
+
+    fn ask(request: &str, seconds: i64) -> Result<Vec<String>, CsrError> {
+        sign(&authority(now()), &caller(), request, seconds, now())
+    }
+
+    #[test]
+    fn only_the_callers_own_name_is_ever_signed() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["*.example.com".to_owned()]).unwrap();
+        let other = "spiffe://cluster.local/ns/istio-system/sa/istiod";
+        params
+            .subject_alt_names
+            .push(SanType::URI(other.try_into().unwrap()));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "cluster-admin");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let chain = ask(&request(&params, &key), 0).unwrap();
+        let der = pem::certificates(chain[0].as_bytes()).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&der[0]).unwrap();
+        let names = leaf.subject_alternative_name().unwrap().unwrap();
+        let own = "spiffe://cluster.local/ns/shop/sa/reviews";
+        assert_eq!(names.value.general_names, [GeneralName::URI(own)]);
+        assert!(!leaf.is_ca());
+        assert_eq!(leaf.subject().iter().count(), 0);
+        assert_eq!(
+            leaf.public_key().subject_public_key.data,
+            key.public_key_raw()
+        );
+    }
+
+    #[test]
+    fn the_chain_goes_from_the_leaf_to_the_root() {
+        let root = root_parts(now());
+        let parts = intermediate(&root, Duration::from_secs(86_400), now());
+        let between = pem::encode_certificates(std::slice::from_ref(&parts.certificate));
+        let signer = Signer::new(parts, now()).unwrap();
+        let ca = Authority::new(signer, Lifetimes::default());
+        let key = KeyPair::generate().unwrap();
+        let chain = sign(&ca, &caller(), &plain(&key), 0, now()).unwrap();
+        assert_eq!(chain.len(), 3);
+        assert_eq!(chain[1], between);
+        assert_eq!(chain[2], pem::encode_certificates(&root.roots));
+    }
+
+    #[test]
+    fn keys_of_the_usual_kinds_are_signed_and_odd_ones_not() {
+        let make = |alg| KeyPair::generate_for(alg).unwrap();
+        let rsa = |size| KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, size).unwrap();
+        for key in [
+            KeyPair::generate().unwrap(),
+            make(&PKCS_ECDSA_P384_SHA384),
+            rsa(RsaKeySize::_2048),
+        ] {
+            let chain = ask(&plain(&key), 0).unwrap();
+            let der = pem::certificates(chain[0].as_bytes()).unwrap();
+            let (_, leaf) = X509Certificate::from_der(&der[0]).unwrap();
+            assert_eq!(
+                leaf.public_key().subject_public_key.data,
+                key.public_key_raw()
+            );
+        }
+        for key in [make(&PKCS_ED25519), make(&PKCS_ECDSA_P521_SHA512)] {
+            assert!(matches!(ask(&plain(&key), 0), Err(CsrError::Key)));
+        }
+    }
+
+    #[test]
+    fn a_key_whose_owner_did_not_sign_is_not_certified() {
+        let (mine, victims) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let params = CertificateParams::default();
+        let request = params.serialize_request(&mine).unwrap();
+        let mut der = request.der().to_vec();
+        let at = der
+            .windows(65)
+            .position(|w| w == mine.public_key_raw())
+            .unwrap();
+        der[at..at + 65].copy_from_slice(victims.public_key_raw());
+        let swapped = block("CERTIFICATE REQUEST", &der);
+        assert!(matches!(ask(&swapped, 0), Err(CsrError::Signature)));
+    }
+
+    fn block(label: &str, der: &[u8]) -> String {
+        let body = data_encoding::BASE64.encode(der);
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+    }
+
+    #[test]
+    fn anything_but_one_request_is_refused() {
+        let key = KeyPair::generate().unwrap();
+        let good = plain(&key);
+        let der = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap()
+            .der()
+            .to_vec();
+        let trailing = [&der[..], &[0]].concat();
+        let root = authority(now()).bundle().pem();
+        for bad in [
+            "",
+            "garbage",
+            &format!("{good}{good}"),
+            &format!("{good}{root}"),
+            &root,
+            &block("PRIVATE KEY", &der),
+        ] {
+            assert!(matches!(ask(bad, 0), Err(CsrError::Pem)), "{bad}");
+        }
+        for bad in [&trailing[..], &der[..der.len() - 1], &[0x30, 0x80], &[]] {
+            let got = ask(&block("CERTIFICATE REQUEST", bad), 0);
+            assert!(got.is_err(), "{bad:?}");
+        }
+        let huge = "x".repeat(MAX_REQUEST + 1);
+        assert!(matches!(ask(&huge, 0), Err(CsrError::TooLarge)));
+    }
+
+    #[test]
+    fn validity_is_the_default_or_what_was_asked_within_the_limit() {
+        let key = KeyPair::generate().unwrap();
+        let ends = |seconds| {
+            let chain = ask(&plain(&key), seconds)?;
+            let der = pem::certificates(chain[0].as_bytes()).unwrap();
+            let (_, leaf) = X509Certificate::from_der(&der[0]).unwrap();
+            Ok::<_, CsrError>(leaf.validity().not_after.timestamp())
+        };
+        let at = |seconds: i64| 1_800_000_000 + seconds;
+        assert_eq!(ends(0).unwrap(), at(86_400));
+        assert_eq!(ends(-5).unwrap(), at(86_400));
+        assert_eq!(ends(60).unwrap(), at(60));
+        assert_eq!(ends(90 * 86_400).unwrap(), at(90 * 86_400));
+        for far in [90 * 86_400 + 1, 100 * 365 * 86_400, i64::MAX] {
+            assert!(matches!(ends(far), Err(CsrError::Validity { .. })));
+        }
+    }
+}

@@ -196,7 +196,8 @@ fn certificates(folder: &Path, name: &str) -> Result<Vec<CertificateDer<'static>
         return Ok(Vec::new());
     };
     let found = pem::certificates(&text).map_err(|e| broken(&path, &e))?;
-    if found.is_empty() {
+    // A root that signs itself has nothing between it and its leaves.
+    if found.is_empty() && name != CHAIN {
         return Err(broken(&path, &"no certificate in it"));
     }
     Ok(found)
@@ -213,5 +214,144 @@ fn broken(path: &Path, reason: &impl ToString) -> CaFilesError {
     CaFilesError::Pem {
         path: path.into(),
         reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ca::testing::{intermediate, now, root_parts};
+    use crate::state::StateDir;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn locked(root: &Path) -> LockedDir {
+        StateDir::prepare(root).unwrap().lock().unwrap()
+    }
+
+    fn start(root: &Path) -> Result<Signer, CaFilesError> {
+        open(&locked(root), "cluster.local", now())
+    }
+
+    fn write(folder: &Path, parts: &Parts) {
+        fs::create_dir_all(folder).unwrap();
+        let key = pem::encode_private_key(parts.key.secret_der());
+        let certificate = pem::encode_certificates(std::slice::from_ref(&parts.certificate));
+        fs::write(folder.join(KEY), &*key).unwrap();
+        fs::write(folder.join(CERTIFICATE), certificate).unwrap();
+        fs::write(folder.join(CHAIN), pem::encode_certificates(&parts.chain)).unwrap();
+        fs::write(folder.join(ROOTS), pem::encode_certificates(&parts.roots)).unwrap();
+    }
+
+    #[test]
+    fn the_ca_is_made_once_and_is_the_same_after_each_restart() {
+        let state = tempfile::tempdir().unwrap();
+        let first = start(state.path()).unwrap();
+        let published = fs::read(roots_path(state.path())).unwrap();
+        let again = open(&locked(state.path()), "cluster.local", now() + DAY).unwrap();
+        assert_eq!(first.bundle, again.bundle);
+        assert_eq!(fs::read(roots_path(state.path())).unwrap(), published);
+        assert_eq!(published, first.bundle.pem().as_bytes());
+        assert!(!first.bundle.pem().contains("PRIVATE"));
+        let (id, lease) = (
+            crate::ca::testing::id("a"),
+            crate::ca::lease::Lease::new(now(), now() + DAY, 1),
+        );
+        let version = first.seal.version(&id, lease);
+        assert_eq!(again.seal.recognise(&version, &id), Some(lease));
+    }
+
+    /// Files are written in this order, each as a whole; a crash may come between any two.
+    #[test]
+    fn a_crash_between_any_two_files_leaves_one_ca() {
+        for survivors in 1..=3 {
+            let state = tempfile::tempdir().unwrap();
+            start(state.path()).unwrap();
+            let folder = state.path().join(FOLDER);
+            for lost in &[KEY, CERTIFICATE, CHAIN, ROOTS][survivors..] {
+                fs::remove_file(folder.join(lost)).unwrap();
+            }
+            let key = fs::read(folder.join(KEY)).unwrap();
+            let completed = start(state.path()).unwrap();
+            assert_eq!(fs::read(folder.join(KEY)).unwrap(), key, "{survivors}");
+            assert_eq!(start(state.path()).unwrap().bundle, completed.bundle);
+        }
+    }
+
+    #[test]
+    fn a_ca_that_lost_a_part_is_refused_not_replaced() {
+        for lost in [KEY, CERTIFICATE] {
+            let state = tempfile::tempdir().unwrap();
+            start(state.path()).unwrap();
+            let roots = fs::read(roots_path(state.path())).unwrap();
+            fs::remove_file(state.path().join(FOLDER).join(lost)).unwrap();
+            let refused = start(state.path()).err().unwrap();
+            assert!(refused.to_string().contains(lost), "{refused}");
+            assert_eq!(fs::read(roots_path(state.path())).unwrap(), roots);
+        }
+    }
+
+    #[test]
+    fn garbage_and_a_foreign_key_are_refused_by_name() {
+        let state = tempfile::tempdir().unwrap();
+        start(state.path()).unwrap();
+        let folder = state.path().join(FOLDER);
+        let key = fs::read(folder.join(KEY)).unwrap();
+        fs::write(folder.join(KEY), "garbage").unwrap();
+        let refused = start(state.path()).err().unwrap().to_string();
+        assert!(refused.contains(KEY), "{refused}");
+
+        let other = root_parts(now());
+        fs::write(
+            folder.join(KEY),
+            &*pem::encode_private_key(other.key.secret_der()),
+        )
+        .unwrap();
+        let refused = start(state.path()).err().unwrap().to_string();
+        assert!(refused.contains("does not belong"), "{refused}");
+        fs::write(folder.join(KEY), key).unwrap();
+        start(state.path()).unwrap();
+    }
+
+    #[test]
+    fn a_plugged_in_ca_signs_and_its_roots_are_published() {
+        let outside = tempfile::tempdir().unwrap();
+        let parts = intermediate(&root_parts(now()), 30 * DAY, now());
+        write(outside.path(), &parts);
+        let state = tempfile::tempdir().unwrap();
+        let signer = open_plugged(&locked(state.path()), outside.path(), now()).unwrap();
+        assert_eq!(signer.intermediates(), [parts.certificate]);
+        assert_eq!(signer.not_after(), now() + 30 * DAY);
+        let published = fs::read_to_string(roots_path(state.path())).unwrap();
+        assert_eq!(published, pem::encode_certificates(&parts.roots));
+        open_plugged(&locked(state.path()), outside.path(), now()).unwrap();
+    }
+
+    #[test]
+    fn a_plugged_in_ca_does_not_replace_one_the_mesh_trusts() {
+        let outside = tempfile::tempdir().unwrap();
+        write(outside.path(), &root_parts(now()));
+        let state = tempfile::tempdir().unwrap();
+        let own = start(state.path()).unwrap();
+        let refused = open_plugged(&locked(state.path()), outside.path(), now());
+        assert!(matches!(refused, Err(CaFilesError::Occupied(_))));
+        assert_eq!(start(state.path()).unwrap().bundle, own.bundle);
+    }
+
+    #[test]
+    fn a_plugged_in_ca_must_be_whole() {
+        let parts = intermediate(&root_parts(now()), DAY, now());
+        for lost in [KEY, CERTIFICATE, ROOTS] {
+            let outside = tempfile::tempdir().unwrap();
+            write(outside.path(), &parts);
+            fs::remove_file(outside.path().join(lost)).unwrap();
+            let state = tempfile::tempdir().unwrap();
+            let refused = open_plugged(&locked(state.path()), outside.path(), now());
+            let refused = refused.err().unwrap().to_string();
+            assert!(refused.contains(lost), "{refused}");
+        }
     }
 }

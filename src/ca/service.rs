@@ -161,3 +161,143 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+    use prost::Message;
+    use rcgen::{CertificateParams, KeyPair};
+    use tonic::Code;
+    use tower::Service;
+
+    use super::*;
+    use crate::ca::authenticate::Verifier;
+    use crate::ca::testing::{authority, token_issuer};
+    use crate::ca::token::{AUDIENCE, Bearer, ISSUER};
+    use crate::ca::verify::LocalVerifier;
+
+    fn service() -> (CertificateService, String) {
+        let issuer = token_issuer();
+        let td = "cluster.local";
+        let local = LocalVerifier::new(&issuer.jwks(), ISSUER, &[AUDIENCE], td).unwrap();
+        let bearer = Bearer {
+            namespace: "shop",
+            service_account: "reviews",
+            pod: None,
+        };
+        let life = std::time::Duration::from_secs(600);
+        let token = issuer.issue(bearer, AUDIENCE, life, clock::wall()).unwrap();
+        let service = CertificateService::new(
+            Arc::new(authority(clock::wall())),
+            Arc::new(Authenticator::new(Verifier::Local(local), td)),
+        );
+        (service, token)
+    }
+
+    fn request() -> CertificateRequest {
+        let key = KeyPair::generate().unwrap();
+        let csr = CertificateParams::default().serialize_request(&key);
+        CertificateRequest {
+            csr: csr.unwrap().pem().unwrap(),
+            validity_duration: 3600,
+            metadata: None,
+        }
+    }
+
+    /// One call as it comes from the wire: path, optional token, message.
+    async fn call(
+        service: &CertificateService,
+        path: &str,
+        token: Option<&str>,
+        message: &CertificateRequest,
+    ) -> Result<CertificateResponse, Code> {
+        let body = message.encode_to_vec();
+        let mut frame = vec![0];
+        frame.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes());
+        frame.extend_from_slice(&body);
+        let mut request = http::Request::post(path)
+            .header("content-type", "application/grpc")
+            .body(Full::<bytes::Bytes>::from(frame))
+            .unwrap();
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        let response = Service::call(&mut service.clone(), request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap();
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let status = trailers
+            .get("grpc-status")
+            .or(parts.headers.get("grpc-status"))
+            .map(|s| Code::from_bytes(s.as_bytes()));
+        match status {
+            Some(Code::Ok) => Ok(CertificateResponse::decode(&body.to_bytes()[5..]).unwrap()),
+            other => Err(other.unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_authenticated_caller_is_signed_its_own_certificate() {
+        let (service, token) = service();
+        let response = call(&service, METHOD, Some(&token), &request())
+            .await
+            .unwrap();
+        assert_eq!(response.cert_chain.len(), 2);
+        assert_eq!(response.cert_chain[1], service.authority.bundle().pem());
+        assert_eq!(service.authority.issued(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_a_credential_nothing_is_signed() {
+        let (service, _) = service();
+        for token in [None, Some("x.y.z")] {
+            let got = call(&service, METHOD, token, &request()).await;
+            assert_eq!(got, Err(Code::Unauthenticated));
+        }
+        assert_eq!(service.authority.issued(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_signed_somebody_elses_certificate() {
+        let (service, token) = service();
+        let asking_for = |text: Option<&str>| CertificateRequest {
+            metadata: Some(Metadata {
+                fields: BTreeMap::from([(
+                    "ImpersonatedIdentity".to_owned(),
+                    MetadataValue {
+                        text: text.map(str::to_owned),
+                    },
+                )]),
+            }),
+            ..request()
+        };
+        for other in [Some("spiffe://cluster.local/ns/shop/sa/ratings"), None] {
+            let got = call(&service, METHOD, Some(&token), &asking_for(other)).await;
+            assert_eq!(got, Err(Code::PermissionDenied));
+        }
+        let own = asking_for(Some("spiffe://cluster.local/ns/shop/sa/reviews"));
+        assert!(call(&service, METHOD, Some(&token), &own).await.is_ok());
+        assert_eq!(service.authority.issued(), 1);
+    }
+
+    #[tokio::test]
+    async fn bad_requests_and_paths_are_answered_so() {
+        let (service, token) = service();
+        let bad = CertificateRequest {
+            csr: "garbage".into(),
+            ..request()
+        };
+        let got = call(&service, METHOD, Some(&token), &bad).await;
+        assert_eq!(got, Err(Code::InvalidArgument));
+        let huge = CertificateRequest {
+            csr: "x".repeat(MAX_MESSAGE + 1),
+            ..request()
+        };
+        let got = call(&service, METHOD, Some(&token), &huge).await;
+        assert_eq!(got, Err(Code::OutOfRange));
+        let path = "/istio.v1.auth.IstioCertificateService/Other";
+        let got = call(&service, path, Some(&token), &request()).await;
+        assert_eq!(got, Err(Code::Unimplemented));
+    }
+}

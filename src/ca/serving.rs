@@ -97,3 +97,67 @@ fn make(authority: &Authority, names: &[Str], now: SystemTime) -> Result<Made, C
         lease: signed.lease,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::testing::{authority, client, handshake, signer, trusting};
+    use crate::clock;
+    use crate::tls::server_config;
+
+    #[test]
+    fn every_name_of_the_control_plane_verifies() {
+        let now = clock::wall();
+        let ca = Arc::new(authority(now));
+        let extra = [Str::new("istiod-canary.istio-system.svc"), Str::new("::1")];
+        let serving = Serving::new(ca.clone(), &extra, now).unwrap();
+        let config = server_config(serving.live()).unwrap();
+        let names = NAMES.iter().copied().chain(["::1", &*extra[0]]);
+        for name in names {
+            let client = client(trusting(&ca), None);
+            handshake(client, config.clone(), name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        let client = client(trusting(&ca), None);
+        assert!(handshake(client, config, "elsewhere").is_err());
+        assert!(Serving::new(ca, &[Str::new("näme")], now).is_err());
+    }
+
+    #[test]
+    fn it_is_renewed_at_half_life_and_not_before() {
+        let now = clock::wall();
+        let ca = Arc::new(authority(now));
+        let mut serving = Serving::new(ca.clone(), &[], now).unwrap();
+        let first = serving.lease();
+        let early = first.renew_at - Duration::from_secs(1);
+        assert_eq!(serving.renew_if_due(early).unwrap(), None);
+        let renewed = serving.renew_if_due(first.renew_at).unwrap().unwrap();
+        assert!(renewed.not_after > first.not_after);
+        assert_eq!(serving.renew_if_due(first.renew_at).unwrap(), None);
+        assert_eq!(ca.issued(), 2);
+    }
+
+    #[test]
+    fn new_roots_are_served_and_trusted_at_once() {
+        let now = clock::wall();
+        let ca = Arc::new(authority(now));
+        let mut serving = Serving::new(ca.clone(), &[], now).unwrap();
+        let config = server_config(serving.live()).unwrap();
+        let before = trusting(&ca);
+        ca.replace(signer(now));
+        assert!(serving.renew_if_due(now).unwrap().is_some());
+        let reach = |roots| handshake(client(roots, None), config.clone(), "istiod").is_ok();
+        assert!(reach(trusting(&ca)));
+        assert!(!reach(before));
+    }
+
+    #[test]
+    fn a_ca_that_ended_leaves_what_is_served() {
+        let now = clock::wall();
+        let ca = Arc::new(authority(now));
+        let mut serving = Serving::new(ca.clone(), &[], now).unwrap();
+        let lease = serving.lease();
+        let end = ca.not_after();
+        assert!(serving.renew_if_due(end).is_err());
+        assert_eq!(serving.lease(), lease);
+    }
+}

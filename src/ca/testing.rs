@@ -1,5 +1,6 @@
 //! CAs and identities for tests.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use envoy_types::pb::envoy::config::core::v3::DataSource;
@@ -11,14 +12,19 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 use time::OffsetDateTime;
 
 use super::authority::{Authority, Lifetimes};
+use super::key::LeafKey;
 use super::lease::unix;
 use super::pem;
 use super::signer::{Parts, Signer, self_signed};
+use super::token::TokenIssuer;
 use crate::identity::SpiffeId;
+use crate::tls;
 use crate::xds::Encoded;
 
 pub fn now() -> SystemTime {
@@ -77,6 +83,11 @@ pub fn authority(now: SystemTime) -> Authority {
     Authority::new(signer(now), Lifetimes::default())
 }
 
+pub fn token_issuer() -> TokenIssuer {
+    let key = LeafKey::generate().unwrap().pem().unwrap();
+    TokenIssuer::parse(key.as_bytes()).unwrap()
+}
+
 /// What a proxy makes of an encoded secret.
 pub fn received(encoded: &Encoded) -> Secret {
     let wire = encoded.chunks.concat();
@@ -106,4 +117,50 @@ fn text(source: Option<DataSource>) -> String {
 
 fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivatePkcs8KeyDer::from(key.serialize_der()).into()
+}
+
+/// Root store of the CA that `authority` is.
+pub fn trusting(authority: &Authority) -> RootCertStore {
+    authority.bundle().store().unwrap()
+}
+
+/// A client that knows `roots` and shows `credential`, if any.
+pub fn client(
+    roots: RootCertStore,
+    credential: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(tls::provider())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match credential {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+/// Both ends after a handshake in memory, or the first end's complaint.
+pub fn handshake(
+    client: ClientConfig,
+    server: Arc<ServerConfig>,
+    name: &str,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name)?;
+    let mut server = ServerConnection::new(server)?;
+    // The server has the last word: a client is done before its certificate was looked at.
+    for _ in 0..4 {
+        let mut flight = Vec::new();
+        client.write_tls(&mut flight).unwrap();
+        server.read_tls(&mut &flight[..]).unwrap();
+        server.process_new_packets()?;
+        let mut flight = Vec::new();
+        server.write_tls(&mut flight).unwrap();
+        client.read_tls(&mut &flight[..]).unwrap();
+        client.process_new_packets()?;
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    Ok((client, server))
 }

@@ -131,7 +131,7 @@ impl TokenIssuer {
         text.map(|t| Self::parse(&t)).transpose()
     }
 
-    fn parse(text: &[u8]) -> Result<Self, IssueError> {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, IssueError> {
         let key = pem::private_key(text).map_err(|e| IssueError::Key(e.to_string()))?;
         let PrivateKeyDer::Pkcs8(key) = key else {
             return Err(IssueError::Key("it is not in PKCS#8".into()));
@@ -163,11 +163,16 @@ impl TokenIssuer {
             return Err(IssueError::Life(life));
         }
         let claims = bearer.claims(audience, life, now)?;
+        self.sign(&claims).map_err(IssueError::Signing)
+    }
+
+    /// Signs any claims; only `issue` decides which.
+    pub(super) fn sign(&self, claims: &impl Serialize) -> jsonwebtoken::errors::Result<String> {
         let header = Header {
             kid: self.public.common.key_id.clone(),
             ..Header::new(Algorithm::ES256)
         };
-        jsonwebtoken::encode(&header, &claims, &self.key).map_err(IssueError::Signing)
+        jsonwebtoken::encode(&header, claims, &self.key)
     }
 }
 
@@ -206,5 +211,78 @@ impl Bearer<'_> {
                 serviceaccount: named(service_account),
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::testing::now;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn bearer(namespace: &str) -> Bearer<'_> {
+        Bearer {
+            namespace,
+            service_account: "reviews",
+            pod: None,
+        }
+    }
+
+    fn prepared(root: &std::path::Path) -> StateDir {
+        StateDir::prepare(root).unwrap()
+    }
+
+    #[test]
+    fn the_key_is_made_once_by_whoever_comes_first() {
+        let root = tempfile::tempdir().unwrap();
+        let command = TokenIssuer::beside(prepared(root.path())).unwrap();
+        let server = TokenIssuer::open(&prepared(root.path()).lock().unwrap()).unwrap();
+        assert_eq!(command.jwks(), server.jwks());
+    }
+
+    #[test]
+    fn tokens_are_issued_while_the_server_holds_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let locked = prepared(root.path()).lock().unwrap();
+        let early = TokenIssuer::beside(prepared(root.path()));
+        assert!(matches!(early, Err(IssueError::NoKey)));
+        let server = TokenIssuer::open(&locked).unwrap();
+        let command = TokenIssuer::beside(prepared(root.path())).unwrap();
+        assert_eq!(command.jwks(), server.jwks());
+    }
+
+    #[test]
+    fn the_published_keys_hold_no_private_part() {
+        let root = tempfile::tempdir().unwrap();
+        let issuer = TokenIssuer::open(&prepared(root.path()).lock().unwrap()).unwrap();
+        let keys = serde_json::to_value(issuer.jwks()).unwrap();
+        let key = keys["keys"][0].as_object().unwrap();
+        let fields: Vec<&str> = key.keys().map(String::as_str).collect();
+        assert_eq!(fields, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+    }
+
+    #[test]
+    fn names_and_lives_that_no_verifier_takes_are_not_issued() {
+        let root = tempfile::tempdir().unwrap();
+        let issuer = TokenIssuer::open(&prepared(root.path()).lock().unwrap()).unwrap();
+        for namespace in ["", "a/b", "a:b", "a b", "a\n"] {
+            let refused = issuer.issue(bearer(namespace), AUDIENCE, HOUR, now());
+            assert!(matches!(refused, Err(IssueError::Name(_))), "{namespace}");
+        }
+        for life in [Duration::ZERO, 2 * MAX_LIFE] {
+            let refused = issuer.issue(bearer("shop"), AUDIENCE, life, now());
+            assert!(matches!(refused, Err(IssueError::Life(_))));
+        }
+    }
+
+    #[test]
+    fn a_broken_key_is_refused_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let locked = prepared(root.path()).lock().unwrap();
+        locked.write(KEY, b"garbage").unwrap();
+        let refused = TokenIssuer::open(&locked).err().unwrap().to_string();
+        assert!(refused.contains(KEY), "{refused}");
+        assert_eq!(&locked.read(KEY, MAX_KEY).unwrap().unwrap()[..], b"garbage");
     }
 }
