@@ -29,11 +29,11 @@ pub struct LockedDir {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {reason}")]
     Io {
         action: &'static str,
         path: PathBuf,
-        source: io::Error,
+        reason: io::Error,
     },
     #[error(
         "state directory {path} may be entered by others (mode {mode:04o}): it holds keys; `chmod 700` it once you know who could"
@@ -94,7 +94,7 @@ impl StateDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StateError::Locked(self.root)),
-            Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
+            Err(TryLockError::Error(reason)) => return Err(io_error("lock", &path)(reason)),
         }
         remove_partial(&self.root)?;
         Ok(LockedDir {
@@ -212,10 +212,10 @@ fn remove_partial(dir: &Path) -> Result<(), StateError> {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     let path = path.into();
-    move |source| StateError::Io {
+    move |reason| StateError::Io {
         action,
         path,
-        source,
+        reason,
     }
 }
 

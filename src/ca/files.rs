@@ -35,8 +35,8 @@ pub enum CaFilesError {
         "{0} holds a CA that the mesh may trust already; to use the one given instead, move it away"
     )]
     Occupied(PathBuf),
-    #[error("the CA in {folder}: {source}")]
-    Ca { folder: PathBuf, source: CaError },
+    #[error("the CA in {folder}: {reason}")]
+    Ca { folder: PathBuf, reason: CaError },
 }
 
 /// What a folder holds. A crash while a CA was being made, or a user, may have left any part out.
@@ -61,9 +61,9 @@ enum Stage {
 /// interrupted is completed, and a key that is there is never replaced.
 pub fn open(dir: &LockedDir, trust_domain: &str, now: SystemTime) -> Result<Signer, CaFilesError> {
     let folder = dir.path(FOLDER);
-    let wrong = |source| CaFilesError::Ca {
+    let wrong = |reason| CaFilesError::Ca {
         folder: folder.clone(),
-        source,
+        reason,
     };
     let parts = match Found::read(&folder)?.stage(&folder)? {
         Stage::Whole(parts) => parts,
@@ -96,9 +96,9 @@ pub fn open_plugged(
     if own.exists() {
         return Err(CaFilesError::Occupied(dir.path(FOLDER)));
     }
-    let signer = Signer::new(parts, now).map_err(|source| CaFilesError::Ca {
+    let signer = Signer::new(parts, now).map_err(|reason| CaFilesError::Ca {
         folder: folder.into(),
-        source,
+        reason,
     })?;
     publish(dir, &signer)?;
     Ok(signer)
@@ -132,9 +132,9 @@ impl Found {
             (Some(key), None) if self.roots.is_empty() => Ok(Stage::Key(key)),
             (Some(_), None) => missing(CERTIFICATE),
             (Some(key), Some(certificate)) => {
-                let own = is_self_issued(&certificate).map_err(|source| CaFilesError::Ca {
+                let own = is_self_issued(&certificate).map_err(|reason| CaFilesError::Ca {
                     folder: folder.into(),
-                    source,
+                    reason,
                 })?;
                 if self.roots.is_empty() && !own {
                     return missing(ROOTS);
@@ -160,9 +160,9 @@ fn make_root(
     trust_domain: &str,
     now: SystemTime,
 ) -> Result<Parts, CaFilesError> {
-    let wrong = |source| CaFilesError::Ca {
+    let wrong = |reason| CaFilesError::Ca {
         folder: dir.path(FOLDER),
-        source,
+        reason,
     };
     let pair = KeyPair::try_from(&key).map_err(|e| wrong(CaError::Key(e)))?;
     let root = self_signed(&pair, trust_domain, now).map_err(wrong)?;
