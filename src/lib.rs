@@ -26,6 +26,8 @@ pub mod ca;
 
 pub mod view;
 
+pub mod delivery;
+
 pub mod bootstrap;
 pub mod capture;
 pub mod echo;

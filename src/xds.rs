@@ -109,7 +109,8 @@ pub struct Encoded {
     /// Sum of the chunks' lengths.
     pub len: usize,
     /// Names this resource refers to: clusters of a route or listener, route tables of a listener.
-    pub refs: Box<[Ref]>,
+    /// Sessions keep it for as long as a client holds this version.
+    pub refs: Arc<[Ref]>,
     pub warming: Warming,
     /// A Cluster of type EDS: it takes its CLA with it (design: true delta, exception a).
     pub eds: bool,

@@ -138,7 +138,7 @@ pub fn encode_with_version(kind: ResourceType, name: &Str, version: Str, body: &
         version,
         len: chunk.len(),
         chunks: Box::new([chunk]),
-        refs: Box::default(),
+        refs: Arc::default(),
         warming: super::Warming::Plain,
         eds: false,
     }

@@ -1,0 +1,284 @@
+//! One response as a rope: shared chunks and ten bytes per session. What goes in is `session`'s matter.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::{Arc, Weak};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::wire::{Nonce, PREFIX};
+use crate::text::Str;
+use crate::xds::{Encoded, ResourceType};
+
+/// One `DeltaDiscoveryResponse`, gRPC prefix included, as one session is sent it.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub nonce: Nonce,
+    sheet: Arc<Sheet>,
+}
+
+/// Everything of a response but its nonce: equal for all sessions that are told the same.
+#[derive(Debug)]
+pub struct Sheet {
+    pub kind: ResourceType,
+    pub resources: usize,
+    pub removed: usize,
+    /// Length of the whole framed message, the nonce's field included.
+    pub len: usize,
+    /// gRPC prefix, then the resources, then type and removals.
+    chunks: Box<[Bytes]>,
+}
+
+/// Field 5 (`nonce`): key, length, eight characters. It goes last, and any order is valid protobuf.
+const TAIL: usize = 2 + Nonce::LEN;
+
+impl Frame {
+    pub fn new(sheet: Arc<Sheet>, nonce: Nonce) -> Self {
+        Self { nonce, sheet }
+    }
+
+    pub fn sheet(&self) -> &Sheet {
+        &self.sheet
+    }
+
+    pub fn into_rope(self) -> Rope {
+        let mut tail = [0; TAIL];
+        tail[0] = 5 << 3 | WireType::LengthDelimited as u8;
+        tail[1] = Nonce::LEN as u8;
+        tail[2..].copy_from_slice(self.nonce.to_string().as_bytes());
+        Rope {
+            left: self.sheet.len,
+            sheet: self.sheet,
+            tail,
+            chunk: 0,
+            offset: 0,
+        }
+    }
+}
+
+impl Sheet {
+    /// The resources are chained, not copied.
+    pub fn new(kind: ResourceType, entries: &[Arc<Encoded>], removed: &[Str]) -> Self {
+        let url = kind.type_url();
+        let closing = field_len(4, url.len())
+            + removed
+                .iter()
+                .map(|name| field_len(6, name.len()))
+                .sum::<usize>();
+        let mut end = BytesMut::with_capacity(closing);
+        put_field(&mut end, 4, url);
+        for name in removed {
+            put_field(&mut end, 6, name);
+        }
+        let body = entries.iter().map(|e| e.len).sum::<usize>() + closing + TAIL;
+        let mut prefix = BytesMut::with_capacity(PREFIX);
+        prefix.put_u8(0);
+        // Frames are cut far below 4 GiB; one resource of that size has been refused long before.
+        prefix.put_u32(u32::try_from(body).unwrap_or(u32::MAX));
+        let mut chunks =
+            Vec::with_capacity(entries.iter().map(|e| e.chunks.len()).sum::<usize>() + 2);
+        chunks.push(prefix.freeze());
+        chunks.extend(entries.iter().flat_map(|e| e.chunks.iter().cloned()));
+        chunks.push(end.freeze());
+        Self {
+            kind,
+            resources: entries.len(),
+            removed: removed.len(),
+            len: PREFIX + body,
+            chunks: chunks.into(),
+        }
+    }
+}
+
+fn put_field(out: &mut BytesMut, tag: u32, text: &str) {
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(text.len() as u64, out);
+    out.put_slice(text.as_bytes());
+}
+
+fn field_len(tag: u32, len: usize) -> usize {
+    key_len(tag) + encoded_len_varint(len as u64) + len
+}
+
+/// Sheets still held by some frame, so that a thousand sessions in one state make one.
+///
+/// Keyed by content (names and versions), never by address.
+#[derive(Debug, Default)]
+pub struct Sheets {
+    known: HashMap<u128, Weak<Sheet>>,
+    sweep_at: usize,
+}
+
+impl Sheets {
+    pub fn get(
+        &mut self,
+        kind: ResourceType,
+        entries: &[Arc<Encoded>],
+        removed: &[Str],
+    ) -> Arc<Sheet> {
+        let key = key(kind, entries, removed);
+        if let Some(known) = self.known.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, sheet| sheet.strong_count() > 0);
+            self.sweep_at = 64 + 2 * self.known.len();
+        }
+        let sheet = Arc::new(Sheet::new(kind, entries, removed));
+        self.known.insert(key, Arc::downgrade(&sheet));
+        sheet
+    }
+}
+
+fn key(kind: ResourceType, entries: &[Arc<Encoded>], removed: &[Str]) -> u128 {
+    let mut hash = Xxh3::new();
+    let mut put = |text: &str| {
+        hash.update(&text.len().to_le_bytes());
+        hash.update(text.as_bytes());
+    };
+    put(kind.short());
+    for entry in entries {
+        put(&entry.name);
+        put(&entry.version);
+    }
+    // No resource has an empty name and version.
+    put("");
+    for name in removed {
+        put(name);
+    }
+    hash.digest128()
+}
+
+/// A frame on its way out. HTTP/2 cuts it into DATA frames and writes them without joining the chunks.
+#[derive(Debug)]
+pub struct Rope {
+    sheet: Arc<Sheet>,
+    tail: [u8; TAIL],
+    /// The chunk to go on with, and how much of it is gone; after the last one comes the tail.
+    chunk: usize,
+    offset: usize,
+    left: usize,
+}
+
+impl Rope {
+    fn piece(&self, index: usize) -> Option<&[u8]> {
+        let chunks = &self.sheet.chunks;
+        if index == chunks.len() {
+            return Some(&self.tail);
+        }
+        chunks.get(index).map(|c| &c[..])
+    }
+}
+
+impl Buf for Rope {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.piece(self.chunk).map_or(&[], |p| &p[self.offset..])
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        let pieces = (self.chunk..).map_while(|i| self.piece(i));
+        let mut offset = self.offset;
+        let mut filled = 0;
+        for (slot, piece) in dst.iter_mut().zip(pieces) {
+            *slot = IoSlice::new(&piece[offset..]);
+            offset = 0;
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.left, "advance past the end of a response");
+        self.left -= count;
+        while let Some(piece) = self.piece(self.chunk) {
+            let rest = piece.len() - self.offset;
+            if count < rest {
+                self.offset += count;
+                return;
+            }
+            count -= rest;
+            self.chunk += 1;
+            self.offset = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+    use prost::Message;
+
+    use super::*;
+    use crate::xds::encode::encode_with_version;
+
+    fn resource(name: &str, version: &str) -> Arc<Encoded> {
+        let kind = ResourceType::Cluster;
+        Arc::new(encode_with_version(
+            kind,
+            &name.into(),
+            version.into(),
+            b"\x0a\x01x",
+        ))
+    }
+
+    fn drain(mut rope: Rope, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while rope.has_remaining() {
+            let mut slots = [IoSlice::new(&[]); 3];
+            let filled = rope.chunks_vectored(&mut slots);
+            let joined: Vec<u8> = slots[..filled].iter().flat_map(|s| s.to_vec()).collect();
+            let take = joined.len().min(step).min(rope.remaining());
+            out.extend_from_slice(&joined[..take]);
+            rope.advance(take);
+        }
+        out
+    }
+
+    #[test]
+    fn a_frame_is_one_whole_grpc_message_however_it_is_cut() {
+        let entries = [resource("a", "1"), resource("b", "2")];
+        let sheet = Arc::new(Sheet::new(
+            ResourceType::Cluster,
+            &entries,
+            &["gone".into()],
+        ));
+        for step in [1, 2, 7, 1000] {
+            let frame = Frame::new(sheet.clone(), Nonce(0xab));
+            let wire = drain(frame.into_rope(), step);
+            assert_eq!(wire.len(), sheet.len);
+            assert_eq!(wire[0], 0);
+            assert_eq!(
+                wire[1..5],
+                u32::try_from(wire.len() - 5).unwrap().to_be_bytes()
+            );
+            let got = DeltaDiscoveryResponse::decode(&wire[5..]).unwrap();
+            assert_eq!(got.type_url, ResourceType::Cluster.type_url());
+            assert_eq!(got.removed_resources, ["gone"]);
+            assert_eq!(got.nonce, "000000ab");
+            let names: Vec<_> = got
+                .resources
+                .iter()
+                .map(|r| (&r.name[..], &r.version[..]))
+                .collect();
+            assert_eq!(names, [("a", "1"), ("b", "2")]);
+        }
+    }
+
+    #[test]
+    fn sessions_that_are_told_the_same_share_one_sheet() {
+        let mut sheets = Sheets::default();
+        let kind = ResourceType::Cluster;
+        let first = sheets.get(kind, &[resource("a", "1")], &[]);
+        let same = sheets.get(kind, &[resource("a", "1")], &[]);
+        let newer = sheets.get(kind, &[resource("a", "2")], &[]);
+        let removal = sheets.get(kind, &[], &["a".into(), "1".into()]);
+        assert!(Arc::ptr_eq(&first, &same));
+        assert!(!Arc::ptr_eq(&first, &newer) && !Arc::ptr_eq(&first, &removal));
+    }
+}

@@ -1,0 +1,103 @@
+//! What a warming cluster holds back, and for how long. Plain clusters never come here.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::delivery::wire::Nonce;
+use crate::text::Str;
+use crate::xds::{Ref, ResourceType, Warming};
+
+/// Clusters new to the client that may not be active yet (design: hitless order).
+#[derive(Debug, Default)]
+pub struct Gate {
+    warming: BTreeMap<Str, Warm>,
+}
+
+#[derive(Debug)]
+struct Warm {
+    /// The latest frame that brought it.
+    frame: Nonce,
+    until: Instant,
+    why: Warming,
+}
+
+impl Gate {
+    /// A cluster that the client lacked was sent. `lacks` says whether a secret is still missing there.
+    pub fn new_cluster(
+        &mut self,
+        cluster: &Str,
+        why: &Warming,
+        (frame, until): (Nonce, Instant),
+        lacks: impl Fn(&str) -> bool,
+    ) {
+        let warms = match why {
+            Warming::Plain => false,
+            Warming::Dns | Warming::HealthCheck => true,
+            Warming::Secrets(names) => names.iter().any(|n| lacks(n)),
+        };
+        if warms {
+            let why = why.clone();
+            self.warming
+                .insert(cluster.clone(), Warm { frame, until, why });
+        }
+    }
+
+    /// A cluster was sent again: only an acknowledgment of this frame shows it warm. The wait is not renewed.
+    pub fn sent_again(&mut self, cluster: &str, frame: Nonce) {
+        if let Some(warm) = self.warming.get_mut(cluster) {
+            warm.frame = frame;
+        }
+    }
+
+    pub fn forget(&mut self, cluster: &str) {
+        self.warming.remove(cluster);
+    }
+
+    /// Envoy answers a cluster frame only when nothing warms, be it with an ACK or a NACK.
+    pub fn clusters_answered(&mut self, nonce: Nonce) {
+        self.warming.retain(|_, w| w.frame > nonce);
+    }
+
+    pub fn secrets_changed(&mut self, lacks: impl Fn(&str) -> bool) {
+        self.warming.retain(|_, w| match &w.why {
+            Warming::Secrets(names) => names.iter().any(|n| lacks(n)),
+            Warming::Plain | Warming::Dns | Warming::HealthCheck => true,
+        });
+    }
+
+    /// Whether a route or listener must wait: it names a warming cluster that its version in force does not.
+    pub fn holds(&self, refs: &[Ref], in_force: Option<&[Ref]>) -> bool {
+        let warming = |r: &Ref| self.warming.contains_key(&r.name);
+        !self.warming.is_empty()
+            && refs
+                .iter()
+                .any(|r| warming(r) && is_newly_named(r, in_force))
+    }
+
+    /// Clusters that had their time; each is told of once and holds nothing from now on.
+    pub fn overdue(&mut self, now: Instant) -> Vec<Str> {
+        let late = |w: &Warm| w.until <= now;
+        let names = self.warming.iter().filter(|(_, w)| late(w));
+        let names = names.map(|(n, _)| n.clone()).collect();
+        self.warming.retain(|_, w| !late(w));
+        names
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.warming.values().map(|w| w.until).min()
+    }
+}
+
+/// Whether `r` is a cluster that `in_force` does not name; yes if that is not known.
+pub fn is_newly_named(r: &Ref, in_force: Option<&[Ref]>) -> bool {
+    r.kind == ResourceType::Cluster && !in_force.is_some_and(|old| old.contains(r))
+}
+
+/// How long the gate may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a cluster to become warm.
+    pub warm: Duration,
+    /// For a reconnecting client to name its listeners and routes, before clusters are removed.
+    pub resume: Duration,
+}

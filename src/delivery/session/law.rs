@@ -1,0 +1,562 @@
+//! The law of delivery: whatever happens, clients converge and never refer to what they lack.
+//!
+//! The client here behaves as stock Envoy was observed to: it applies frames in order, drops endpoints
+//! that come before their cluster, withholds the answer to a cluster frame while one warms, and after a
+//! reconnect withholds its cluster request for the same reason.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::world::*;
+use super::*;
+use crate::view::Resources;
+use crate::xds::Warming;
+
+const CLUSTERS: [&str; 4] = ["c0", "c1", "c2", "c3"];
+const LISTENERS: [&str; 2] = ["l0", "l1"];
+const ROUTES: [&str; 3] = ["r0", "r1", "r2"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Cluster(usize, Nature),
+    Endpoints(usize),
+    Listener(usize, u8),
+    Route(usize, u8),
+    Remove(ResourceType, usize),
+    /// Several of the above in one batch.
+    Batch(Vec<Op>),
+    /// Some of the client's queued requests arrive.
+    Deliver(usize),
+    /// The connection takes what it was handed.
+    Taken,
+    Resolved,
+    Wait(u8),
+    Disconnect,
+    Connect(Memory),
+    Resubscribe(usize),
+    Moved,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Nature {
+    Eds,
+    Static,
+    Dns,
+    /// Refused by the client.
+    Bad,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Memory {
+    Whole,
+    /// It lost what is at the odd places.
+    Half,
+    None,
+}
+
+#[derive(Default)]
+struct Envoy {
+    online: bool,
+    held: BTreeMap<(ResourceType, String), String>,
+    /// Clusters that wait for endpoints, and those that wait for their name to resolve.
+    unfed: BTreeSet<String>,
+    unresolved: BTreeSet<String>,
+    endpoint_names: BTreeSet<String>,
+    queue: VecDeque<DeltaRequest>,
+    cluster_answers: Vec<DeltaRequest>,
+    cluster_request: Option<DeltaRequest>,
+}
+
+struct Law {
+    world: World,
+    envoy: Envoy,
+    /// What each version of a resource was.
+    made: BTreeMap<(ResourceType, String, String), Made>,
+    count: u32,
+    /// Frames of clusters on this stream, with the time they were sent, and the latest one answered.
+    clusters_at: BTreeMap<String, (String, Duration)>,
+    answered: String,
+    clock: Duration,
+}
+
+#[derive(Clone)]
+struct Made {
+    nature: Nature,
+    names: BTreeSet<String>,
+}
+
+impl Law {
+    fn new(limits: Limits) -> Self {
+        let mut law = Self {
+            world: World::with(limits, Credential::Proven),
+            envoy: Envoy::default(),
+            made: BTreeMap::new(),
+            count: 0,
+            clusters_at: BTreeMap::new(),
+            answered: String::new(),
+            clock: Duration::ZERO,
+        };
+        law.connect(Memory::None);
+        law
+    }
+
+    fn run(&mut self, op: &Op) {
+        match op {
+            Op::Batch(ops) => {
+                let touched: Vec<_> = ops.iter().filter_map(|op| self.edit(op)).collect();
+                self.tell(&touched);
+            }
+            Op::Deliver(n) => (0..*n).for_each(|_| self.deliver()),
+            Op::Taken if self.envoy.online => {
+                let did = self.world.taken();
+                self.receive(did);
+            }
+            Op::Resolved => {
+                self.envoy.unresolved.clear();
+                self.settle();
+            }
+            Op::Wait(seconds) => self.wait(*seconds),
+            Op::Disconnect => self.envoy.online = false,
+            Op::Connect(memory) => self.connect(*memory),
+            Op::Resubscribe(i) if self.envoy.online => {
+                let request = subscribe(R, &[ROUTES[*i]], &[]);
+                self.envoy.queue.push_back(request);
+            }
+            Op::Moved if self.envoy.online => {
+                let did = self.world.moved();
+                self.receive(did);
+            }
+            Op::Taken | Op::Resubscribe(_) | Op::Moved => {}
+            edit => {
+                let touched = self.edit(edit);
+                self.tell(touched.as_slice());
+            }
+        }
+    }
+
+    /// Changes the mesh without telling the session.
+    fn edit(&mut self, op: &Op) -> Option<(ResourceType, &'static str)> {
+        self.count += 1;
+        let version = format!("v{}", self.count);
+        let picked = |bits: u8| -> Vec<&str> {
+            let bit = |i: &usize| bits >> *i & 1 == 1;
+            (0..CLUSTERS.len())
+                .filter(bit)
+                .map(|i| CLUSTERS[i])
+                .collect()
+        };
+        let (encoded, nature, names) = match op {
+            Op::Cluster(i, nature) => {
+                let encoded = match nature {
+                    Nature::Eds => cluster(CLUSTERS[*i], &version),
+                    Nature::Static | Nature::Bad => static_cluster(CLUSTERS[*i], &version),
+                    Nature::Dns => warming(CLUSTERS[*i], &version, Warming::Dns),
+                };
+                (encoded, *nature, vec![])
+            }
+            Op::Endpoints(i) => (endpoints(CLUSTERS[*i], &version), Nature::Static, vec![]),
+            Op::Listener(i, bits) => {
+                let names = picked(*bits);
+                (
+                    naming(L, LISTENERS[*i], &version, &names),
+                    Nature::Static,
+                    names,
+                )
+            }
+            Op::Route(i, bits) => {
+                let names = picked(*bits);
+                (
+                    naming(R, ROUTES[*i], &version, &names),
+                    Nature::Static,
+                    names,
+                )
+            }
+            Op::Remove(kind, i) => {
+                let name = names_of(*kind)[i % names_of(*kind).len()];
+                self.world.drop(*kind, name);
+                return Some((*kind, name));
+            }
+            _ => return None,
+        };
+        let kind = encoded.kind;
+        let name = names_of(kind).iter().find(|n| **n == encoded.name)?;
+        let names = names.into_iter().map(String::from).collect();
+        let made = Made { nature, names };
+        self.made.insert((kind, name.to_string(), version), made);
+        self.world.put(encoded);
+        Some((kind, name))
+    }
+
+    fn tell(&mut self, touched: &[(ResourceType, &str)]) {
+        if self.envoy.online {
+            let did = self.world.touched(touched);
+            self.receive(did);
+        }
+    }
+
+    fn wait(&mut self, seconds: u8) {
+        let wait = Duration::from_secs(seconds.into());
+        self.clock += wait;
+        let did = self.world.after(wait);
+        if self.envoy.online {
+            self.receive(did);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Some(request) = self.envoy.queue.pop_front().filter(|_| self.envoy.online) else {
+            return;
+        };
+        if request.type_url == C.type_url() && request.nonce > self.answered {
+            self.answered = request.nonce.clone();
+        }
+        let did = self.world.request(&request);
+        self.receive(did);
+    }
+
+    fn connect(&mut self, memory: Memory) {
+        let envoy = &mut self.envoy;
+        let mut place = 0;
+        envoy.held.retain(|_, _| {
+            place += 1;
+            match memory {
+                Memory::Whole => true,
+                Memory::Half => place % 2 == 0,
+                Memory::None => false,
+            }
+        });
+        let held = envoy.held.clone();
+        let has = |c: &String| held.contains_key(&(C, c.clone()));
+        envoy.unfed.retain(has);
+        envoy.unresolved.retain(has);
+        let made = &self.made;
+        let fed = held.iter().filter(|((k, n), v)| {
+            *k == C
+                && made
+                    .get(&(C, n.clone(), v.to_string()))
+                    .is_some_and(|m| m.nature.is_eds())
+        });
+        envoy.endpoint_names = fed.map(|((_, n), _)| n.clone()).collect();
+        // What a cluster lost is asked for again.
+        for name in &envoy.endpoint_names {
+            if !held.contains_key(&(E, name.clone())) {
+                envoy.unfed.insert(name.clone());
+            }
+        }
+        envoy
+            .held
+            .retain(|(k, n), _| *k != E || envoy.endpoint_names.contains(n));
+        let claims = |kind: ResourceType| -> Vec<(&str, &str)> {
+            let of = envoy.held.iter().filter(|((k, _), _)| *k == kind);
+            of.map(|((_, n), v)| (n.as_str(), v.as_str())).collect()
+        };
+        let names: Vec<&str> = envoy.endpoint_names.iter().map(String::as_str).collect();
+        let mut queue = VecDeque::new();
+        let clusters = subscribe(C, &[], &claims(C));
+        let warms = !envoy.unfed.is_empty();
+        envoy.cluster_request = Some(clusters);
+        if !warms {
+            queue.extend(envoy.cluster_request.take());
+        }
+        if !names.is_empty() {
+            queue.push_back(subscribe(E, &names, &claims(E)));
+        }
+        queue.push_back(subscribe(L, &[], &claims(L)));
+        queue.push_back(subscribe(R, &ROUTES, &claims(R)));
+        envoy.queue = queue;
+        envoy.cluster_answers.clear();
+        envoy.online = true;
+        self.world.reconnect();
+        self.clusters_at.clear();
+        self.answered.clear();
+    }
+
+    /// Applies frames as Envoy does, and checks each against the mesh it was made from.
+    fn receive(&mut self, did: Did) {
+        assert!(did.closed.is_none(), "{:?}", did.closed);
+        for got in did.frames {
+            let mut refused = false;
+            for (name, version) in &got.resources {
+                refused |= !self.apply(got.kind, name, version, &got.nonce);
+            }
+            for name in &got.removed {
+                self.check_removal(got.kind, name);
+                self.envoy.held.remove(&(got.kind, name.clone()));
+                if got.kind == C {
+                    self.envoy.forget_cluster(name);
+                    self.clusters_at.remove(name);
+                }
+            }
+            let answer = DeltaRequest {
+                nonce: got.nonce.clone(),
+                error: refused.then(|| crate::delivery::wire::ErrorDetail {
+                    code: 13,
+                    message: "bad".into(),
+                }),
+                ..subscribe(got.kind, &[], &[])
+            };
+            if got.kind == C {
+                self.envoy.cluster_answers.push(answer);
+            } else {
+                self.envoy.queue.push_back(answer);
+            }
+            self.settle();
+        }
+    }
+
+    /// Whether the client took it.
+    fn apply(&mut self, kind: ResourceType, name: &str, version: &str, nonce: &str) -> bool {
+        let key = (kind, name.to_string());
+        let made = self
+            .made
+            .get(&(kind, name.to_string(), version.to_string()));
+        let made = made.cloned();
+        match kind {
+            C => {
+                let made = made.expect("clusters are made");
+                if matches!(made.nature, Nature::Bad) {
+                    return false;
+                }
+                let new = !self.envoy.held.contains_key(&key);
+                if new && matches!(made.nature, Nature::Dns) {
+                    let at = (nonce.to_string(), self.clock);
+                    self.clusters_at.insert(name.into(), at);
+                    self.envoy.unresolved.insert(name.into());
+                }
+                if made.nature.is_eds() {
+                    self.envoy.unfed.insert(name.into());
+                    if self.envoy.endpoint_names.insert(name.into()) {
+                        self.envoy.queue.push_back(subscribe(E, &[name], &[]));
+                    }
+                } else {
+                    self.envoy.stop_feeding(name);
+                }
+            }
+            E => {
+                if !self.envoy.endpoint_names.contains(name) {
+                    // Came before its cluster: dropped.
+                    return true;
+                }
+                self.envoy.unfed.remove(name);
+            }
+            L | R => self.check_refs(kind, name, made.as_ref()),
+            S => unreachable!("no secrets here"),
+        }
+        self.envoy.held.insert(key, version.into());
+        true
+    }
+
+    fn check_refs(&self, kind: ResourceType, name: &str, made: Option<&Made>) {
+        let view = self.view();
+        for cluster in made.iter().flat_map(|m| &m.names) {
+            let Some(entry) = view.get(C, cluster) else {
+                continue;
+            };
+            let key = (C, cluster.clone(), entry.encoded.version.to_string());
+            if matches!(self.made[&key].nature, Nature::Bad) {
+                continue;
+            }
+            // A reconnecting client whose cluster request is held back is bound by the patience alone.
+            let asked = self.envoy.cluster_request.is_none();
+            let lacks = !self.envoy.held.contains_key(&(C, cluster.clone()));
+            assert!(
+                !(asked && lacks),
+                "{kind:?} {name} names {cluster}, which the client lacks"
+            );
+            if let Some((nonce, at)) = self.clusters_at.get(cluster) {
+                let old = self.in_force(kind, name);
+                let newly = !old.is_some_and(|m| m.names.contains(cluster));
+                let waited = self.clock >= *at + Duration::from_secs(5) || self.answered >= *nonce;
+                assert!(
+                    !newly || waited,
+                    "{kind:?} {name} newly names {cluster}, which warms"
+                );
+            }
+        }
+    }
+
+    /// A cluster may go only if what the client holds and names it is what the mesh says now.
+    fn check_removal(&self, kind: ResourceType, cluster: &str) {
+        let known = self.envoy.held.contains_key(&(kind, cluster.into()));
+        if kind != C || !known {
+            return;
+        }
+        for (kind, name) in [L, R]
+            .into_iter()
+            .flat_map(|k| names_of(k).iter().map(move |n| (k, *n)))
+        {
+            let Some(version) = self.envoy.held.get(&(kind, name.to_string())) else {
+                continue;
+            };
+            let current = self
+                .view()
+                .get(kind, name)
+                .map(|e| e.encoded.version.to_string());
+            let named = self
+                .in_force(kind, name)
+                .is_some_and(|m| m.names.contains(cluster));
+            let resumes = self.envoy.queue.iter().any(|q| q.nonce.is_empty());
+            assert!(
+                !named || resumes || current.as_ref() == Some(version),
+                "{cluster} is removed while {kind:?} {name} still names it"
+            );
+        }
+    }
+
+    fn in_force(&self, kind: ResourceType, name: &str) -> Option<&Made> {
+        let version = self.envoy.held.get(&(kind, name.to_string()))?;
+        self.made.get(&(kind, name.to_string(), version.clone()))
+    }
+
+    fn view(&self) -> Resources<'_> {
+        Resources::new(&self.world.own, &self.world.shared)
+    }
+
+    /// What Envoy held back while clusters warmed goes once none does.
+    fn settle(&mut self) {
+        let envoy = &mut self.envoy;
+        if envoy.unfed.is_empty() {
+            envoy.queue.extend(envoy.cluster_request.take());
+            if envoy.unresolved.is_empty() {
+                envoy.queue.extend(envoy.cluster_answers.drain(..));
+            }
+        }
+    }
+
+    /// Everything on its way arrives; then the client must hold exactly what it asked for.
+    fn check_convergence(&mut self) {
+        if !self.envoy.online {
+            self.connect(Memory::Whole);
+        }
+        for _ in 0..40 {
+            self.run(&Op::Deliver(self.envoy.queue.len()));
+            self.run(&Op::Resolved);
+            self.run(&Op::Taken);
+            self.wait(1);
+        }
+        assert!(
+            self.envoy.unfed.is_empty(),
+            "{:?} warm forever",
+            self.envoy.unfed
+        );
+        let view = self.view();
+        for kind in [C, E, L, R] {
+            for name in names_of(kind) {
+                self.check_held(kind, name, view);
+            }
+        }
+    }
+
+    fn check_held(&self, kind: ResourceType, name: &str, view: Resources<'_>) {
+        let held = self.envoy.held.get(&(kind, name.to_string()));
+        let want = view.get(kind, name).map(|e| e.encoded.version.to_string());
+        if kind == C {
+            let made = want.clone().map(|v| &self.made[&(C, name.into(), v)]);
+            if made.is_some_and(|m| matches!(m.nature, Nature::Bad)) {
+                return;
+            }
+        }
+        let unwanted = kind == E && !self.envoy.endpoint_names.contains(name);
+        let empty = matches!(kind, E | R) && held.is_some_and(|v| v == "absent");
+        let fine = unwanted || held == want.as_ref() || (want.is_none() && empty);
+        assert!(
+            fine,
+            "{kind:?} {name}: client has {held:?}, the mesh {want:?}"
+        );
+    }
+}
+
+impl Envoy {
+    fn forget_cluster(&mut self, name: &str) {
+        self.unresolved.remove(name);
+        self.stop_feeding(name);
+    }
+
+    fn stop_feeding(&mut self, name: &str) {
+        self.unfed.remove(name);
+        self.held.remove(&(E, name.to_string()));
+        if self.endpoint_names.remove(name) {
+            self.queue.push_back(DeltaRequest {
+                unsubscribe: vec![name.into()],
+                ..subscribe(E, &[], &[])
+            });
+        }
+    }
+}
+
+impl Nature {
+    fn is_eds(self) -> bool {
+        matches!(self, Self::Eds)
+    }
+}
+
+fn names_of(kind: ResourceType) -> &'static [&'static str] {
+    match kind {
+        C | E => &CLUSTERS,
+        L => &LISTENERS,
+        R | S => &ROUTES,
+    }
+}
+
+fn edits() -> impl Strategy<Value = Op> {
+    let nature = prop_oneof![
+        6 => Just(Nature::Eds), 2 => Just(Nature::Static), 2 => Just(Nature::Dns), 1 => Just(Nature::Bad)
+    ];
+    let kind = prop_oneof![Just(C), Just(E), Just(L), Just(R)];
+    prop_oneof![
+        4 => (0..CLUSTERS.len(), nature).prop_map(|(i, n)| Op::Cluster(i, n)),
+        3 => (0..CLUSTERS.len()).prop_map(Op::Endpoints),
+        2 => (0..LISTENERS.len(), 0..16u8).prop_map(|(i, b)| Op::Listener(i, b)),
+        4 => (0..ROUTES.len(), 0..16u8).prop_map(|(i, b)| Op::Route(i, b)),
+        4 => (kind, 0..4usize).prop_map(|(k, i)| Op::Remove(k, i)),
+    ]
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let memory =
+        prop_oneof![3 => Just(Memory::Whole), 1 => Just(Memory::Half), 1 => Just(Memory::None)];
+    let op = prop_oneof![
+        8 => edits(),
+        4 => prop::collection::vec(edits(), 2..6).prop_map(Op::Batch),
+        8 => (1..5usize).prop_map(Op::Deliver),
+        3 => Just(Op::Taken),
+        2 => Just(Op::Resolved),
+        1 => (0..6u8).prop_map(Op::Wait),
+        1 => Just(Op::Disconnect),
+        1 => memory.prop_map(Op::Connect),
+        1 => (0..ROUTES.len()).prop_map(Op::Resubscribe),
+        1 => Just(Op::Moved),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let sizes = prop_oneof![
+        Just((1 << 20, 2 << 20)),
+        Just((1, 2 << 20)),
+        Just((1, 200)),
+        Just((300, 1))
+    ];
+    sizes.prop_map(|(frame_bytes, window_bytes)| Limits {
+        frame_bytes,
+        window_bytes,
+        // The law is about order; what becomes of a client that stops reading has its own tests.
+        stall: Duration::from_secs(3600),
+        ..Limits::default()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn clients_converge_and_never_refer_to_what_they_lack(limits in limits(), ops in ops()) {
+        let mut law = Law::new(limits);
+        for op in &ops {
+            law.run(op);
+        }
+        law.check_convergence();
+    }
+}

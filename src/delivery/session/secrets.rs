@@ -1,0 +1,155 @@
+//! Which secrets a client wants and has; `ca` makes them. No key is kept once it is sent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::text::Str;
+use crate::xds::Encoded;
+
+/// Whether the stream's credential proves an identity; without one no secret is ever served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    Proven,
+    Absent,
+}
+
+/// The names any workload may have, always its own: certificate with key, and the mesh's roots.
+pub const SERVED: [&str; 2] = ["default", "ROOTCA"];
+
+/// A request to `ca` for one secret of this session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub name: Str,
+    /// The version the client has; if it is still good, none is to be made.
+    pub held: Option<Str>,
+}
+
+/// What `ca` said to an `Ask`.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Fresh {
+        encoded: Arc<Encoded>,
+        renew: Option<Instant>,
+    },
+    StillGood {
+        version: Str,
+        renew: Option<Instant>,
+    },
+    /// It could not be made now; it is asked for again then.
+    Unavailable { retry: Instant },
+}
+
+#[derive(Debug, Default)]
+pub struct Secrets {
+    slots: BTreeMap<Str, Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    version: Option<Str>,
+    /// The client has acknowledged one, or brought one that is still good.
+    in_use: bool,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// To be asked for as soon as there is room; `offer` is a version the client brought.
+    Wanted {
+        offer: Option<Str>,
+    },
+    /// `ca` owes an answer. A second wish meanwhile is answered by the same secret.
+    Asked,
+    Settled {
+        again: Option<Instant>,
+    },
+    #[default]
+    New,
+}
+
+impl Secrets {
+    pub fn is_served(name: &str) -> bool {
+        SERVED.contains(&name)
+    }
+
+    pub fn want(&mut self, name: &Str, offer: Option<Str>) {
+        let slot = self.slots.entry(name.clone()).or_default();
+        if !matches!(slot.state, State::Asked) {
+            slot.state = State::Wanted { offer };
+        }
+    }
+
+    pub fn drop_interest(&mut self, name: &str) {
+        self.slots.remove(name);
+    }
+
+    /// The roots or the signer changed: whoever holds a secret offers its version again.
+    pub fn reconsider(&mut self) {
+        for slot in self.slots.values_mut() {
+            if matches!(slot.state, State::Settled { .. }) {
+                let offer = slot.version.clone();
+                slot.state = State::Wanted { offer };
+            }
+        }
+    }
+
+    /// What to ask `ca` for now: wishes, and renewals whose time has come.
+    pub fn asks(&mut self, now: Instant) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        for (name, slot) in &mut self.slots {
+            let held = match &mut slot.state {
+                State::Wanted { offer } => offer.take(),
+                State::Settled { again: Some(at) } if *at <= now => None,
+                State::Settled { .. } | State::Asked | State::New => continue,
+            };
+            slot.state = State::Asked;
+            asks.push(Ask {
+                name: name.clone(),
+                held,
+            });
+        }
+        asks
+    }
+
+    /// Gives the resource to send, if any. An answer nobody waits for is dropped.
+    pub fn answer(&mut self, name: &str, answer: Answer) -> Option<Arc<Encoded>> {
+        let slot = self.slots.get_mut(name)?;
+        match answer {
+            Answer::Fresh { encoded, renew } => {
+                slot.version = Some(encoded.version.clone());
+                slot.state = State::Settled { again: renew };
+                Some(encoded)
+            }
+            Answer::StillGood { version, renew } => {
+                slot.version = Some(version);
+                slot.in_use = true;
+                slot.state = State::Settled { again: renew };
+                None
+            }
+            Answer::Unavailable { retry } => {
+                slot.state = State::Settled { again: Some(retry) };
+                None
+            }
+        }
+    }
+
+    pub fn acknowledged(&mut self, name: &str) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.in_use = true;
+        }
+    }
+
+    /// Whether the client has none of that name in use.
+    pub fn lacks(&self, name: &str) -> bool {
+        self.slots.get(name).is_none_or(|s| !s.in_use)
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        let again = |slot: &Slot| match slot.state {
+            State::Settled { again } => again,
+            State::Wanted { .. } | State::Asked | State::New => None,
+        };
+        self.slots.values().filter_map(again).min()
+    }
+}

@@ -1,0 +1,281 @@
+//! A session with a view and a clock that tests turn by hand.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use prost::Message;
+
+use super::{Answer, Ask, Credential, Event, Output, Refusal, Session, Turn, Volume};
+use crate::delivery::Limits;
+use crate::delivery::frame::{Frame, Sheets};
+use crate::delivery::wire::{DeltaRequest, ErrorDetail};
+use crate::text::Str;
+use crate::view::{Layer, Resources};
+use crate::xds::encode::encode_with_version;
+use crate::xds::{Encoded, Entry, Ref, ResourceType, Warming};
+
+pub use ResourceType::{Cluster as C, Endpoint as E, Listener as L, Route as R, Secret as S};
+
+pub struct World {
+    pub session: Session,
+    limits: Limits,
+    pub own: Layer,
+    pub shared: Layer,
+    pub sheets: Sheets,
+    pub now: Instant,
+    /// What the connection was handed and has not taken.
+    pub handed: Volume,
+    pub taken: Volume,
+}
+
+/// What a session did, in the client's terms.
+#[derive(Debug, Default)]
+pub struct Did {
+    pub frames: Vec<Got>,
+    pub asks: Vec<Ask>,
+    pub events: Vec<Event>,
+    pub closed: Option<Refusal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    pub kind: ResourceType,
+    pub resources: Vec<(String, String)>,
+    pub removed: Vec<String>,
+    pub nonce: String,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(Limits::default(), Credential::Proven)
+    }
+
+    pub fn with(limits: Limits, credential: Credential) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an origin to count from; never asked again"
+        )]
+        let now = Instant::now();
+        Self {
+            session: Session::new(limits, credential, now),
+            limits,
+            own: Layer::default(),
+            shared: Layer::default(),
+            sheets: Sheets::default(),
+            now,
+            handed: Volume::default(),
+            taken: Volume::default(),
+        }
+    }
+
+    /// The client reconnects: a new stream, the same mesh.
+    pub fn reconnect(&mut self) {
+        self.session = Session::new(self.limits, Credential::Proven, self.now);
+        (self.handed, self.taken) = (Volume::default(), Volume::default());
+    }
+
+    pub fn put(&mut self, encoded: Encoded) -> &mut Self {
+        let sources = Arc::new([]);
+        let encoded = Arc::new(encoded);
+        self.shared.insert(Entry { encoded, sources });
+        self
+    }
+
+    pub fn drop(&mut self, kind: ResourceType, name: &str) -> &mut Self {
+        self.shared.remove(kind, name);
+        self
+    }
+
+    fn act(&mut self, f: impl FnOnce(&mut Session, &mut Turn<'_>) -> Vec<Output>) -> Did {
+        let mut turn = Turn {
+            view: Resources::new(&self.own, &self.shared),
+            sheets: &mut self.sheets,
+            now: self.now,
+        };
+        let outputs = f(&mut self.session, &mut turn);
+        let mut did = Did::default();
+        for output in outputs {
+            match output {
+                Output::Send(frame) => {
+                    self.handed.frames += 1;
+                    self.handed.bytes += frame.sheet().len as u64;
+                    did.frames.push(read(frame));
+                }
+                Output::Issue(ask) => did.asks.push(ask),
+                Output::Event(event) => did.events.push(event),
+                Output::Close(refusal) => did.closed = Some(refusal),
+                Output::Watch(..) | Output::Unwatch(..) => {}
+            }
+        }
+        did
+    }
+
+    pub fn request(&mut self, request: &DeltaRequest) -> Did {
+        self.act(|s, turn| s.on_request(request, turn))
+    }
+
+    pub fn subscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
+        self.request(&subscribe(kind, names, &[]))
+    }
+
+    pub fn unsubscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
+        self.request(&DeltaRequest {
+            unsubscribe: names.iter().map(ToString::to_string).collect(),
+            ..subscribe(kind, &[], &[])
+        })
+    }
+
+    pub fn resume(&mut self, kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> Did {
+        self.request(&subscribe(kind, names, held))
+    }
+
+    pub fn ack(&mut self, got: &Got) -> Did {
+        self.request(&DeltaRequest {
+            nonce: got.nonce.clone(),
+            ..subscribe(got.kind, &[], &[])
+        })
+    }
+
+    pub fn nack(&mut self, got: &Got, message: &str) -> Did {
+        self.request(&DeltaRequest {
+            nonce: got.nonce.clone(),
+            error: Some(ErrorDetail {
+                code: 13,
+                message: message.into(),
+            }),
+            ..subscribe(got.kind, &[], &[])
+        })
+    }
+
+    /// Tells the session that these may have changed, as the hub does.
+    pub fn touched(&mut self, names: &[(ResourceType, &str)]) -> Did {
+        for (kind, name) in names {
+            self.session.touch(*kind, &Str::new(name), self.now);
+        }
+        self.act(|s, turn| s.flush(turn))
+    }
+
+    /// Puts it and tells of it.
+    pub fn change(&mut self, encoded: Encoded) -> Did {
+        let (kind, name) = (encoded.kind, encoded.name.clone());
+        self.put(encoded);
+        self.touched(&[(kind, &name)])
+    }
+
+    pub fn remove(&mut self, kind: ResourceType, name: &str) -> Did {
+        self.drop(kind, name);
+        self.touched(&[(kind, name)])
+    }
+
+    pub fn moved(&mut self) -> Did {
+        let now = self.now;
+        self.act(|s, turn| s.on_moved(now, turn))
+    }
+
+    pub fn secret(&mut self, name: &str, answer: Answer) -> Did {
+        self.act(|s, turn| s.on_secret(name, answer, turn))
+    }
+
+    pub fn trust_changed(&mut self) -> Did {
+        self.act(Session::on_trust_changed)
+    }
+
+    /// The connection takes everything it was handed.
+    pub fn taken(&mut self) -> Did {
+        self.taken = self.handed;
+        let taken = self.taken;
+        self.act(|s, turn| s.on_taken(taken, turn))
+    }
+
+    pub fn after(&mut self, wait: Duration) -> Did {
+        self.now += wait;
+        self.act(Session::on_tick)
+    }
+}
+
+impl Did {
+    /// Frames in short form: `cds a=1 b=2 -gone`.
+    pub fn sent(&self) -> Vec<String> {
+        self.frames.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl std::fmt::Display for Got {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind.short())?;
+        for (name, version) in &self.resources {
+            write!(f, " {name}={version}")?;
+        }
+        for name in &self.removed {
+            write!(f, " -{name}")?;
+        }
+        Ok(())
+    }
+}
+
+fn read(frame: Frame) -> Got {
+    let kind = frame.sheet().kind;
+    let mut rope = frame.into_rope();
+    let wire = rope.copy_to_bytes(rope.remaining());
+    let message = DeltaDiscoveryResponse::decode(&wire[5..]).expect("a frame decodes");
+    let resources = message.resources.into_iter();
+    Got {
+        kind,
+        resources: resources.map(|r| (r.name, r.version)).collect(),
+        removed: message.removed_resources,
+        nonce: message.nonce,
+    }
+}
+
+pub fn subscribe(kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> DeltaRequest {
+    DeltaRequest {
+        type_url: kind.type_url().into(),
+        subscribe: names.iter().map(ToString::to_string).collect(),
+        initial_versions: held
+            .iter()
+            .map(|(n, v)| (n.to_string(), v.to_string()))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+pub fn resource(kind: ResourceType, name: &str, version: &str) -> Encoded {
+    encode_with_version(kind, &name.into(), version.into(), b"")
+}
+
+/// A cluster that takes its endpoints from EDS.
+pub fn cluster(name: &str, version: &str) -> Encoded {
+    Encoded {
+        eds: true,
+        ..resource(C, name, version)
+    }
+}
+
+pub fn static_cluster(name: &str, version: &str) -> Encoded {
+    resource(C, name, version)
+}
+
+pub fn warming(name: &str, version: &str, warming: Warming) -> Encoded {
+    Encoded {
+        warming,
+        ..resource(C, name, version)
+    }
+}
+
+pub fn endpoints(name: &str, version: &str) -> Encoded {
+    resource(E, name, version)
+}
+
+/// A route table or listener that names clusters.
+pub fn naming(kind: ResourceType, name: &str, version: &str, clusters: &[&str]) -> Encoded {
+    let refs = clusters.iter().map(|name| Ref {
+        kind: C,
+        name: name.into(),
+    });
+    Encoded {
+        refs: refs.collect(),
+        ..resource(kind, name, version)
+    }
+}
