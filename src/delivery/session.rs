@@ -1,9 +1,9 @@
 //! One client's stream as a pure state machine. No clock, no I/O: `now` comes in, frames go out.
 
-mod flush;
-mod gate;
+pub mod flush;
+pub mod gate;
 pub mod secrets;
-mod watch;
+pub mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use self::gate::Gate;
 use self::secrets::Secrets;
 pub use self::secrets::{Answer, Ask, Credential};
 pub use self::watch::Nack;
-use self::watch::{Due, Watch, Why, mark};
+use self::watch::{Due, Watch, mark};
 use super::Limits;
 use super::frame::{Frame, Sheets};
 use super::wire::{DeltaRequest, Nonce};
@@ -460,20 +460,17 @@ impl Session {
         if kind == ResourceType::Secret {
             return;
         }
-        let why = Why::Changed;
-        let changed = Due { why, since };
         let watch = &mut self.watches[kind as usize];
-        if watch.wildcard {
-            for entry in view.of(kind).filter(|e| !watch.has(&e.encoded)) {
-                mark(&mut watch.due, &entry.encoded.name, changed);
-            }
-        }
+        let all = view.of(kind).filter(|_| watch.wildcard);
+        let all = all.map(|entry| &entry.encoded.name);
         let known = watch.held.keys().chain(&watch.names);
-        for name in known {
-            let current = view.get(kind, name);
-            if !current.is_some_and(|e| watch.has(&e.encoded)) {
-                mark(&mut watch.due, name, changed);
-            }
+        let current = |name: &str| {
+            let entry = view.get(kind, name);
+            entry.is_some_and(|e| watch.has(&e.encoded))
+        };
+        let differ: Vec<Str> = all.chain(known).filter(|n| !current(n)).cloned().collect();
+        for name in differ {
+            watch.change(&name, since);
         }
     }
 

@@ -124,9 +124,8 @@ impl Session {
         if stage == Stage::Companions {
             self.companions_sent(&batch.entries);
         }
-        let watch = &mut self.watches[kind as usize];
         for name in &batch.removed {
-            watch.forget(name);
+            self.watches[kind as usize].forget(name);
             self.gone(kind, name);
         }
         let watch = &mut self.watches[kind as usize];
@@ -245,9 +244,7 @@ impl Session {
         let refs = &entry.encoded.refs;
         let held = watch.held.get(&entry.encoded.name);
         let in_force = held.and_then(|h| h.refs.as_deref());
-        let awaited = self
-            .clusters_awaited_until()
-            .is_some_and(|until| now < until);
+        let awaited = self.routes_wait_until().is_some_and(|until| now < until);
         self.gate.holds(refs, in_force)
             || (awaited && refs.iter().any(|r| is_newly_named(r, in_force)))
     }
@@ -257,8 +254,7 @@ impl Session {
         let until = now + self.limits.warm;
         for entry in entries {
             let name = &entry.name;
-            if clusters.held.contains_key(name) {
-                // The client goes on with what it has until the new form is warm.
+            if clusters.is_in_force(name) {
                 self.gate.sent_again(name, nonce);
             } else {
                 let secrets = &self.secrets;

@@ -1,7 +1,7 @@
 //! What a warming cluster holds back, and for how long. Plain clusters never come here.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::delivery::wire::Nonce;
 use crate::text::Str;
@@ -22,7 +22,8 @@ struct Warm {
 }
 
 impl Gate {
-    /// A cluster that the client lacked was sent. `lacks` says whether a secret is still missing there.
+    /// A cluster was sent that the client has in no form yet, as far as is known. The wait is not renewed
+    /// if it goes on changing. `lacks` says whether a secret is still missing there.
     pub fn new_cluster(
         &mut self,
         cluster: &Str,
@@ -35,6 +36,7 @@ impl Gate {
             Warming::Dns | Warming::HealthCheck => true,
             Warming::Secrets(names) => names.iter().any(|n| lacks(n)),
         };
+        let until = self.warming.remove(cluster).map_or(until, |w| w.until);
         if warms {
             let why = why.clone();
             self.warming
@@ -42,7 +44,7 @@ impl Gate {
         }
     }
 
-    /// A cluster was sent again: only an acknowledgment of this frame shows it warm. The wait is not renewed.
+    /// A cluster in force was sent again: the client goes on with its old form until the new one is warm.
     pub fn sent_again(&mut self, cluster: &str, frame: Nonce) {
         if let Some(warm) = self.warming.get_mut(cluster) {
             warm.frame = frame;
@@ -91,13 +93,4 @@ impl Gate {
 /// Whether `r` is a cluster that `in_force` does not name; yes if that is not known.
 pub fn is_newly_named(r: &Ref, in_force: Option<&[Ref]>) -> bool {
     r.kind == ResourceType::Cluster && !in_force.is_some_and(|old| old.contains(r))
-}
-
-/// How long the gate may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For a cluster to become warm.
-    pub warm: Duration,
-    /// For a reconnecting client to name its listeners and routes, before clusters are removed.
-    pub resume: Duration,
 }

@@ -32,8 +32,11 @@ pub struct Held {
     pub version: Str,
     /// The frame that brought it; zero if it came on an earlier stream.
     pub frame: Nonce,
-    /// What it refers to; absent when an earlier stream brought a version that is not the current one.
+    /// What the form in force there refers to. Absent if that is not known: an earlier stream brought
+    /// another version, or the client refused this one and goes on with an older.
     pub refs: Option<Arc<[Ref]>>,
+    /// Some form of it is in force there: the client accepted one, or brought it.
+    pub in_force: bool,
 }
 
 /// A name to be looked at in the next flush.
@@ -110,6 +113,7 @@ impl Watch {
             },
             frame: Nonce::default(),
             refs: equal.map(|c| c.refs.clone()),
+            in_force: true,
         };
         let name = current.map_or_else(|| Str::new(name), |c| c.name.clone());
         self.held.insert(name, held);
@@ -121,6 +125,7 @@ impl Watch {
                 version: entry.version.clone(),
                 frame: nonce,
                 refs: Some(entry.refs.clone()),
+                in_force: self.is_in_force(&entry.name),
             };
             self.held.insert(entry.name.clone(), held);
         }
@@ -130,6 +135,13 @@ impl Watch {
             self.unacked.pop_front();
         }
         self.unacked.push_back(Unacked { nonce, since });
+    }
+
+    /// Whether the client is known to go on with some form of it, whatever becomes of a new one.
+    pub fn is_in_force(&self, name: &str) -> bool {
+        let accepted = |h: &Held| h.frame <= self.acked && !self.nacks.contains_key(name);
+        let held = self.held.get(name);
+        held.is_some_and(|h| h.in_force || accepted(h))
     }
 
     pub fn forget(&mut self, name: &str) {
@@ -160,7 +172,8 @@ impl Watch {
     /// The names of the refused frame, unless something newer was sent since.
     pub fn refused(&mut self, nonce: Nonce, message: &Arc<str>) -> Vec<Str> {
         let mut names = Vec::new();
-        for (name, held) in self.held.iter().filter(|(_, h)| h.frame == nonce) {
+        for (name, held) in self.held.iter_mut().filter(|(_, h)| h.frame == nonce) {
+            held.refs = None;
             let nack = Nack {
                 version: held.version.clone(),
                 frame: nonce,

@@ -16,43 +16,45 @@ use crate::view::{Layer, Resources};
 use crate::xds::encode::encode_with_version;
 use crate::xds::{Encoded, Entry, Ref, ResourceType, Warming};
 
-pub use ResourceType::{Cluster as C, Endpoint as E, Listener as L, Route as R, Secret as S};
+pub(super) use ResourceType::{
+    Cluster as C, Endpoint as E, Listener as L, Route as R, Secret as S,
+};
 
-pub struct World {
-    pub session: Session,
+pub(super) struct World {
+    pub(super) session: Session,
     limits: Limits,
-    pub own: Layer,
-    pub shared: Layer,
-    pub sheets: Sheets,
-    pub now: Instant,
+    pub(super) own: Layer,
+    pub(super) shared: Layer,
+    pub(super) sheets: Sheets,
+    pub(super) now: Instant,
     /// What the connection was handed and has not taken.
-    pub handed: Volume,
-    pub taken: Volume,
+    pub(super) handed: Volume,
+    pub(super) taken: Volume,
 }
 
 /// What a session did, in the client's terms.
 #[derive(Debug, Default)]
-pub struct Did {
-    pub frames: Vec<Got>,
-    pub asks: Vec<Ask>,
-    pub events: Vec<Event>,
-    pub closed: Option<Refusal>,
+pub(super) struct Did {
+    pub(super) frames: Vec<Got>,
+    pub(super) asks: Vec<Ask>,
+    pub(super) events: Vec<Event>,
+    pub(super) closed: Option<Refusal>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Got {
-    pub kind: ResourceType,
-    pub resources: Vec<(String, String)>,
-    pub removed: Vec<String>,
-    pub nonce: String,
+pub(super) struct Got {
+    pub(super) kind: ResourceType,
+    pub(super) resources: Vec<(String, String)>,
+    pub(super) removed: Vec<String>,
+    pub(super) nonce: String,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Limits::default(), Credential::Proven)
     }
 
-    pub fn with(limits: Limits, credential: Credential) -> Self {
+    pub(super) fn with(limits: Limits, credential: Credential) -> Self {
         #[expect(
             clippy::disallowed_methods,
             reason = "an origin to count from; never asked again"
@@ -71,19 +73,19 @@ impl World {
     }
 
     /// The client reconnects: a new stream, the same mesh.
-    pub fn reconnect(&mut self) {
+    pub(super) fn reconnect(&mut self) {
         self.session = Session::new(self.limits, Credential::Proven, self.now);
         (self.handed, self.taken) = (Volume::default(), Volume::default());
     }
 
-    pub fn put(&mut self, encoded: Encoded) -> &mut Self {
+    pub(super) fn put(&mut self, encoded: Encoded) -> &mut Self {
         let sources = Arc::new([]);
         let encoded = Arc::new(encoded);
         self.shared.insert(Entry { encoded, sources });
         self
     }
 
-    pub fn drop(&mut self, kind: ResourceType, name: &str) -> &mut Self {
+    pub(super) fn drop(&mut self, kind: ResourceType, name: &str) -> &mut Self {
         self.shared.remove(kind, name);
         self
     }
@@ -112,33 +114,38 @@ impl World {
         did
     }
 
-    pub fn request(&mut self, request: &DeltaRequest) -> Did {
+    pub(super) fn request(&mut self, request: &DeltaRequest) -> Did {
         self.act(|s, turn| s.on_request(request, turn))
     }
 
-    pub fn subscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
+    pub(super) fn subscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
         self.request(&subscribe(kind, names, &[]))
     }
 
-    pub fn unsubscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
+    pub(super) fn unsubscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
         self.request(&DeltaRequest {
             unsubscribe: names.iter().map(ToString::to_string).collect(),
             ..subscribe(kind, &[], &[])
         })
     }
 
-    pub fn resume(&mut self, kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> Did {
+    pub(super) fn resume(
+        &mut self,
+        kind: ResourceType,
+        names: &[&str],
+        held: &[(&str, &str)],
+    ) -> Did {
         self.request(&subscribe(kind, names, held))
     }
 
-    pub fn ack(&mut self, got: &Got) -> Did {
+    pub(super) fn ack(&mut self, got: &Got) -> Did {
         self.request(&DeltaRequest {
             nonce: got.nonce.clone(),
             ..subscribe(got.kind, &[], &[])
         })
     }
 
-    pub fn nack(&mut self, got: &Got, message: &str) -> Did {
+    pub(super) fn nack(&mut self, got: &Got, message: &str) -> Did {
         self.request(&DeltaRequest {
             nonce: got.nonce.clone(),
             error: Some(ErrorDetail {
@@ -150,7 +157,7 @@ impl World {
     }
 
     /// Tells the session that these may have changed, as the hub does.
-    pub fn touched(&mut self, names: &[(ResourceType, &str)]) -> Did {
+    pub(super) fn touched(&mut self, names: &[(ResourceType, &str)]) -> Did {
         for (kind, name) in names {
             self.session.touch(*kind, &Str::new(name), self.now);
         }
@@ -158,38 +165,38 @@ impl World {
     }
 
     /// Puts it and tells of it.
-    pub fn change(&mut self, encoded: Encoded) -> Did {
+    pub(super) fn change(&mut self, encoded: Encoded) -> Did {
         let (kind, name) = (encoded.kind, encoded.name.clone());
         self.put(encoded);
         self.touched(&[(kind, &name)])
     }
 
-    pub fn remove(&mut self, kind: ResourceType, name: &str) -> Did {
+    pub(super) fn remove(&mut self, kind: ResourceType, name: &str) -> Did {
         self.drop(kind, name);
         self.touched(&[(kind, name)])
     }
 
-    pub fn moved(&mut self) -> Did {
+    pub(super) fn moved(&mut self) -> Did {
         let now = self.now;
         self.act(|s, turn| s.on_moved(now, turn))
     }
 
-    pub fn secret(&mut self, name: &str, answer: Answer) -> Did {
+    pub(super) fn secret(&mut self, name: &str, answer: Answer) -> Did {
         self.act(|s, turn| s.on_secret(name, answer, turn))
     }
 
-    pub fn trust_changed(&mut self) -> Did {
+    pub(super) fn trust_changed(&mut self) -> Did {
         self.act(Session::on_trust_changed)
     }
 
     /// The connection takes everything it was handed.
-    pub fn taken(&mut self) -> Did {
+    pub(super) fn taken(&mut self) -> Did {
         self.taken = self.handed;
         let taken = self.taken;
         self.act(|s, turn| s.on_taken(taken, turn))
     }
 
-    pub fn after(&mut self, wait: Duration) -> Did {
+    pub(super) fn after(&mut self, wait: Duration) -> Did {
         self.now += wait;
         self.act(Session::on_tick)
     }
@@ -197,7 +204,7 @@ impl World {
 
 impl Did {
     /// Frames in short form: `cds a=1 b=2 -gone`.
-    pub fn sent(&self) -> Vec<String> {
+    pub(super) fn sent(&self) -> Vec<String> {
         self.frames.iter().map(ToString::to_string).collect()
     }
 }
@@ -229,7 +236,7 @@ fn read(frame: Frame) -> Got {
     }
 }
 
-pub fn subscribe(kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> DeltaRequest {
+pub(super) fn subscribe(kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> DeltaRequest {
     DeltaRequest {
         type_url: kind.type_url().into(),
         subscribe: names.iter().map(ToString::to_string).collect(),
@@ -241,38 +248,38 @@ pub fn subscribe(kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> D
     }
 }
 
-pub fn resource(kind: ResourceType, name: &str, version: &str) -> Encoded {
+pub(super) fn resource(kind: ResourceType, name: &str, version: &str) -> Encoded {
     encode_with_version(kind, &name.into(), version.into(), b"")
 }
 
 /// A cluster that takes its endpoints from EDS.
-pub fn cluster(name: &str, version: &str) -> Encoded {
+pub(super) fn cluster(name: &str, version: &str) -> Encoded {
     Encoded {
         eds: true,
         ..resource(C, name, version)
     }
 }
 
-pub fn static_cluster(name: &str, version: &str) -> Encoded {
+pub(super) fn static_cluster(name: &str, version: &str) -> Encoded {
     resource(C, name, version)
 }
 
-pub fn warming(name: &str, version: &str, warming: Warming) -> Encoded {
+pub(super) fn warming(name: &str, version: &str, warming: Warming) -> Encoded {
     Encoded {
         warming,
         ..resource(C, name, version)
     }
 }
 
-pub fn endpoints(name: &str, version: &str) -> Encoded {
+pub(super) fn endpoints(name: &str, version: &str) -> Encoded {
     resource(E, name, version)
 }
 
 /// A route table or listener that names clusters.
-pub fn naming(kind: ResourceType, name: &str, version: &str, clusters: &[&str]) -> Encoded {
+pub(super) fn naming(kind: ResourceType, name: &str, version: &str, clusters: &[&str]) -> Encoded {
     let refs = clusters.iter().map(|name| Ref {
         kind: C,
-        name: name.into(),
+        name: Str::new(name),
     });
     Encoded {
         refs: refs.collect(),
