@@ -2,6 +2,7 @@
 
 pub mod flush;
 pub mod gate;
+pub mod requests;
 pub mod secrets;
 pub mod watch;
 
@@ -13,10 +14,10 @@ use self::gate::Gate;
 use self::secrets::Secrets;
 pub use self::secrets::{Answer, Ask, Credential};
 pub use self::watch::Nack;
-use self::watch::{Due, Watch, mark};
+use self::watch::Watch;
 use super::Limits;
 use super::frame::{Frame, Sheets};
-use super::wire::{DeltaRequest, Nonce};
+use super::wire::Nonce;
 use crate::text::Str;
 use crate::view::Resources;
 use crate::xds::ResourceType;
@@ -133,10 +134,6 @@ pub struct Volume {
     pub bytes: u64,
 }
 
-const WILDCARD: &str = "*";
-/// Envoy's error detail is kept up to this many bytes.
-const MESSAGE: usize = 2048;
-
 impl Session {
     pub fn new(limits: Limits, credential: Credential, now: Instant) -> Self {
         Self {
@@ -153,30 +150,6 @@ impl Session {
             window: Window::default(),
             nonce: Nonce::default(),
         }
-    }
-
-    pub fn on_request(&mut self, request: &DeltaRequest, turn: &mut Turn<'_>) -> Vec<Output> {
-        let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
-            let cut = cut(&request.type_url, 256);
-            return vec![Output::Event(Event::UnknownType(Str::new(cut)))];
-        };
-        if let Err(refusal) = self.check(kind, request) {
-            return vec![Output::Close(refusal)];
-        }
-        let mut out = Vec::new();
-        if !request.nonce.is_empty() {
-            out.push(Output::Event(self.on_answer(kind, request)));
-        }
-        if kind == ResourceType::Secret {
-            out.extend(self.on_secret_names(request));
-        } else if self.watches[kind as usize].opened {
-            out.extend(self.on_unsubscribe(kind, &request.unsubscribe));
-            out.extend(self.on_subscribe(kind, &request.subscribe, turn.view));
-        } else {
-            out.extend(self.on_first(kind, request, turn));
-        }
-        out.extend(self.flush(turn));
-        out
     }
 
     /// Whether a change of this resource concerns the client. `flush` is to follow, once for all touched.
@@ -284,177 +257,6 @@ impl Session {
 }
 
 impl Session {
-    fn check(&self, kind: ResourceType, request: &DeltaRequest) -> Result<(), Refusal> {
-        let Limits {
-            names, name_bytes, ..
-        } = self.limits;
-        let watch = self.watch(kind);
-        let known = |n: &&String| watch.names.contains(n.as_str());
-        let new = request.subscribe.iter().filter(|n| !known(n)).count();
-        // Of secrets, refused names are kept only until they are answered.
-        let kept = match kind {
-            ResourceType::Secret => watch.due.len(),
-            _ => 0,
-        };
-        if watch.names.len() + kept + new > names || request.initial_versions.len() > names {
-            return Err(Refusal::TooManyNames { kind, limit: names });
-        }
-        let given = request
-            .subscribe
-            .iter()
-            .chain(request.initial_versions.keys());
-        match given.map(String::len).max() {
-            Some(len) if len > name_bytes => Err(Refusal::NameTooLong {
-                len,
-                limit: name_bytes,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    fn on_answer(&mut self, kind: ResourceType, request: &DeltaRequest) -> Event {
-        let watch = &mut self.watches[kind as usize];
-        let nonce = Nonce::parse(&request.nonce);
-        let answered = nonce.and_then(|nonce| Some((nonce, watch.answered(nonce)?)));
-        let Some((nonce, since)) = answered else {
-            return Event::StaleNonce(kind);
-        };
-        let event = match &request.error {
-            Some(error) => {
-                let message: Arc<str> = cut(&error.message, MESSAGE).into();
-                Event::Nacked {
-                    kind,
-                    names: watch.refused(nonce, &message),
-                    message,
-                }
-            }
-            None => Event::Acked { kind, since },
-        };
-        watch.accepted();
-        if kind == ResourceType::Cluster {
-            self.gate.clusters_answered(nonce);
-        }
-        if kind == ResourceType::Secret {
-            for (name, held) in &watch.held {
-                if held.frame <= watch.acked && !watch.nacks.contains_key(name) {
-                    self.secrets.acknowledged(name);
-                }
-            }
-            let secrets = &self.secrets;
-            self.gate.secrets_changed(|n| secrets.lacks(n));
-        }
-        event
-    }
-
-    /// The first request of a type on this stream: what the client brings is compared, not sent again.
-    fn on_first(
-        &mut self,
-        kind: ResourceType,
-        request: &DeltaRequest,
-        turn: &Turn<'_>,
-    ) -> Vec<Output> {
-        // Envoy withholds its cluster request while a cluster warms for want of its endpoints.
-        let one_warms = kind == ResourceType::Endpoint && !self.watch(ResourceType::Cluster).opened;
-        let legacy = request.subscribe.is_empty() && has_legacy_wildcard(kind);
-        let names: Vec<Str> = request
-            .subscribe
-            .iter()
-            .map(|name| shared(kind, name, turn.view))
-            .collect();
-        let watch = &mut self.watches[kind as usize];
-        watch.opened = true;
-        watch.wildcard = legacy || names.iter().any(|n| n == WILDCARD);
-        let nothing = request.initial_versions.is_empty() && turn.view.count(kind) == 0;
-        watch.owed = watch.wildcard && nothing && has_legacy_wildcard(kind);
-        let explicit = names.iter().filter(|n| *n != WILDCARD);
-        watch.names = explicit.cloned().collect();
-        for (name, version) in &request.initial_versions {
-            if watch.wants(name) {
-                let current = turn.view.get(kind, name).map(|e| &*e.encoded);
-                watch.claim(name, version, current);
-            }
-        }
-        for name in &watch.names {
-            let unsure = one_warms || (kind == ResourceType::Endpoint && self.fresh.contains(name));
-            if unsure || !watch.held.contains_key(name) {
-                mark(&mut watch.due, name, Due::ASKED);
-            }
-        }
-        self.compare_all(kind, None, turn.view);
-        match kind {
-            ResourceType::Cluster => {
-                self.clusters_by = None;
-                let resumes = !request.initial_versions.is_empty();
-                self.resumes_by = resumes.then(|| turn.now + self.limits.resume);
-            }
-            ResourceType::Endpoint => self.fresh.clear(),
-            ResourceType::Listener | ResourceType::Route | ResourceType::Secret => {}
-        }
-        let watched = if legacy {
-            vec![Str::new_static(WILDCARD)]
-        } else {
-            names
-        };
-        vec![Output::Watch(kind, watched)]
-    }
-
-    /// A name asked for again is answered, except where its endpoints went behind its cluster unasked.
-    fn on_subscribe(
-        &mut self,
-        kind: ResourceType,
-        names: &[String],
-        view: Resources<'_>,
-    ) -> Option<Output> {
-        let watch = &mut self.watches[kind as usize];
-        let names: Vec<Str> = names.iter().map(|n| shared(kind, n, view)).collect();
-        for name in &names {
-            if name == WILDCARD {
-                watch.wildcard = true;
-                for entry in view.of(kind) {
-                    watch.ask(&entry.encoded.name);
-                }
-                continue;
-            }
-            watch.names.insert(name.clone());
-            let told = kind == ResourceType::Endpoint && self.behind.remove(name);
-            if told {
-                watch.change(name, None);
-            } else {
-                watch.ask(name);
-            }
-        }
-        (!names.is_empty()).then_some(Output::Watch(kind, names))
-    }
-
-    fn on_unsubscribe(&mut self, kind: ResourceType, names: &[String]) -> Option<Output> {
-        let watch = &mut self.watches[kind as usize];
-        for name in names {
-            if name == WILDCARD {
-                watch.wildcard = false;
-                let Watch {
-                    names,
-                    held,
-                    due,
-                    nacks,
-                    ..
-                } = watch;
-                held.retain(|n, _| names.contains(n));
-                due.retain(|n, _| names.contains(n));
-                nacks.retain(|n, _| names.contains(n));
-            } else if watch.names.remove(name.as_str()) && watch.wildcard {
-                // Envoy no longer knows whether it may keep it: the answer is the resource, or its removal.
-                watch.ask(&Str::new(name));
-            } else if !watch.wildcard {
-                watch.forget(name);
-                if kind == ResourceType::Endpoint {
-                    self.behind.remove(name.as_str());
-                }
-            }
-        }
-        let names: Vec<Str> = names.iter().map(Str::new).collect();
-        (!names.is_empty()).then_some(Output::Unwatch(kind, names))
-    }
-
     /// Marks whatever the client wants and holds in another version, lacks, or holds and should not.
     fn compare_all(&mut self, kind: ResourceType, since: Option<Instant>, view: Resources<'_>) {
         if kind == ResourceType::Secret {
@@ -474,63 +276,14 @@ impl Session {
         }
     }
 
-    /// Names that are served become wishes, asked of `ca` when there is room; the others are refused.
-    fn on_secret_names(&mut self, request: &DeltaRequest) -> Vec<Output> {
-        if self.credential == Credential::Absent {
-            return Vec::new();
-        }
-        let watch = &mut self.watches[ResourceType::Secret as usize];
-        let first = !std::mem::replace(&mut watch.opened, true);
-        for name in &request.unsubscribe {
-            watch.names.remove(name.as_str());
-            watch.forget(name);
-            self.secrets.drop_interest(name);
-        }
-        let mut refused = Vec::new();
-        for name in &request.subscribe {
-            let name = Str::new(name);
-            if !Secrets::is_served(&name) {
-                watch.ask(&name);
-                refused.push(Output::Event(Event::SecretRefused(name)));
-                continue;
-            }
-            let offer = request.initial_versions.get(name.as_str());
-            let offer = offer.filter(|_| first).map(Str::new);
-            if let Some(version) = &offer {
-                watch.claim(&name, version, None);
-            }
-            self.secrets.want(&name, offer);
-            watch.names.insert(name);
-        }
-        refused
-    }
-
     fn watch(&self, kind: ResourceType) -> &Watch {
         &self.watches[kind as usize]
     }
 }
 
-/// Types whose first request without names means all (xDS: legacy wildcard).
-fn has_legacy_wildcard(kind: ResourceType) -> bool {
-    match kind {
-        ResourceType::Cluster | ResourceType::Listener => true,
-        ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => false,
-    }
-}
-
-/// The name as the resource itself holds it, so that sessions share one copy.
-fn shared(kind: ResourceType, name: &str, view: Resources<'_>) -> Str {
-    view.get(kind, name)
-        .map_or_else(|| Str::new(name), |e| e.encoded.name.clone())
-}
-
-fn cut(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
-}
-
 #[cfg(test)]
-mod law;
+mod law_tests;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;

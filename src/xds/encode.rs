@@ -153,7 +153,7 @@ pub fn encode_owned(kind: ResourceType, name: &Str, version: Str, body: Bytes) -
         version,
         len: head.len() + body.len(),
         chunks: Box::new([head, body]),
-        refs: Box::default(),
+        refs: Arc::default(),
         warming: super::Warming::Plain,
         eds: false,
     }

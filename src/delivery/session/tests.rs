@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::world::*;
+use super::testing::*;
 use super::*;
+use crate::delivery::wire::DeltaRequest;
 use crate::xds::Warming;
 
 const WARM: Duration = Duration::from_secs(5);

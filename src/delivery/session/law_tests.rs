@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::world::*;
+use super::testing::*;
 use super::*;
+use crate::delivery::wire::{DeltaRequest, ErrorDetail};
 use crate::view::Resources;
 use crate::xds::Warming;
 
@@ -189,7 +190,7 @@ impl Law {
         let name = names_of(kind).iter().find(|n| **n == encoded.name)?;
         let names = names.into_iter().map(String::from).collect();
         let made = Made { nature, names };
-        self.made.insert((kind, name.to_string(), version), made);
+        self.made.insert((kind, name.to_owned(), version), made);
         self.world.put(encoded);
         Some((kind, name))
     }
@@ -243,7 +244,7 @@ impl Law {
         let fed = held.iter().filter(|((k, n), v)| {
             *k == C
                 && made
-                    .get(&(C, n.clone(), v.to_string()))
+                    .get(&(C, n.clone(), (*v).clone()))
                     .is_some_and(|m| m.nature.is_eds())
         });
         envoy.endpoint_names = fed.map(|((_, n), _)| n.clone()).collect();
@@ -300,7 +301,7 @@ impl Law {
             }
             let answer = DeltaRequest {
                 nonce: got.nonce.clone(),
-                error: refused.then(|| crate::delivery::wire::ErrorDetail {
+                error: refused.then(|| ErrorDetail {
                     code: 13,
                     message: "bad".into(),
                 }),
@@ -317,10 +318,8 @@ impl Law {
 
     /// Whether the client took it.
     fn apply(&mut self, kind: ResourceType, name: &str, version: &str, nonce: &str) -> bool {
-        let key = (kind, name.to_string());
-        let made = self
-            .made
-            .get(&(kind, name.to_string(), version.to_string()));
+        let key = (kind, name.to_owned());
+        let made = self.made.get(&(kind, name.to_owned(), version.to_owned()));
         let made = made.cloned();
         match kind {
             C => {
@@ -334,7 +333,7 @@ impl Law {
                 }
                 let first = self.clusters_at.remove(name).map(|(_, at)| at);
                 if matches!(made.nature, Nature::Dns) && !self.envoy.warm.contains(name) {
-                    let at = (nonce.to_string(), first.unwrap_or(self.clock));
+                    let at = (nonce.to_owned(), first.unwrap_or(self.clock));
                     self.clusters_at.insert(name.into(), at);
                 }
                 if made.nature.is_eds() {
@@ -366,7 +365,7 @@ impl Law {
             let Some(entry) = view.get(C, cluster) else {
                 continue;
             };
-            let key = (C, cluster.clone(), entry.encoded.version.to_string());
+            let key = (C, cluster.clone(), entry.encoded.version.to_owned());
             if matches!(self.made[&key].nature, Nature::Bad) {
                 continue;
             }
@@ -398,13 +397,13 @@ impl Law {
             .into_iter()
             .flat_map(|k| names_of(k).iter().map(move |n| (k, *n)))
         {
-            let Some(version) = self.envoy.held.get(&(kind, name.to_string())) else {
+            let Some(version) = self.envoy.held.get(&(kind, name.to_owned())) else {
                 continue;
             };
             let current = self
                 .view()
                 .get(kind, name)
-                .map(|e| e.encoded.version.to_string());
+                .map(|e| e.encoded.version.to_owned());
             let named = self
                 .in_force(kind, name)
                 .is_some_and(|m| m.names.contains(cluster));
@@ -418,8 +417,8 @@ impl Law {
     }
 
     fn in_force(&self, kind: ResourceType, name: &str) -> Option<&Made> {
-        let version = self.envoy.held.get(&(kind, name.to_string()))?;
-        self.made.get(&(kind, name.to_string(), version.clone()))
+        let version = self.envoy.held.get(&(kind, name.to_owned()))?;
+        self.made.get(&(kind, name.to_owned(), version.clone()))
     }
 
     fn view(&self) -> Resources<'_> {
@@ -466,8 +465,8 @@ impl Law {
     }
 
     fn check_held(&self, kind: ResourceType, name: &str, view: Resources<'_>) {
-        let held = self.envoy.held.get(&(kind, name.to_string()));
-        let want = view.get(kind, name).map(|e| e.encoded.version.to_string());
+        let held = self.envoy.held.get(&(kind, name.to_owned()));
+        let want = view.get(kind, name).map(|e| e.encoded.version.to_owned());
         if kind == C {
             let made = want.clone().map(|v| &self.made[&(C, name.into(), v)]);
             if made.is_some_and(|m| matches!(m.nature, Nature::Bad)) {
@@ -493,7 +492,7 @@ impl Envoy {
 
     fn stop_feeding(&mut self, name: &str) {
         self.unfed.remove(name);
-        self.held.remove(&(E, name.to_string()));
+        self.held.remove(&(E, name.to_owned()));
         if self.endpoint_names.remove(name) {
             self.queue.push_back(DeltaRequest {
                 unsubscribe: vec![name.into()],
