@@ -190,7 +190,7 @@ impl Law {
         let name = names_of(kind).iter().find(|n| **n == encoded.name)?;
         let names = names.into_iter().map(String::from).collect();
         let made = Made { nature, names };
-        self.made.insert((kind, name.to_owned(), version), made);
+        self.made.insert((kind, (*name).to_owned(), version), made);
         self.world.put(encoded);
         Some((kind, name))
     }
@@ -365,7 +365,7 @@ impl Law {
             let Some(entry) = view.get(C, cluster) else {
                 continue;
             };
-            let key = (C, cluster.clone(), entry.encoded.version.to_owned());
+            let key = (C, cluster.clone(), entry.encoded.version.to_string());
             if matches!(self.made[&key].nature, Nature::Bad) {
                 continue;
             }
@@ -403,7 +403,7 @@ impl Law {
             let current = self
                 .view()
                 .get(kind, name)
-                .map(|e| e.encoded.version.to_owned());
+                .map(|e| e.encoded.version.to_string());
             let named = self
                 .in_force(kind, name)
                 .is_some_and(|m| m.names.contains(cluster));
@@ -466,7 +466,7 @@ impl Law {
 
     fn check_held(&self, kind: ResourceType, name: &str, view: Resources<'_>) {
         let held = self.envoy.held.get(&(kind, name.to_owned()));
-        let want = view.get(kind, name).map(|e| e.encoded.version.to_owned());
+        let want = view.get(kind, name).map(|e| e.encoded.version.to_string());
         if kind == C {
             let made = want.clone().map(|v| &self.made[&(C, name.into(), v)]);
             if made.is_some_and(|m| matches!(m.nature, Nature::Bad)) {
