@@ -3,6 +3,7 @@
 //! `delivery` never asks why something changed: it compares resource versions.
 
 pub mod frame;
+pub mod hub;
 pub mod session;
 pub mod wire;
 

@@ -79,7 +79,7 @@ impl Session {
         out
     }
 
-    pub(super) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         let Volume { frames, bytes } = self.window.in_flight();
         frames < self.limits.window_frames as u64 && bytes < self.limits.window_bytes as u64
     }

@@ -1,0 +1,99 @@
+//! What the hub tells debug pages and metrics of itself.
+
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::{Counters, Hub, StreamId};
+use crate::delivery::session::Standing;
+use crate::model::Snapshot;
+use crate::model::proxy::Proxy;
+use crate::view::ProxyId;
+use crate::xds::{Entry, ResourceType};
+
+/// A question; whoever asked may be gone when it is answered.
+#[derive(Debug)]
+pub enum Inspect {
+    Streams(oneshot::Sender<Vec<StreamReport>>),
+    /// Everything a proxy must hold, by `node.id` or `<name>.<namespace>`.
+    Config(String, oneshot::Sender<Option<Vec<Entry>>>),
+    Summary(oneshot::Sender<Summary>),
+    Snapshot(oneshot::Sender<Box<Snapshot>>),
+}
+
+/// One stream, for `/debug/syncz`.
+#[derive(Clone, Debug)]
+pub struct StreamReport {
+    pub stream: StreamId,
+    pub proxy: Proxy,
+    pub version: Option<String>,
+    pub connected: std::time::Duration,
+    pub types: Vec<Standing>,
+}
+
+/// For the metrics page.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub counters: Counters,
+    pub renders: [u64; ResourceType::COUNT],
+    pub sessions: usize,
+    pub services: usize,
+    pub virtual_services: usize,
+    /// Seconds from a change to the ACK that covers it, since the last reading.
+    pub convergence: Vec<f64>,
+}
+
+impl Hub {
+    pub(super) fn on_inspect(&mut self, inspect: Inspect, now: Instant) {
+        // A failed send means that nobody waits for the answer any more.
+        match inspect {
+            Inspect::Streams(reply) => drop(reply.send(self.streams(now))),
+            Inspect::Config(proxy, reply) => drop(reply.send(self.config(&proxy))),
+            Inspect::Summary(reply) => drop(reply.send(self.summary())),
+            Inspect::Snapshot(reply) => drop(reply.send(Box::new(self.engine.snapshot().clone()))),
+        }
+    }
+
+    fn streams(&self, now: Instant) -> Vec<StreamReport> {
+        let report = |(stream, link): (&StreamId, &super::Link)| {
+            Some(StreamReport {
+                stream: *stream,
+                proxy: self.engine.proxy(ProxyId(stream.0))?.clone(),
+                version: link.version.clone(),
+                connected: now.saturating_duration_since(link.opened),
+                types: ResourceType::ALL.map(|k| link.session.standing(k)).into(),
+            })
+        };
+        self.links.iter().filter_map(report).collect()
+    }
+
+    fn config(&self, wanted: &str) -> Option<Vec<Entry>> {
+        let is = |p: &Proxy| {
+            let (name, namespace) = wanted.split_once('.').unwrap_or((wanted, ""));
+            p.id == wanted || (p.name == name && p.namespace == namespace)
+        };
+        let stream = self
+            .links
+            .iter()
+            .find(|(stream, _)| self.engine.proxy(ProxyId(stream.0)).is_some_and(is));
+        let resources = self.engine.resources(stream?.1.scope)?;
+        Some(
+            ResourceType::ALL
+                .iter()
+                .flat_map(|k| resources.of(*k))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    fn summary(&mut self) -> Summary {
+        Summary {
+            counters: self.counters.clone(),
+            renders: self.engine.renders(),
+            sessions: self.links.len(),
+            services: self.engine.snapshot().services.len(),
+            virtual_services: self.engine.snapshot().virtuals.len(),
+            convergence: std::mem::take(&mut self.convergence),
+        }
+    }
+}
