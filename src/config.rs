@@ -2,7 +2,9 @@
 //!
 //! `kinds!` is the only list of kinds: a new one is a line here and its file.
 
+pub mod check;
 pub mod core;
+pub mod decode;
 pub mod destination_rule;
 pub mod mesh;
 pub mod meta;

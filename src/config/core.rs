@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::meta::Labels;
 use crate::text::Str;
@@ -55,8 +55,7 @@ pub enum Transport {
     Sctp,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPort {
     Number(u16),
     Name(Str),
@@ -147,4 +146,42 @@ pub enum Phase {
     Succeeded,
     Failed,
     Unknown,
+}
+
+// Kubernetes' IntOrString; where a version is hashed, a tagged pair.
+impl Serialize for TargetPort {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) if s.is_human_readable() => number.serialize(s),
+            Self::Name(name) if s.is_human_readable() => name.serialize(s),
+            Self::Number(number) => (Some(number), None::<&Str>).serialize(s),
+            Self::Name(name) => (None::<u16>, Some(name)).serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TargetPort {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum IntOrString {
+            Int(u64),
+            String(Str),
+        }
+        if !d.is_human_readable() {
+            let (number, name) = <(Option<u16>, Option<Str>)>::deserialize(d)?;
+            return Ok(number.map_or_else(|| Self::Name(name.unwrap_or_default()), Self::Number));
+        }
+        let number = |n: u64| {
+            let fail = || serde::de::Error::custom(format!("`{n}` is greater than 65535"));
+            u16::try_from(n).map(Self::Number).map_err(|_| fail())
+        };
+        match IntOrString::deserialize(d)? {
+            IntOrString::Int(n) => number(n),
+            IntOrString::String(text) => match text.parse() {
+                Ok(n) => number(n),
+                Err(_) => Ok(Self::Name(text)),
+            },
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::meta::Labels;
 use super::value::{Span, StringMatch};
@@ -26,6 +26,7 @@ pub struct HttpRoute {
     pub name: Str,
     #[serde(rename = "match")]
     pub matches: Vec<HttpMatchRequest>,
+    /// Empty only when the rule's action (redirect, direct response, delegate) is not in effect yet.
     pub route: Vec<HttpRouteDestination>,
     pub timeout: Option<Span>,
     pub retries: Option<HttpRetry>,
@@ -35,10 +36,14 @@ pub struct HttpRoute {
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpMatchRequest {
     pub name: Str,
+    #[serde(deserialize_with = "matched")]
     pub uri: Option<StringMatch>,
     pub ignore_uri_case: bool,
+    #[serde(deserialize_with = "matched")]
     pub scheme: Option<StringMatch>,
+    #[serde(deserialize_with = "matched")]
     pub method: Option<StringMatch>,
+    #[serde(deserialize_with = "matched")]
     pub authority: Option<StringMatch>,
     pub headers: BTreeMap<Str, HeaderMatch>,
     pub without_headers: BTreeMap<Str, HeaderMatch>,
@@ -50,7 +55,7 @@ pub struct HttpMatchRequest {
 }
 
 /// A `StringMatch` where an empty object means "present".
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderMatch {
     Present,
     Value(StringMatch),
@@ -91,6 +96,7 @@ pub struct HttpRetry {
     pub backoff: Option<Span>,
 }
 
+<<<<<<< HEAD
 impl HttpRetry {
     /// Istio's default without `retries`: twice, on failures that reached no app, on another host.
     pub fn standard() -> Self {
@@ -104,3 +110,93 @@ impl HttpRetry {
         }
     }
 }
+=======
+/// Istio's wire form of a match: all three keys may be absent.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct MatchForm {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact: Option<Str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<Str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regex: Option<Str>,
+}
+
+impl MatchForm {
+    fn read<E: serde::de::Error>(self) -> Result<Option<StringMatch>, E> {
+        let Self {
+            exact,
+            prefix,
+            regex,
+        } = self;
+        match (exact, prefix, regex) {
+            (None, None, None) => Ok(None),
+            (Some(text), None, None) => Ok(Some(StringMatch::Exact(text))),
+            (None, Some(text), None) => Ok(Some(StringMatch::Prefix(text))),
+            (None, None, Some(text)) => Ok(Some(StringMatch::Regex(text))),
+            (_, _, _) => Err(E::custom("only one of exact, prefix, regex may be set")),
+        }
+    }
+}
+
+/// A match without any key matches everything, as if it were absent.
+fn matched<'de, D: Deserializer<'de>>(d: D) -> Result<Option<StringMatch>, D::Error> {
+    if !d.is_human_readable() {
+        return Option::deserialize(d);
+    }
+    Option::<MatchForm>::deserialize(d)?
+        .unwrap_or_default()
+        .read()
+}
+
+// For people and JSON `Present` is `{}`; where a version is hashed the two stay apart by a tag.
+impl Serialize for HeaderMatch {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let value = match self {
+            Self::Present => None,
+            Self::Value(value) => Some(value),
+        };
+        match value {
+            Some(value) if s.is_human_readable() => value.serialize(s),
+            None if s.is_human_readable() => MatchForm::default().serialize(s),
+            Some(_) | None => value.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HeaderMatch {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let value = if d.is_human_readable() {
+            MatchForm::deserialize(d)?.read()?
+        } else {
+            Option::deserialize(d)?
+        };
+        Ok(value.map_or(Self::Present, Self::Value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_header_match_means_present_in_every_form() {
+        let present: HeaderMatch = serde_json::from_str("{}").unwrap();
+        assert_eq!(present, HeaderMatch::Present);
+        assert_eq!(serde_json::to_string(&present).unwrap(), "{}");
+        let exact = HeaderMatch::Value(StringMatch::Exact("a".into()));
+        assert_eq!(serde_json::to_string(&exact).unwrap(), r#"{"exact":"a"}"#);
+        for one in [present, exact] {
+            let bytes = postcard::to_stdvec(&one).unwrap();
+            assert_eq!(postcard::from_bytes::<HeaderMatch>(&bytes).unwrap(), one);
+        }
+    }
+
+    #[test]
+    fn two_ways_to_match_at_once_are_refused() {
+        let both = r#"{"exact":"a","regex":"b"}"#;
+        assert!(serde_json::from_str::<HeaderMatch>(both).is_err());
+    }
+}
+>>>>>>> f6d0009 (Decoding: one document, one outcome, with the line of every fault)

@@ -1,0 +1,52 @@
+//! Service and EndpointSlice, as far as their values are used without further parsing.
+
+use std::net::IpAddr;
+
+use super::{fault, port};
+use crate::config::core::{AddressType, EndpointSlice, Service};
+use crate::config::decode::reader::Fault;
+
+pub(super) fn service(spec: &Service) -> Vec<Fault> {
+    let mut out = Vec::new();
+    for (i, one) in spec.ports.iter().enumerate() {
+        out.extend(port(&format!("spec.ports[{i}].port"), one.port));
+    }
+    let addresses = spec.cluster_ips.iter().enumerate();
+    let addresses = addresses.map(|(i, a)| (format!("spec.clusterIPs[{i}]"), a));
+    let first = spec
+        .cluster_ip
+        .iter()
+        .map(|a| ("spec.clusterIP".to_owned(), a));
+    for (path, text) in first.chain(addresses) {
+        if !text.is_empty() && text != "None" && text.parse::<IpAddr>().is_err() {
+            out.push(fault(
+                path,
+                format!("`{text}` is neither an IP address nor `None`"),
+            ));
+        }
+    }
+    out
+}
+
+pub(super) fn slice(spec: &EndpointSlice) -> Vec<Fault> {
+    let mut out = Vec::new();
+    for (i, endpoint) in spec.endpoints.iter().enumerate() {
+        for (j, address) in endpoint.addresses.iter().enumerate() {
+            let sound = match spec.address_type {
+                AddressType::IPv4 | AddressType::IPv6 => address.parse::<IpAddr>().is_ok(),
+                AddressType::Fqdn => true,
+            };
+            if !sound {
+                let path = format!("endpoints[{i}].addresses[{j}]");
+                out.push(fault(path, format!("`{address}` is no IP address")));
+            }
+        }
+    }
+    for (i, one) in spec.ports.iter().enumerate() {
+        out.extend(
+            one.port
+                .and_then(|number| port(&format!("ports[{i}].port"), number)),
+        );
+    }
+    out
+}

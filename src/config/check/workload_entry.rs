@@ -1,0 +1,31 @@
+//! WorkloadEntry: its address and ports.
+
+use super::{fault, host, is_label, key_path, port, unix_path};
+use crate::config::decode::reader::Fault;
+use crate::config::workload_entry::WorkloadEntry;
+
+pub(super) fn faults(spec: &WorkloadEntry) -> Vec<Fault> {
+    let mut out = Vec::new();
+    let path = "spec.address";
+    if let Some(file) = spec.address.strip_prefix("unix://") {
+        out.extend(unix_path(path, file));
+        if !spec.ports.is_empty() {
+            out.push(fault("spec.ports", "a socket has no ports"));
+        }
+    } else if !spec.address.is_empty() {
+        out.extend(host(path, &spec.address));
+        if spec.address.starts_with('*') {
+            out.push(fault(path, "an address takes no wildcard"));
+        }
+    } else if spec.network.is_empty() {
+        out.push(fault(path, "a WorkloadEntry needs an address"));
+    }
+    for (name, number) in &spec.ports {
+        let at = key_path("spec.ports", name);
+        if !is_label(name) {
+            out.push(fault(&at, format!("`{name}` is no port name")));
+        }
+        out.extend(port(&at, *number));
+    }
+    out
+}

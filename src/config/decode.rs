@@ -1,0 +1,130 @@
+//! Text in, objects and diagnostics out: one document, one outcome, whatever the others are.
+//!
+//! `yaml` parses, `reader` types, `known` and `check` judge. Which version of an object is in force
+//! is decided in `acceptance`.
+
+pub mod kinds;
+mod known;
+pub mod lines;
+mod manifest;
+mod mesh;
+mod pod;
+pub mod reader;
+pub mod yaml;
+
+use std::sync::Arc;
+
+use self::lines::Lines;
+use self::yaml::Document;
+use super::meta::Labels;
+use super::{Key, Object};
+use crate::diagnostic::{Code, Diagnostic, Level, Subject};
+use crate::text::Str;
+
+pub use self::mesh::{MESH_NAME, MESH_NAMESPACE, decode_mesh};
+
+/// What the documents of one file are, in their order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoded {
+    pub file: Str,
+    pub items: Vec<Item>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// An object without a fault inside itself.
+    Object(DecodedObject),
+    /// A document with a fault; `key` is absent when it does not say which object it is.
+    Rejected(Rejected),
+    /// A document that has no effect, and why the user should know.
+    Notice(Diagnostic),
+    /// What makes pods where Kubernetes runs.
+    Template(PodTemplate),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecodedObject {
+    pub object: Arc<Object>,
+    pub place: Place,
+    pub warnings: Vec<Diagnostic>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejected {
+    pub key: Option<Key>,
+    /// At least one of level Error.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Where an object was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    pub file: Str,
+    pub lines: Arc<Lines>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodTemplate {
+    pub subject: Subject,
+    pub labels: Labels,
+    pub file: Str,
+    pub line: u32,
+}
+
+/// Bounds of one file; a checkout stays far below them.
+pub const MAX_FILE: usize = 16 << 20;
+const MAX_DOCUMENTS: usize = 20_000;
+
+/// Decodes all documents of a file of Kubernetes-style YAML or JSON.
+pub fn documents(text: &str, file: &str) -> Decoded {
+    let file = Str::new(file);
+    let mut items = Vec::new();
+    match bounded(text) {
+        Err(message) => items.push(unreadable(&file, 1, message)),
+        Ok(documents) => {
+            for document in documents {
+                match yaml::parse(document) {
+                    Ok(root) => items.extend(manifest::items(&root, &file)),
+                    Err(fault) => items.push(unreadable(&file, fault.line, fault.message)),
+                }
+            }
+        }
+    }
+    Decoded { file, items }
+}
+
+fn bounded(text: &str) -> Result<Vec<Document<'_>>, String> {
+    if text.len() > MAX_FILE {
+        return Err(format!(
+            "the file has {} bytes; at most {MAX_FILE} are read",
+            text.len()
+        ));
+    }
+    let documents = yaml::documents(text);
+    if documents.len() > MAX_DOCUMENTS {
+        let found = documents.len();
+        return Err(format!(
+            "the file has {found} documents; at most {MAX_DOCUMENTS} are read"
+        ));
+    }
+    Ok(documents)
+}
+
+fn unreadable(file: &Str, line: u32, message: String) -> Item {
+    let diagnostic = Diagnostic {
+        level: Level::Error,
+        code: Code::Malformed,
+        resource: None,
+        field: Str::default(),
+        file: Some(file.clone()),
+        line: Some(line),
+        message,
+    };
+    Item::Rejected(Rejected {
+        key: None,
+        diagnostics: vec![diagnostic],
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! MeshConfig's three homes: a file of its own, a ConfigMap, a ConfigMap given as that file.
+
+use super::manifest::{Sheet, spec};
+use super::reader::Reading;
+use super::yaml::{self, Document, Node, Value};
+use super::{Decoded, Item, Rejected, bounded, unreadable};
+use crate::config::meta::Meta;
+use crate::config::{Key, Kind};
+use crate::text::Str;
+
+/// The ConfigMap that holds MeshConfig, and MeshConfig's own key.
+pub const MESH_NAME: Str = Str::new_static("istio");
+pub const MESH_NAMESPACE: Str = Str::new_static("istio-system");
+
+/// Decodes a file that is MeshConfig itself, or the ConfigMap that holds it.
+pub fn decode_mesh(text: &str, file: &str) -> Decoded {
+    let file = Str::new(file);
+    let item = bounded(text).and_then(|documents| match documents[..] {
+        [] => Ok(mesh(
+            &Node {
+                line: 1,
+                value: Value::Null,
+            },
+            &file,
+        )),
+        [document] => Ok(match yaml::parse(document) {
+            Ok(root) if root.get("kind").and_then(Node::text) == Some("ConfigMap") => {
+                config_map_mesh(&root, &file)
+            }
+            Ok(root) => mesh(&root, &file),
+            Err(fault) => broken_mesh(&file, fault.line, fault.message),
+        }),
+        _ => Err("a mesh configuration is one document, this file has more".to_owned()),
+    });
+    let item = item.unwrap_or_else(|message| broken_mesh(&file, 1, message));
+    Decoded {
+        file,
+        items: vec![item],
+    }
+}
+
+/// Whether a ConfigMap is the one that holds MeshConfig.
+pub(super) fn is_mesh(root: &Node) -> bool {
+    let meta = root.get("metadata");
+    let text = |key| meta.and_then(|m| m.get(key)).and_then(Node::text);
+    text("name") == Some(&MESH_NAME) && text("namespace") == Some(&MESH_NAMESPACE)
+}
+
+fn mesh_key() -> Key {
+    Key {
+        kind: Kind::MeshConfig,
+        namespace: MESH_NAMESPACE,
+        name: MESH_NAME,
+    }
+}
+
+/// `root` is MeshConfig itself.
+fn mesh(root: &Node, file: &Str) -> Item {
+    let key = mesh_key();
+    let meta = Meta {
+        name: MESH_NAME,
+        namespace: MESH_NAMESPACE,
+        ..Meta::default()
+    };
+    let Reading { value, unknown } = spec(Kind::MeshConfig, root);
+    Sheet { file, root, key }.finish(meta, value, unknown)
+}
+
+fn broken_mesh(file: &Str, line: u32, message: String) -> Item {
+    match unreadable(file, line, message) {
+        Item::Rejected(rejected) => {
+            let mut diagnostics = rejected.diagnostics;
+            diagnostics
+                .iter_mut()
+                .for_each(|d| d.resource = Some(mesh_key().subject()));
+            Item::Rejected(Rejected {
+                key: Some(mesh_key()),
+                diagnostics,
+            })
+        }
+        other => other,
+    }
+}
+
+/// `data.mesh` is YAML inside YAML; its first line is the one below its key.
+pub(super) fn config_map_mesh(root: &Node, file: &Str) -> Item {
+    let Some(data) = root.get("data").and_then(|d| d.get("mesh")) else {
+        return broken_mesh(
+            file,
+            root.line,
+            "the ConfigMap has no key `mesh`".to_owned(),
+        );
+    };
+    let Some(text) = data.text() else {
+        return broken_mesh(
+            file,
+            data.line,
+            format!("`data.mesh` is no text, but {}", data.value),
+        );
+    };
+    let lines_before = if text.contains('\n') {
+        data.line
+    } else {
+        data.line - 1
+    };
+    if text.trim().is_empty() {
+        return mesh(
+            &Node {
+                line: data.line,
+                value: Value::Null,
+            },
+            file,
+        );
+    }
+    match yaml::parse(Document { text, lines_before }) {
+        Ok(inner) => mesh(&inner, file),
+        Err(fault) => broken_mesh(file, fault.line, fault.message),
+    }
+}
