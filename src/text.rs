@@ -31,6 +31,9 @@ impl Hostname {
         if text.is_empty() {
             return fail("it is empty");
         }
+        // `a.b.` is the absolute form of `a.b`.
+        let absolute = text.strip_suffix('.').filter(|t| !t.ends_with(['.', '*']));
+        let text = absolute.unwrap_or(text);
         if text.len() > MAX_HOST {
             return fail("it is longer than 253 characters");
         }
@@ -127,6 +130,7 @@ mod tests {
         assert!(wild.matches("x.example.com"));
         assert!(!wild.matches("example.com"));
         assert!(Hostname::parse("a.b").unwrap().specificity() > wild.specificity());
+        assert_eq!(Hostname::parse("a.b.").unwrap().as_str(), "a.b");
     }
 
     #[test]

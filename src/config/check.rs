@@ -27,10 +27,9 @@ pub type NotYet = BTreeSet<String>;
 /// All faults of a spec, in the order of its fields.
 pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
     match spec {
-        Spec::Namespace(_) => Vec::new(),
         Spec::Service(spec) => service::service(spec),
         Spec::EndpointSlice(spec) => service::slice(spec),
-        Spec::Pod(_) => Vec::new(),
+        Spec::Namespace(_) | Spec::Pod(_) => Vec::new(),
         Spec::WorkloadEntry(spec) => workload_entry::faults(spec),
         Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace, not_yet),
         Spec::DestinationRule(spec) => destination_rule::faults(spec, &meta.namespace, not_yet),

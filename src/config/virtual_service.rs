@@ -96,7 +96,6 @@ pub struct HttpRetry {
     pub backoff: Option<Span>,
 }
 
-<<<<<<< HEAD
 impl HttpRetry {
     /// Istio's default without `retries`: twice, on failures that reached no app, on another host.
     pub fn standard() -> Self {
@@ -110,7 +109,7 @@ impl HttpRetry {
         }
     }
 }
-=======
+
 /// Istio's wire form of a match: all three keys may be absent.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -199,4 +198,3 @@ mod tests {
         assert!(serde_json::from_str::<HeaderMatch>(both).is_err());
     }
 }
->>>>>>> f6d0009 (Decoding: one document, one outcome, with the line of every fault)

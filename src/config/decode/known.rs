@@ -7,7 +7,7 @@ use crate::config::Kind;
 
 /// What a field that the spec's type does not have is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(super) enum Standing {
     /// Istio's; it and all below it have no effect yet.
     NotYet,
     /// Istio's once; it has no effect there either.
@@ -19,7 +19,7 @@ pub enum Standing {
 }
 
 /// `path` starts at the object, such as `spec.http[0].fault`.
-pub fn standing(kind: Kind, path: &str) -> Standing {
+pub(super) fn standing(kind: Kind, path: &str) -> Standing {
     if !kind.is_strict() {
         return Standing::Dropped;
     }

@@ -93,7 +93,7 @@ impl Manifest<'_> {
             Class::OtherVersion(kind) => {
                 let served = kind.versions().join(", ");
                 let message = format!("`{api}` is not served; {kind} is read in versions {served}");
-                Some(self.reject(Some(kind), self.fault("apiVersion", message)))
+                Some(self.reject(Some(kind), invalid("apiVersion", message)))
             }
             Class::ConfigMap => is_mesh(self.root).then(|| config_map_mesh(self.root, self.file)),
             Class::PodTemplate => self.template(),
@@ -159,16 +159,16 @@ impl Manifest<'_> {
             | Kind::Sidecar
             | Kind::MeshConfig => meta.namespace.unwrap_or(DEFAULT_NAMESPACE),
         };
-        check::object_name(&meta.name).map_err(|message| self.fault("metadata.name", message))?;
+        check::object_name(&meta.name).map_err(|message| invalid("metadata.name", message))?;
         if kind != Kind::Namespace {
             check::namespace(&namespace)
-                .map_err(|message| self.fault("metadata.namespace", message))?;
+                .map_err(|message| invalid("metadata.namespace", message))?;
         }
         let created = match &meta.creation_timestamp {
             None => 0,
             Some(text) => text
                 .parse::<jiff::Timestamp>()
-                .map_err(|e| self.fault("metadata.creationTimestamp", e.to_string()))?
+                .map_err(|e| invalid("metadata.creationTimestamp", e.to_string()))?
                 .as_second(),
         };
         Ok(Meta {
@@ -209,10 +209,6 @@ impl Manifest<'_> {
         })
     }
 
-    fn fault(&self, path: &str, message: String) -> Fault {
-        Fault::error(Code::InvalidValue, path, message)
-    }
-
     fn reject(&self, kind: Option<Kind>, fault: Fault) -> Item {
         let subject = self.subject();
         let key = kind.zip(subject.as_ref()).map(|(kind, s)| Key {
@@ -242,6 +238,10 @@ impl Manifest<'_> {
             message,
         })
     }
+}
+
+fn invalid(path: &str, message: String) -> Fault {
+    Fault::error(Code::InvalidValue, path, message)
 }
 
 /// Annotations of Istio's; the others are often large and mean nothing here.
