@@ -32,7 +32,8 @@ impl Hostname {
             return fail("it is empty");
         }
         // `a.b.` is the absolute form of `a.b`.
-        let absolute = text.strip_suffix('.').filter(|t| !t.ends_with(['.', '*']));
+        let bare = text.strip_suffix('.');
+        let absolute = bare.filter(|t| !t.is_empty() && !t.ends_with(['.', '*']));
         let text = absolute.unwrap_or(text);
         if text.len() > MAX_HOST {
             return fail("it is longer than 253 characters");
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn bad_hosts_say_why() {
-        for bad in ["", "a..b", "a.*.b", "a b", "*.", &"x".repeat(254)] {
+        for bad in ["", ".", "a..b", "a.*.b", "a b", "*.", &"x".repeat(254)] {
             assert!(Hostname::parse(bad).is_err(), "{bad}");
         }
     }
