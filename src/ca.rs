@@ -17,6 +17,7 @@ pub mod signer;
 #[cfg(test)]
 pub mod testing;
 pub mod token;
+pub mod trust;
 pub mod verify;
 pub mod version;
 

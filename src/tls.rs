@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
@@ -35,7 +36,7 @@ pub struct Live {
 /// A client certificate that the handshake verified against the mesh's roots.
 #[derive(Clone)]
 pub struct Peer {
-    leaf: CertificateDer<'static>,
+    leaf: Arc<CertificateDer<'static>>,
 }
 
 /// What a verified client certificate says.
@@ -56,14 +57,12 @@ pub enum PeerError {
 impl Live {
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
+        key: &PrivateKeyDer<'_>,
         roots: RootCertStore,
     ) -> Result<Self, Error> {
-        let provider = provider();
-        let presented = CertifiedKey::from_der(chain, key, &provider)?;
         Ok(Self {
-            provider,
-            presented: RwLock::new(Arc::new(presented)),
+            provider: provider(),
+            presented: RwLock::new(certified(chain, key)?),
             clients: RwLock::new(client_verifier(roots)?),
         })
     }
@@ -72,9 +71,9 @@ impl Live {
     pub fn present(
         &self,
         chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
+        key: &PrivateKeyDer<'_>,
     ) -> Result<(), Error> {
-        let next = Arc::new(CertifiedKey::from_der(chain, key, &self.provider)?);
+        let next = certified(chain, key)?;
         *self
             .presented
             .write()
@@ -121,7 +120,17 @@ pub fn client_verifier(roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifie
 }
 
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(default_provider())
+}
+
+/// Borrows the key, so that its owner can wipe it.
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'_>,
+) -> Result<Arc<CertifiedKey>, Error> {
+    let certified = CertifiedKey::new(chain, any_supported_type(key)?);
+    certified.keys_match()?;
+    Ok(Arc::new(certified))
 }
 
 impl Peer {
@@ -129,7 +138,7 @@ impl Peer {
     pub fn of(connection: &ServerConnection) -> Option<Self> {
         let leaf = connection.peer_certificates()?.first()?;
         Some(Self {
-            leaf: leaf.clone().into_owned(),
+            leaf: Arc::new(leaf.clone().into_owned()),
         })
     }
 
@@ -217,7 +226,6 @@ mod tests {
     use std::time::Duration;
 
     use rcgen::{CertificateParams, KeyPair, SanType};
-    use rustls::pki_types::PrivatePkcs8KeyDer;
 
     use super::*;
     use crate::ca::authority::Authority;
@@ -241,13 +249,19 @@ mod tests {
         let signed = ca
             .sign(Subject::Server(&names), &key, day, clock::wall())
             .unwrap();
-        let key = PrivatePkcs8KeyDer::from(key.pkcs8().unwrap().to_vec());
-        (signed.chain, key.into())
+        let key = key.der().unwrap().clone_key();
+        (signed.chain, key)
+    }
+
+    fn of(leaf: CertificateDer<'static>) -> Peer {
+        Peer {
+            leaf: Arc::new(leaf),
+        }
     }
 
     fn live(ca: &Authority) -> Arc<Live> {
         let (chain, key) = server_certificate(ca);
-        Arc::new(Live::new(chain, key, trusting(ca)).unwrap())
+        Arc::new(Live::new(chain, &key, trusting(ca)).unwrap())
     }
 
     #[test]
@@ -308,7 +322,7 @@ mod tests {
         let first = shown();
         assert_eq!(first, shown());
         let (chain, key) = server_certificate(&ca);
-        live.present(chain.clone(), key).unwrap();
+        live.present(chain.clone(), &key).unwrap();
         assert_eq!(shown(), chain[0]);
         assert_ne!(first, chain[0]);
     }
@@ -339,16 +353,16 @@ mod tests {
                 .map(|n| SanType::URI((*n).try_into().unwrap()))
                 .collect();
             let key = KeyPair::generate().unwrap();
-            let leaf = params.self_signed(&key).unwrap().into();
-            Peer { leaf }.identity()
+            let leaf = params.self_signed(&key).unwrap();
+            of(leaf.into()).identity()
         };
         let (a, b) = ("spiffe://td/ns/n/sa/a", "spiffe://td/ns/n/sa/b");
         assert!(peer(&[a]).is_ok());
         assert_eq!(peer(&[a, b]), Err(PeerError::NoIdentity));
         assert_eq!(peer(&[]), Err(PeerError::NoIdentity));
         assert_eq!(peer(&["https://td/ns/n/sa/a"]), Err(PeerError::NoIdentity));
-        let leaf = CertificateDer::from(vec![0; 8]);
-        assert_eq!(Peer { leaf }.identity(), Err(PeerError::Malformed));
+        let garbage = of(CertificateDer::from(vec![0; 8]));
+        assert_eq!(garbage.identity(), Err(PeerError::Malformed));
     }
 
     /// What Envoy does: the chain against the roots, then the name against the list.
@@ -374,7 +388,7 @@ mod tests {
             id("reviews")
         );
         let leaf = client.peer_certificates().unwrap()[0].clone().into_owned();
-        assert_eq!(Peer { leaf }.identity().unwrap().identity, id("ratings"));
+        assert_eq!(of(leaf).identity().unwrap().identity, id("ratings"));
     }
 
     #[derive(Debug)]

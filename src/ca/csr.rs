@@ -119,8 +119,9 @@ fn validity(seconds: i64, lifetimes: Lifetimes) -> Result<Duration, CsrError> {
 #[cfg(test)]
 mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PKCS_ECDSA_P384_SHA384,
-        PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize, SanType,
+        BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyPair,
+        PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+        PublicKeyData, RsaKeySize, SanType, SignatureAlgorithm, SigningKey,
     };
     use x509_parser::extensions::GeneralName;
     use x509_parser::prelude::X509Certificate;
@@ -209,6 +210,72 @@ mod tests {
         for key in [make(&PKCS_ED25519), make(&PKCS_ECDSA_P521_SHA512)] {
             assert!(matches!(ask(&plain(&key), 0), Err(CsrError::Key)));
         }
+    }
+
+    /// A key that signs nothing: what is asked is whether anybody tries to verify with it.
+    struct Rsa {
+        der: Vec<u8>,
+    }
+
+    impl Rsa {
+        fn of_bits(bits: usize) -> Self {
+            let integer = |bytes: &[u8]| [&[2][..], &length(bytes.len()), bytes].concat();
+            let modulus = [&[0][..], &vec![0xff; bits / 8]].concat();
+            let body = [integer(&modulus), integer(&[1, 0, 1])].concat();
+            Self {
+                der: [&[0x30][..], &length(body.len()), &body].concat(),
+            }
+        }
+    }
+
+    fn length(n: usize) -> Vec<u8> {
+        match n {
+            0..128 => vec![n as u8],
+            _ => vec![0x82, (n >> 8) as u8, n as u8],
+        }
+    }
+
+    impl PublicKeyData for Rsa {
+        fn der_bytes(&self) -> &[u8] {
+            &self.der
+        }
+
+        fn algorithm(&self) -> &'static SignatureAlgorithm {
+            &PKCS_RSA_SHA256
+        }
+    }
+
+    impl SigningKey for Rsa {
+        fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+            Ok(vec![0; 256])
+        }
+    }
+
+    #[test]
+    fn rsa_keys_too_short_or_too_long_are_refused_before_their_signature_is_read() {
+        let refused = |bits| {
+            let csr = CertificateParams::default().serialize_request(&Rsa::of_bits(bits));
+            ask(&csr.unwrap().pem().unwrap(), 0).unwrap_err()
+        };
+        for bits in [1024, 2040, 4104, 8192, 16_384] {
+            assert!(matches!(refused(bits), CsrError::Key), "{bits}");
+        }
+        assert!(matches!(refused(4096), CsrError::Signature));
+    }
+
+    #[test]
+    fn extensions_of_a_request_count_for_nothing() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        // Name constraints, an unknown one, and many of them.
+        params.custom_extensions = (0..100)
+            .map(|n| CustomExtension::from_oid_content(&[2, 5, 29, 30 + n], vec![0x30, 0]))
+            .collect();
+        let chain = ask(&request(&params, &key), 0).unwrap();
+        let der = pem::certificates(chain[0].as_bytes()).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&der[0]).unwrap();
+        assert_eq!(leaf.extensions().len(), 6);
+        assert!(leaf.name_constraints().unwrap().is_none());
     }
 
     #[test]

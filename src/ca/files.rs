@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rcgen::KeyPair;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::bundle::Bundle;
 use super::key::LeafKey;
@@ -39,11 +40,13 @@ pub enum CaFilesError {
     Ca { folder: PathBuf, reason: CaError },
 }
 
+type Key = Zeroizing<PrivateKeyDer<'static>>;
+
 /// What a folder holds. A crash while a CA was being made, or a user, may have left any part out.
 #[derive(Default)]
 struct Found {
     certificate: Option<CertificateDer<'static>>,
-    key: Option<PrivateKeyDer<'static>>,
+    key: Option<Key>,
     chain: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
 }
@@ -51,7 +54,7 @@ struct Found {
 /// How far a CA has come.
 enum Stage {
     Nothing,
-    Key(PrivateKeyDer<'static>),
+    Key(Key),
     Whole(Parts),
 }
 
@@ -71,8 +74,7 @@ pub fn open(dir: &LockedDir, trust_domain: &str, now: SystemTime) -> Result<Sign
         Stage::Nothing => {
             let key = LeafKey::generate().map_err(wrong)?;
             dir.write(&file(KEY), key.pem().map_err(wrong)?.as_bytes())?;
-            let key = PrivatePkcs8KeyDer::from(key.pkcs8().map_err(wrong)?.to_vec());
-            make_root(dir, key.into(), trust_domain, now)?
+            make_root(dir, key.der().map_err(wrong)?, trust_domain, now)?
         }
     };
     let signer = Signer::new(parts, now).map_err(wrong)?;
@@ -156,7 +158,7 @@ impl Found {
 
 fn make_root(
     dir: &LockedDir,
-    key: PrivateKeyDer<'static>,
+    key: Key,
     trust_domain: &str,
     now: SystemTime,
 ) -> Result<Parts, CaFilesError> {
@@ -164,7 +166,7 @@ fn make_root(
         folder: dir.path(FOLDER),
         reason,
     };
-    let pair = KeyPair::try_from(&key).map_err(|e| wrong(CaError::Key(e)))?;
+    let pair = KeyPair::try_from(&*key).map_err(|e| wrong(CaError::Key(e)))?;
     let root = self_signed(&pair, trust_domain, now).map_err(wrong)?;
     let roots = vec![root.clone()];
     let text = pem::encode_certificates(&roots);
@@ -203,7 +205,7 @@ fn certificates(folder: &Path, name: &str) -> Result<Vec<CertificateDer<'static>
     Ok(found)
 }
 
-fn key(folder: &Path) -> Result<Option<PrivateKeyDer<'static>>, CaFilesError> {
+fn key(folder: &Path) -> Result<Option<Key>, CaFilesError> {
     let path = folder.join(KEY);
     let text = read_file(&path, MAX_FILE)?;
     text.map(|t| pem::private_key(&t).map_err(|e| broken(&path, &e)))

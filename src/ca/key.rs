@@ -1,7 +1,9 @@
 //! A workload's private key, from its making to its text.
 
+use aws_lc_rs::pkcs8::Document;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use super::{CaError, pem};
@@ -20,12 +22,16 @@ impl LeafKey {
 
     /// PKCS#8 as Envoy reads it. The document in between is wiped as well.
     pub fn pem(&self) -> Result<Zeroizing<String>, CaError> {
-        Ok(pem::encode_private_key(&self.pkcs8()?))
+        Ok(pem::encode_private_key(self.pkcs8()?.as_ref()))
     }
 
-    pub fn pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, CaError> {
-        let document = self.pair.to_pkcs8v1().map_err(|_| CaError::Random)?;
-        Ok(Zeroizing::new(document.as_ref().to_vec()))
+    pub fn der(&self) -> Result<Zeroizing<PrivateKeyDer<'static>>, CaError> {
+        let der = PrivatePkcs8KeyDer::from(self.pkcs8()?.as_ref().to_vec());
+        Ok(Zeroizing::new(der.into()))
+    }
+
+    fn pkcs8(&self) -> Result<Document, CaError> {
+        self.pair.to_pkcs8v1().map_err(|_| CaError::Random)
     }
 }
 

@@ -13,8 +13,8 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Er
 }
 
 /// The first private key, in any of PKCS#8, SEC1 and PKCS#1.
-pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, pem::Error> {
-    PrivateKeyDer::from_pem_slice(text)
+pub fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, pem::Error> {
+    PrivateKeyDer::from_pem_slice(text).map(Zeroizing::new)
 }
 
 pub fn encode_certificates(chain: &[CertificateDer<'_>]) -> String {

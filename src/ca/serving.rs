@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::CaError;
 use super::authority::Authority;
@@ -36,7 +37,7 @@ pub struct Serving {
 
 struct Made {
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: Zeroizing<PrivateKeyDer<'static>>,
     lease: Lease,
 }
 
@@ -49,7 +50,7 @@ impl Serving {
         names.dedup();
         let made = make(&authority, &names, now)?;
         let bundle = authority.bundle();
-        let live = Live::new(made.chain, made.key, bundle.store()?).map_err(CaError::Tls)?;
+        let live = Live::new(made.chain, &made.key, bundle.store()?).map_err(CaError::Tls)?;
         Ok(Self {
             authority,
             names,
@@ -78,7 +79,7 @@ impl Serving {
         let made = make(&self.authority, &self.names, now)?;
         self.live.trust(bundle.store()?).map_err(CaError::Tls)?;
         self.live
-            .present(made.chain, made.key)
+            .present(made.chain, &made.key)
             .map_err(CaError::Tls)?;
         self.bundle = bundle;
         self.lease = made.lease;
@@ -89,11 +90,9 @@ impl Serving {
 fn make(authority: &Authority, names: &[Str], now: SystemTime) -> Result<Made, CaError> {
     let key = LeafKey::generate()?;
     let signed = authority.sign(Subject::Server(names), &key, LIFE, now)?;
-    // rustls keeps the key as long as it serves, and wipes it then.
-    let key = PrivatePkcs8KeyDer::from(key.pkcs8()?.to_vec());
     Ok(Made {
         chain: signed.chain,
-        key: PrivateKeyDer::Pkcs8(key),
+        key: key.der()?,
         lease: signed.lease,
     })
 }

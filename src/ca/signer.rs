@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
 use super::CaError;
 use super::bundle::Bundle;
@@ -29,7 +30,7 @@ pub const ROOT_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// What a CA consists of, as its files give it.
 pub struct Parts {
     pub certificate: CertificateDer<'static>,
-    pub key: PrivateKeyDer<'static>,
+    pub key: Zeroizing<PrivateKeyDer<'static>>,
     /// From the signing certificate to a root; either end may be in it or not.
     pub chain: Vec<CertificateDer<'static>>,
     pub roots: Vec<CertificateDer<'static>>,
@@ -41,6 +42,7 @@ pub struct Signer {
     /// Sent behind each leaf, in order; the roots are not among them.
     intermediates: Vec<CertificateDer<'static>>,
     not_after: SystemTime,
+    root_not_after: SystemTime,
     pub bundle: Bundle,
     pub seal: Seal,
 }
@@ -72,7 +74,7 @@ impl Signer {
         if !ca.is_ca() {
             return Err(CaError::NotCa);
         }
-        let key = KeyPair::try_from(&parts.key).map_err(CaError::Key)?;
+        let key = KeyPair::try_from(&*parts.key).map_err(CaError::Key)?;
         if key.public_key_raw() != ca.public_key().subject_public_key.data.as_ref() {
             return Err(CaError::KeyMismatch);
         }
@@ -80,11 +82,15 @@ impl Signer {
         let seal = Seal::new(parts.key.secret_der(), &name).ok_or(CaError::Random)?;
         let bundle = Bundle::new(parts.roots)?;
         let intermediates = intermediates(&parts.certificate, &parts.chain, &bundle)?;
-        let not_after = last_day(&parts.certificate, &intermediates, &bundle)?;
+        let root_not_after = ends(bundle.roots())?.max();
+        let root_not_after = root_not_after.ok_or(CaError::NoRoot)?;
+        let links = ends(&intermediates)?.chain([end(&parts.certificate)?]);
+        let not_after = links.fold(root_not_after, SystemTime::min);
         let signer = Self {
             issuer: Issuer::from_ca_cert_der(&parts.certificate, key).map_err(CaError::Key)?,
             intermediates,
             not_after,
+            root_not_after,
             bundle,
             seal,
         };
@@ -92,9 +98,13 @@ impl Signer {
         Ok(signer)
     }
 
-    /// The last second for which this CA can vouch.
+    /// The last second for which this CA can vouch: the first end of any link.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    pub fn root_not_after(&self) -> SystemTime {
+        self.root_not_after
     }
 
     pub fn intermediates(&self) -> &[CertificateDer<'static>] {
@@ -242,20 +252,9 @@ fn intermediates(
     Ok(found)
 }
 
-/// The first day on which a link breaks; of several roots the longest-lived counts.
-fn last_day(
-    certificate: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    bundle: &Bundle,
-) -> Result<SystemTime, CaError> {
-    let mut last = SystemTime::UNIX_EPOCH;
-    for root in bundle.roots() {
-        last = last.max(end(root)?);
-    }
-    for link in std::iter::once(certificate).chain(intermediates) {
-        last = last.min(end(link)?);
-    }
-    Ok(last)
+fn ends(certificates: &[CertificateDer<'_>]) -> Result<impl Iterator<Item = SystemTime>, CaError> {
+    let ends: Result<Vec<_>, _> = certificates.iter().map(end).collect();
+    Ok(ends?.into_iter())
 }
 
 fn end(certificate: &CertificateDer<'_>) -> Result<SystemTime, CaError> {
@@ -386,7 +385,7 @@ mod tests {
         let one = root_parts(now());
         let two = root_parts(now());
         let stranger = Parts {
-            key: two.key.clone_key(),
+            key: Zeroizing::new(two.key.clone_key()),
             ..root_parts(now())
         };
         assert!(matches!(
@@ -408,7 +407,7 @@ mod tests {
             .unwrap();
         let no_ca = Parts {
             certificate: leaf.chain[0].clone(),
-            key: rustls::pki_types::PrivatePkcs8KeyDer::from(key.pkcs8().unwrap().to_vec()).into(),
+            key: key.der().unwrap(),
             chain: vec![],
             roots: one.roots,
         };

@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use super::authority::{Authority, Lifetimes};
 use super::key::LeafKey;
@@ -52,7 +53,7 @@ pub fn root_parts(now: SystemTime) -> Parts {
 
 /// A CA below `root` whose certificate ends after `life`.
 pub fn intermediate(root: &Parts, life: Duration, now: SystemTime) -> Parts {
-    let root_key = KeyPair::try_from(&root.key).unwrap();
+    let root_key = KeyPair::try_from(&*root.key).unwrap();
     let issuer = Issuer::from_ca_cert_der(&root.certificate, root_key).unwrap();
     let key = KeyPair::generate().unwrap();
     let date = |t| OffsetDateTime::from_unix_timestamp(unix(t) as i64).unwrap();
@@ -104,7 +105,7 @@ pub fn chain_and_key(encoded: &Encoded) -> (Vec<CertificateDer<'static>>, Privat
     let key = text(tls.private_key);
     (
         pem::certificates(chain.as_bytes()).unwrap(),
-        pem::private_key(key.as_bytes()).unwrap(),
+        pem::private_key(key.as_bytes()).unwrap().clone_key(),
     )
 }
 
@@ -115,8 +116,8 @@ fn text(source: Option<DataSource>) -> String {
     }
 }
 
-fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
-    PrivatePkcs8KeyDer::from(key.serialize_der()).into()
+fn private(key: &KeyPair) -> Zeroizing<PrivateKeyDer<'static>> {
+    Zeroizing::new(PrivatePkcs8KeyDer::from(key.serialize_der()).into())
 }
 
 /// Root store of the CA that `authority` is.

@@ -133,7 +133,7 @@ impl TokenIssuer {
 
     pub(super) fn parse(text: &[u8]) -> Result<Self, IssueError> {
         let key = pem::private_key(text).map_err(|e| IssueError::Key(e.to_string()))?;
-        let PrivateKeyDer::Pkcs8(key) = key else {
+        let PrivateKeyDer::Pkcs8(key) = &*key else {
             return Err(IssueError::Key("it is not in PKCS#8".into()));
         };
         let key = EncodingKey::from_ec_der(key.secret_pkcs8_der());

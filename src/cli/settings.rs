@@ -26,6 +26,19 @@ pub struct Settings {
     #[arg(long, env = "FAIRLEAD_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Folder of a CA to use instead of our own: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem.
+    #[arg(long, env = "FAIRLEAD_CA_DIR", value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
+
+    /// Names and addresses under which proxies reach us, besides the usual ones.
+    #[arg(
+        long,
+        env = "ISTIOD_CUSTOM_HOST",
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    pub custom_host: Vec<String>,
+
     /// Kubernetes API access. Not built yet: only --config-dir serves.
     #[arg(long, env = "FAIRLEAD_KUBECONFIG", value_name = "FILE", hide = true)]
     pub kubeconfig: Option<PathBuf>,
