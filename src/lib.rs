@@ -16,6 +16,8 @@ pub mod tls;
 
 pub mod config;
 
+pub mod source;
+
 pub mod model;
 
 pub mod ir;

@@ -378,10 +378,10 @@ impl Hub {
             outputs = link.session.on_taken(link.gauge.volume(), &mut turn);
         }
         let deadline = link.session.deadline();
-        if deadline != link.deadline {
-            if let Some(old) = std::mem::replace(&mut link.deadline, deadline) {
-                self.deadlines.remove(&(old, stream));
-            }
+        if deadline != link.deadline
+            && let Some(old) = std::mem::replace(&mut link.deadline, deadline)
+        {
+            self.deadlines.remove(&(old, stream));
         }
         if let Some(at) = deadline {
             self.deadlines.insert((at, stream));
