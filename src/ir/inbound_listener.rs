@@ -396,3 +396,136 @@ fn inbound_retry() -> HttpRetry {
         ..HttpRetry::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Key, Kind};
+
+    fn port(protocol: Protocol) -> InboundPort {
+        let key = Key {
+            kind: Kind::Service,
+            namespace: Str::new("shop"),
+            name: Str::new("reviews"),
+        };
+        InboundPort {
+            port: 8080,
+            protocol,
+            service_port: 80,
+            host: Str::new("reviews.shop.svc.cluster.local"),
+            backend: Discovery::OriginalDst {
+                source: Some(INBOUND_SOURCE),
+            },
+            own_listener: None,
+            source: Source {
+                key,
+                field: Str::default(),
+            },
+        }
+    }
+
+    /// How each chain is chosen, and what it does: `tls[istio-h2 …] mtls http`.
+    fn table(protocol: Protocol, mode: Mode) -> Vec<String> {
+        let mesh = MeshConfig::default();
+        let chains = Chains::of(&port(protocol), &Str::new("x"), Some(8080), &mesh).by_mode(mode);
+        let line = |chain: &FilterChain| {
+            let transport = match chain.matches.transport {
+                Some(TransportProtocol::Tls) => "tls",
+                Some(TransportProtocol::RawBuffer) => "raw",
+                None => "any",
+            };
+            let tls = if chain.tls.is_some() { " mtls" } else { "" };
+            let filter = match chain.filter {
+                NetworkFilter::Http(_) => "http",
+                NetworkFilter::Tcp(_) => "tcp",
+            };
+            format!(
+                "{transport}[{}]{tls} {filter}",
+                chain.matches.alpn.join(" ")
+            )
+        };
+        chains.iter().map(line).collect()
+    }
+
+    const ALL: &str = "istio-http/1.0 istio-http/1.1 istio-h2 istio-peer-exchange istio";
+
+    #[test]
+    fn permissive_takes_mtls_and_plaintext() {
+        let http = [format!("tls[{ALL}] mtls http"), "raw[] http".to_owned()];
+        assert_eq!(table(Protocol::Http, Mode::Permissive), http);
+        assert_eq!(
+            table(Protocol::Auto, Mode::Permissive),
+            [
+                "tls[istio-http/1.0 istio-http/1.1 istio-h2] mtls http",
+                "tls[istio-peer-exchange istio] mtls tcp",
+                "raw[http/1.1 h2c] http",
+                "raw[] tcp",
+                "tls[] tcp",
+            ]
+        );
+    }
+
+    #[test]
+    fn strict_takes_no_plaintext_and_disable_no_mtls() {
+        for protocol in [
+            Protocol::Http,
+            Protocol::Grpc,
+            Protocol::Tcp,
+            Protocol::Auto,
+        ] {
+            let strict = table(protocol, Mode::Strict);
+            assert!(
+                strict.iter().all(|line| line.contains(" mtls ")),
+                "{strict:?}"
+            );
+            let disabled = table(protocol, Mode::Disable);
+            assert!(
+                disabled.iter().all(|line| line.starts_with("raw")),
+                "{disabled:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_chains_that_take_mtls_from_the_mesh_are_the_same_in_both_modes() {
+        let mesh = MeshConfig::default();
+        for protocol in [
+            Protocol::Http,
+            Protocol::Http2,
+            Protocol::Tcp,
+            Protocol::Auto,
+        ] {
+            let chains = |mode| {
+                let all = Chains::of(&port(protocol), &Str::new("x"), Some(8080), &mesh);
+                let mut chains = all.by_mode(mode);
+                chains.retain(|c| c.tls.is_some() && !c.matches.alpn.is_empty());
+                chains
+            };
+            assert_eq!(chains(Mode::Permissive), chains(Mode::Strict));
+        }
+    }
+
+    #[test]
+    fn listener_filters_do_not_depend_on_permissive_or_strict() {
+        let mesh = MeshConfig::default();
+        let listener = |mode| {
+            let server = Server {
+                interception: Interception::Redirect,
+                ports: vec![port(Protocol::Tcp)],
+                mtls: crate::model::policies::Mtls {
+                    mode,
+                    ports: Default::default(),
+                },
+                policies: Vec::new(),
+            };
+            virtual_inbound(&server, &mesh)
+        };
+        let (permissive, strict) = (listener(Mode::Permissive), listener(Mode::Strict));
+        assert_eq!(permissive.tls_inspector, strict.tls_inspector);
+        assert_eq!(permissive.http_inspector, strict.http_inspector);
+        assert_eq!(
+            listener(Mode::Disable).tls_inspector,
+            Inspector::ExceptPorts(vec![8080])
+        );
+    }
+}

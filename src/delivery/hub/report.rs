@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 
 use super::{Counters, Hub, StreamId};
 use crate::delivery::session::Standing;
-use crate::model::Snapshot;
 use crate::model::proxy::Proxy;
 use crate::view::ProxyId;
 use crate::xds::{Entry, ResourceType};
@@ -18,7 +17,6 @@ pub enum Inspect {
     /// Everything a proxy must hold, by `node.id` or `<name>.<namespace>`.
     Config(String, oneshot::Sender<Option<Vec<Entry>>>),
     Summary(oneshot::Sender<Summary>),
-    Snapshot(oneshot::Sender<Box<Snapshot>>),
 }
 
 /// One stream, for `/debug/syncz`.
@@ -50,7 +48,6 @@ impl Hub {
             Inspect::Streams(reply) => drop(reply.send(self.streams(now))),
             Inspect::Config(proxy, reply) => drop(reply.send(self.config(&proxy))),
             Inspect::Summary(reply) => drop(reply.send(self.summary())),
-            Inspect::Snapshot(reply) => drop(reply.send(Box::new(self.engine.snapshot().clone()))),
         }
     }
 
