@@ -141,6 +141,8 @@ fn drain_filters(key: &DrainKey) -> [Value; 2] {
             "typed_config": {
                 "@type": typed("envoy.extensions.filters.http.lua.v3.Lua"),
                 "default_source_code": {"inline_string": post},
+                // Else the route, which wants GET, would be looked up again.
+                "clear_route_cache": false,
             },
         }),
     ]

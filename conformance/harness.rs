@@ -1,0 +1,20 @@
+//! Meshes of real Envoys on one machine: each pod in a network namespace of its own.
+//!
+//! A suite calls [`isolation::enter`] first: from then on it runs in private namespaces that the kernel takes
+//! away with it, however it ends. Then [`mesh::Mesh`] starts a control plane and [`pod::Pod`]s.
+//! Nothing here knows what a scenario expects.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "it is compiled into each suite, which uses the part it needs"
+)]
+
+pub mod client;
+pub mod fixed;
+pub mod isolation;
+pub mod mesh;
+pub mod network;
+pub mod pod;
+pub mod process;
+pub mod wait;

@@ -1,0 +1,310 @@
+//! A pod: its namespace, its workload, its sidecar.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::client::{Call, Greeting, Reply, Target, server_first, tcp};
+use super::fixed::without_control_plane;
+use super::isolation::{output, program};
+use super::mesh::Mesh;
+use super::network::{Namespace, User};
+use super::process::Process;
+
+/// What a pod is made of.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    pub name: String,
+    pub namespace: String,
+    pub service_account: String,
+    pub labels: BTreeMap<String, String>,
+    pub apps: Vec<(u16, App)>,
+    pub sidecar: Sidecar,
+    /// More flags for `fairlead init`.
+    pub init: Vec<String>,
+}
+
+/// What listens on a port of the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum App {
+    Http,
+    TcpEcho,
+    ServerFirst,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    /// Envoy, with the pod's traffic captured.
+    Captured,
+    /// No Envoy: a stranger to the mesh.
+    Absent,
+}
+
+impl PodSpec {
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace: "default".to_owned(),
+            service_account: "default".to_owned(),
+            labels: BTreeMap::new(),
+            apps: Vec::new(),
+            sidecar: Sidecar::Captured,
+            init: Vec::new(),
+        }
+    }
+
+    pub fn serves(mut self, port: u16, app: App) -> Self {
+        self.apps.push((port, app));
+        self
+    }
+
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            ..self
+        }
+    }
+
+    pub fn service_account(self, name: &str) -> Self {
+        Self {
+            service_account: name.to_owned(),
+            ..self
+        }
+    }
+
+    pub fn without_sidecar(self) -> Self {
+        Self {
+            sidecar: Sidecar::Absent,
+            ..self
+        }
+    }
+
+    pub fn init(mut self, flags: &[&str]) -> Self {
+        self.init
+            .extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+}
+
+/// A running pod. Dropping it ends everything in it.
+pub struct Pod {
+    pub spec: PodSpec,
+    // Processes end before their namespace goes.
+    workload: Option<Process>,
+    sidecar: Option<Process>,
+    namespace: Namespace,
+    folder: PathBuf,
+}
+
+/// The key to `GET /drain` of every sidecar here.
+pub const DRAIN_SECRET: &str = "0123456789abcdef-drain";
+
+impl Pod {
+    /// Returns once the workload listens and the sidecar is ready.
+    pub fn start(mesh: &Mesh, spec: PodSpec) -> Result<Self> {
+        let namespace = mesh.network().namespace()?;
+        let folder = mesh.folder().join(namespace.name());
+        std::fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let mut pod = Self {
+            spec,
+            workload: None,
+            sidecar: None,
+            namespace,
+            folder,
+        };
+        pod.start_workload()?;
+        match pod.spec.sidecar {
+            Sidecar::Captured => pod.start_sidecar()?,
+            Sidecar::Absent => {}
+        }
+        Ok(pod)
+    }
+
+    fn start_workload(&mut self) -> Result<()> {
+        if self.spec.apps.is_empty() {
+            return Ok(());
+        }
+        let mut command = self.namespace.command(User::App, program("fairlead"));
+        let version = self.spec.labels.get("version").map_or("v1", String::as_str);
+        command.args(["echo", "--name", &self.spec.name, "--version", version]);
+        for (port, app) in &self.spec.apps {
+            let flag = match app {
+                App::Http => "--http",
+                App::TcpEcho => "--tcp-echo",
+                App::ServerFirst => "--server-first",
+            };
+            command.arg(flag).arg(format!("0.0.0.0:{port}"));
+        }
+        let mut process = Process::start("workload", &self.folder, command)?;
+        let log = self.folder.join("workload.log");
+        let wanted = self.spec.apps.len();
+        process.wait_until("listen", || {
+            let said = std::fs::read_to_string(&log)?;
+            ensure!(
+                said.lines().count() >= wanted,
+                "it listens on less than {wanted} ports"
+            );
+            Ok(())
+        })?;
+        self.workload = Some(process);
+        Ok(())
+    }
+
+    fn start_sidecar(&mut self) -> Result<()> {
+        let bootstrap = self.write_bootstrap()?;
+        self.init(&[])?;
+        let mut command = self.namespace.command(User::Envoy, program("envoy"));
+        command.arg("-c").arg(&bootstrap);
+        command.args(["--disable-hot-restart", "--log-level", "warning"]);
+        command.args(["--concurrency", "1", "--drain-time-s", "5"]);
+        let mut process = Process::start("envoy", &self.folder, command)?;
+        let status = SocketAddr::from((self.ip(), 15021));
+        let ready = Call::get(Target::Tcp(status), "pod", "/healthz/ready");
+        process.wait_until("be ready", || {
+            let reply = ready.send_from_node()?;
+            ensure!(
+                reply.status == 200,
+                "readiness is {} {}",
+                reply.status,
+                reply.text()
+            );
+            Ok(())
+        })?;
+        self.sidecar = Some(process);
+        Ok(())
+    }
+
+    /// Runs `fairlead bootstrap` as the sidecar's user and returns what Envoy is to read.
+    fn write_bootstrap(&self) -> Result<PathBuf> {
+        let folder = self.folder.join("sidecar");
+        std::fs::create_dir_all(&folder)?;
+        std::os::unix::fs::chown(&folder, Some(User::Envoy.id()), Some(User::Envoy.id()))?;
+        for secret in ["token", "root-cert.pem"] {
+            std::fs::write(folder.join(secret), "none")?;
+        }
+        let mut command = self.namespace.command(User::Envoy, program("fairlead"));
+        command.arg("bootstrap").args(self.identity_flags());
+        command
+            .arg("--out-dir")
+            .arg(&folder)
+            .arg("--run-dir")
+            .arg(&folder);
+        command.arg("--token-file").arg(folder.join("token"));
+        command.arg("--root-cert").arg(folder.join("root-cert.pem"));
+        command.args(["-o", "json", "--drain-secret", DRAIN_SECRET]);
+        command.args(["--stats", "cluster.,listener.,http."]);
+        output(&mut command)?;
+        let path = folder.join("bootstrap.json");
+        let written: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let fixed = folder.join("fixed.json");
+        std::fs::write(&fixed, without_control_plane(written).to_string())?;
+        Ok(fixed)
+    }
+
+    fn identity_flags(&self) -> Vec<String> {
+        let PodSpec {
+            name,
+            namespace,
+            service_account,
+            labels,
+            ..
+        } = &self.spec;
+        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let mut flags = vec![
+            format!("--name={name}"),
+            format!("--namespace={namespace}"),
+            format!("--service-account={service_account}"),
+            format!("--ip={}", self.ip()),
+        ];
+        if !labels.is_empty() {
+            flags.push(format!("--labels={}", labels.join(",")));
+        }
+        flags
+    }
+
+    /// Runs `fairlead init` in the pod, as root, with the pod's flags and more.
+    pub fn init(&self, more: &[&str]) -> Result<()> {
+        output(&mut self.init_command(User::Root, more)).map(drop)
+    }
+
+    pub fn init_command(&self, user: User, more: &[&str]) -> Command {
+        let mut command = self.namespace.command(user, program("fairlead"));
+        command.arg("init").args(&self.spec.init).args(more);
+        command
+    }
+
+    pub fn ip(&self) -> Ipv4Addr {
+        self.namespace.ip()
+    }
+
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.ip(), port))
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn envoy(&mut self) -> Result<&mut Process> {
+        self.sidecar.as_mut().context("the pod has no sidecar")
+    }
+
+    /// HTTP GET as the workload.
+    pub fn get(&self, to: SocketAddr, path: &str) -> Result<Reply> {
+        let call = Call::get(Target::Tcp(to), &to.to_string(), path);
+        call.send(&self.namespace, User::App)
+    }
+
+    /// TCP as the workload.
+    pub fn tcp(&self, to: SocketAddr) -> Result<Greeting> {
+        tcp(&self.namespace, User::App, to, b"hello, are you there?")
+    }
+
+    pub fn server_first(&self, to: SocketAddr) -> Result<Greeting> {
+        server_first(&self.namespace, User::App, to)
+    }
+
+    /// The whole admin interface, by its socket, as the sidecar's user.
+    pub fn admin(&self, path: &str) -> Result<Reply> {
+        let socket = Target::Unix(self.admin_socket());
+        Call::get(socket, "admin", path).send(&self.namespace, User::Envoy)
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.folder.join("sidecar/admin.sock")
+    }
+
+    /// One of Envoy's counters or gauges.
+    pub fn stat(&self, name: &str) -> Result<u64> {
+        let text = self.admin("/stats")?.text();
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
+        let line = line.with_context(|| format!("Envoy has no statistic {name}"))?;
+        line.parse().with_context(|| format!("{name} is {line}"))
+    }
+
+    /// Rules of the nat table, as iptables prints them.
+    pub fn nat_rules(&self) -> Result<Vec<String>> {
+        let mut save = self.namespace.command(User::Root, "iptables-save");
+        let text = output(save.args(["-t", "nat"]))?;
+        let rules = text.lines().filter(|line| line.starts_with(['-', ':']));
+        // Counters of the built-in chains differ from run to run.
+        Ok(rules
+            .map(|rule| rule.split(" [").next().unwrap_or(rule).to_owned())
+            .collect())
+    }
+}
