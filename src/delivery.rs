@@ -2,9 +2,14 @@
 //!
 //! `delivery` never asks why something changed: it compares resource versions.
 
+pub mod body;
 pub mod frame;
+pub mod grpc;
 pub mod hub;
+pub mod issue;
+pub mod server;
 pub mod session;
+pub mod stream;
 pub mod wire;
 
 use std::time::Duration;
@@ -44,6 +49,30 @@ impl Default for Limits {
             stall: Duration::from_secs(30),
             warm: Duration::from_secs(5),
             resume: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What bounds connections and callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Connections of one listener.
+    pub connections: usize,
+    /// A Deployment's pods share an identity: this is about one gone wild, not about pods.
+    pub streams_per_identity: usize,
+    /// A connection ends after this long, with jitter; its proxy comes back and resumes.
+    pub age: Duration,
+    /// Over how long connections are told to go when the program stops.
+    pub parting: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            streams_per_identity: 5_000,
+            age: Duration::from_secs(30 * 60),
+            parting: Duration::from_secs(2),
         }
     }
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::report::Inspect;
 use super::Limits;
 use super::frame::{Frame, Sheets};
+use super::grpc::Status;
 use super::session::{Answer, Ask, Credential, Event, Output, Refusal, Session, Turn, Volume};
 use super::wire::DeltaRequest;
 use crate::clock;
@@ -51,8 +52,10 @@ pub struct Opened {
     pub credential: Credential,
     /// Envoy's own version, as it says.
     pub version: Option<String>,
-    /// Holds `Link::capacity` orders; a stream that lets them fill up is closed.
+    /// Holds `orders_capacity`; a stream that lets them fill up is closed.
     pub orders: mpsc::Sender<Order>,
+    /// Secrets to get from `ca` and hand back. A session asks for few at a time; see `stream::ASKS`.
+    pub asks: mpsc::Sender<Ask>,
     pub gauge: Arc<Gauge>,
 }
 
@@ -60,10 +63,10 @@ pub struct Opened {
 #[derive(Debug)]
 pub enum Order {
     Send(Frame),
-    /// Get this secret from `ca` and hand it back.
-    Issue(Ask),
     /// End the stream with this reason.
     Close(Refusal),
+    /// It ended by itself.
+    End(Status),
 }
 
 /// How much a connection has taken, without a message for every frame.
@@ -73,14 +76,22 @@ pub struct Gauge {
     bytes: AtomicU64,
     /// The hub waits for room: the next frame taken is worth a message.
     waiting: AtomicBool,
+    wake: Notify,
 }
 
 impl Gauge {
-    /// Counts a frame that the transport took. Whether the hub is to be told.
-    pub fn took(&self, bytes: u64) -> bool {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.frames.fetch_add(1, Ordering::Release);
-        self.waiting.swap(false, Ordering::AcqRel)
+    /// Counts a frame that the transport took, and wakes `room` if the hub waits for it.
+    pub fn took(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.frames.fetch_add(1, Ordering::AcqRel);
+        if self.waiting.swap(false, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Done when there is room that the hub is to be told of.
+    pub async fn room(&self) {
+        self.wake.notified().await;
     }
 
     fn volume(&self) -> Volume {
@@ -115,6 +126,7 @@ struct Link {
     session: Session,
     scope: ScopeId,
     orders: mpsc::Sender<Order>,
+    asks: mpsc::Sender<Ask>,
     gauge: Arc<Gauge>,
     deadline: Option<Instant>,
     version: Option<String>,
@@ -250,6 +262,7 @@ impl Hub {
             credential,
             version,
             orders,
+            asks,
             gauge,
         } = opened;
         self.on_closed(stream);
@@ -262,6 +275,7 @@ impl Hub {
             session,
             scope,
             orders,
+            asks,
             gauge,
             deadline: None,
             version,
@@ -412,7 +426,7 @@ fn obey(
             counters.bytes[kind] += sheet.len as u64;
             link.orders.try_send(Order::Send(frame)).is_ok()
         }
-        Output::Issue(ask) => link.orders.try_send(Order::Issue(ask)).is_ok(),
+        Output::Issue(ask) => link.asks.try_send(ask).is_ok(),
         // Who is in a scope is found by the scope; see `Hub::members`.
         Output::Watch(..) | Output::Unwatch(..) => true,
         Output::Event(event) => {

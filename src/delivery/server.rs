@@ -1,0 +1,397 @@
+//! Listeners of the control plane: connections, TLS, who may open a stream.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{debug, info, warn};
+
+use super::body::Outgoing;
+use super::grpc::{CONTENT, Code, Status};
+use super::hub::{Gauge, Message, StreamId, orders_capacity};
+use super::stream::{ASKS, Caller, Reader, Responses};
+use super::wire::Decoder;
+use super::{Access, Limits};
+use crate::ca::authenticate::{Authenticator, Unauthenticated};
+use crate::ca::authority::Authority;
+use crate::clock;
+use crate::identity::SpiffeId;
+use crate::tls::Peer;
+
+/// How a listener takes its callers.
+#[derive(Clone)]
+pub enum Door {
+    /// TLS; a stream needs a token or a client certificate.
+    Proven(Arc<ServerConfig>),
+    /// Neither TLS nor identity: configuration by the node's claims, never a secret.
+    Open,
+}
+
+/// What all connections share.
+pub struct Server {
+    pub hub: mpsc::Sender<Message>,
+    pub authenticator: Arc<Authenticator>,
+    pub authority: Arc<Authority>,
+    pub limits: Limits,
+    pub access: Access,
+    /// Whatever else is served on the TLS port: certificate requests.
+    pub others: Router,
+    pub tasks: TaskTracker,
+    pub streams: Streams,
+}
+
+/// Numbers streams, and counts them by identity.
+#[derive(Debug, Default)]
+pub struct Streams {
+    next: AtomicU64,
+    open: Mutex<BTreeMap<SpiffeId, usize>>,
+}
+
+const DELTA: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const STATE_OF_THE_WORLD: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+/// A handshake that takes longer is no proxy's.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// What a connection may still take after it was told to end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);
+
+/// One connection's own part.
+#[derive(Clone)]
+struct Caught {
+    server: Arc<Server>,
+    door: Entry,
+    peer: Option<Peer>,
+    remote: SocketAddr,
+    ending: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Proven,
+    Open,
+}
+
+impl Server {
+    /// Accepts until shutdown; connections go on in `tasks` and end by themselves.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        door: Door,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        // Over the bound a connection is dropped at once: its proxy tries again, maybe elsewhere.
+        let room = Arc::new(Semaphore::new(self.access.connections));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            let (socket, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "accept a connection");
+                    // Out of file descriptors, most likely: let some be closed.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                warn!(%remote, "too many connections");
+                continue;
+            };
+            let server = self.clone();
+            let (door, shutdown) = (door.clone(), shutdown.clone());
+            self.tasks.spawn(async move {
+                server
+                    .connection((socket, remote), door, shutdown, permit)
+                    .await;
+            });
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        (socket, remote): (TcpStream, SocketAddr),
+        door: Door,
+        shutdown: CancellationToken,
+        permit: OwnedSemaphorePermit,
+    ) {
+        // A socket that is gone already says so soon enough.
+        drop(socket.set_nodelay(true));
+        let mut caught = Caught {
+            server: self,
+            door: Entry::Open,
+            peer: None,
+            remote,
+            ending: CancellationToken::new(),
+        };
+        match door {
+            Door::Open => caught.talk(socket, shutdown).await,
+            Door::Proven(config) => {
+                let handshake = TlsAcceptor::from(config).accept(socket);
+                let tls = match tokio::time::timeout(HANDSHAKE, handshake).await {
+                    Ok(Ok(tls)) => tls,
+                    Ok(Err(error)) => {
+                        debug!(%remote, %error, "TLS handshake");
+                        return;
+                    }
+                    Err(_) => {
+                        debug!(%remote, "TLS handshake took too long");
+                        return;
+                    }
+                };
+                caught.door = Entry::Proven;
+                caught.peer = Peer::of(tls.get_ref().1);
+                caught.talk(tls, shutdown).await;
+            }
+        }
+        drop(permit);
+    }
+
+    /// Who calls. On the open door nobody is anybody, whatever they show.
+    async fn caller(
+        &self,
+        caught: &Caught,
+        headers: &HeaderMap,
+    ) -> Result<Option<Caller>, Unauthenticated> {
+        if caught.door == Entry::Open {
+            return Ok(None);
+        }
+        let proven = self
+            .authenticator
+            .authenticate(headers, caught.peer.as_ref(), clock::wall())
+            .await?;
+        Ok(Some(Caller {
+            identity: proven.identity,
+            expires: proven.expires,
+        }))
+    }
+}
+
+impl Caught {
+    async fn talk<I>(self, io: I, shutdown: CancellationToken)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let server = self.server.clone();
+        let ending = self.ending.clone();
+        let remote = self.remote;
+        let life = jittered(server.access.age);
+        let parting = server.access.parting.mul_f64(chance());
+        let service = service_fn(move |request| {
+            let caught = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(caught.answer(request).await) }
+        });
+        let connection =
+            protocol(Tasks(server.tasks.clone())).serve_connection(TokioIo::new(io), service);
+        let mut connection = pin!(connection);
+        let told = async {
+            tokio::select! {
+                () = tokio::time::sleep(life) => {}
+                () = ending.cancelled() => {}
+                () = async {
+                    shutdown.cancelled().await;
+                    // Not all at once: they all go to another replica, or come back to us.
+                    tokio::time::sleep(parting).await;
+                } => {}
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = told => {
+                connection.as_mut().graceful_shutdown();
+                ending.cancel();
+                match tokio::time::timeout(LAST_WORDS, connection.as_mut()).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Ok(()),
+                }
+            }
+        };
+        ending.cancel();
+        if let Err(error) = outcome {
+            debug!(%remote, %error, "connection");
+        }
+    }
+
+    async fn answer(self, mut request: Request<Incoming>) -> Response<Outgoing> {
+        match request.uri().path() {
+            DELTA if request.method() == Method::POST => match self.open(request).await {
+                Ok(response) => response,
+                Err(status) => Outgoing::response(status.response()),
+            },
+            STATE_OF_THE_WORLD => {
+                let text = "only delta xDS is served: set ads_config.api_type to DELTA_GRPC";
+                Outgoing::response(Status::new(Code::Unimplemented, text).response())
+            }
+            _ if self.door == Entry::Open => {
+                let text = "only delta xDS is served on this port";
+                Outgoing::response(Status::new(Code::Unimplemented, text).response())
+            }
+            _ => {
+                if let Some(peer) = &self.peer {
+                    request.extensions_mut().insert(peer.clone());
+                }
+                let router = self.server.others.clone();
+                match router.oneshot(request.map(axum::body::Body::new)).await {
+                    Ok(response) => Outgoing::response(response),
+                    Err(never) => match never {},
+                }
+            }
+        }
+    }
+
+    /// Starts a stream, or says why not.
+    async fn open(self, request: Request<Incoming>) -> Result<Response<Outgoing>, Status> {
+        let caller = self.server.caller(&self, request.headers()).await;
+        let caller = caller.map_err(|reason| {
+            info!(remote = %self.remote, %reason, "stream refused");
+            Status::new(Code::Unauthenticated, Unauthenticated::REPLY)
+        })?;
+        let server = &self.server;
+        let seat = server.seat(caller.as_ref())?;
+        let stream = seat.stream;
+        let gauge = Arc::new(Gauge::default());
+        let (orders, responses) = mpsc::channel(orders_capacity(&server.limits));
+        let (asks_in, asks) = mpsc::channel(ASKS);
+        let reader = Reader {
+            stream,
+            caller,
+            authority: server.authority.clone(),
+            hub: server.hub.clone(),
+            decoder: Decoder::new(server.limits.request_bytes),
+            requests: request.into_body(),
+            orders,
+            asks_in,
+            asks,
+            gauge: gauge.clone(),
+            ending: self.ending.clone(),
+        };
+        server.tasks.spawn(async move {
+            reader.run().await;
+            drop(seat);
+        });
+        let responses = Responses {
+            orders: responses,
+            gauge,
+            ended: false,
+        };
+        let mut response = Response::new(Outgoing::Stream(responses));
+        *response.status_mut() = StatusCode::OK;
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, CONTENT);
+        Ok(response)
+    }
+}
+
+/// A stream's place among those of its identity, given back when dropped.
+struct Seat {
+    server: Arc<Server>,
+    stream: StreamId,
+    identity: Option<SpiffeId>,
+}
+
+impl Server {
+    fn seat(self: &Arc<Self>, caller: Option<&Caller>) -> Result<Seat, Status> {
+        let identity = caller.map(|c| c.identity.clone());
+        if let Some(identity) = &identity {
+            let mut open = self.streams.open();
+            let count = open.entry(identity.clone()).or_default();
+            if *count >= self.access.streams_per_identity {
+                warn!(%identity, streams = *count, "too many streams");
+                let text = "too many streams of this identity";
+                return Err(Status::new(Code::ResourceExhausted, text));
+            }
+            *count += 1;
+        }
+        Ok(Seat {
+            server: self.clone(),
+            stream: StreamId(self.streams.next.fetch_add(1, Ordering::Relaxed)),
+            identity,
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(identity) = &self.identity else {
+            return;
+        };
+        let mut open = self.server.streams.open();
+        if let Some(count) = open.get_mut(identity) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(identity);
+            }
+        }
+    }
+}
+
+impl Streams {
+    fn open(&self) -> std::sync::MutexGuard<'_, BTreeMap<SpiffeId, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hyper's own tasks run among ours, so that shutdown waits for them.
+#[derive(Clone, Debug)]
+pub struct Tasks(pub TaskTracker);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+fn protocol(tasks: Tasks) -> http2::Builder<Tasks> {
+    let mut protocol = http2::Builder::new(tasks);
+    protocol
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG)
+        // An Envoy needs one for xDS; the rest is for certificate requests.
+        .max_concurrent_streams(32)
+        .max_header_list_size(32 << 10)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        // What a connection holds beyond its session's window.
+        .max_send_buf_size(256 << 10);
+    protocol
+}
+
+/// Between 90 and 100 % of it, so that what began together does not end together.
+fn jittered(span: Duration) -> Duration {
+    span.mul_f64(0.9 + 0.1 * chance())
+}
+
+/// Between 0 and 1, another each time: the standard library seeds its hashes from the system.
+fn chance() -> f64 {
+    let random = RandomState::new().hash_one(0) >> 32;
+    random as f64 / f64::from(u32::MAX)
+}
