@@ -387,7 +387,7 @@ fn protocol(tasks: Tasks) -> http2::Builder<Tasks> {
 
 /// Between 90 and 100 % of it, so that what began together does not end together.
 fn jittered(span: Duration) -> Duration {
-    span.mul_f64(0.9 + 0.1 * chance())
+    span.mul_f64(1.0 - chance() / 10.0)
 }
 
 /// Between 0 and 1, another each time: the standard library seeds its hashes from the system.
