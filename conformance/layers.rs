@@ -110,6 +110,11 @@ const RESERVED: &[Reserved] = &[
         instead: "make the message in src/xds and hand over its bytes",
     },
     Reserved {
+        word: "prost_reflect",
+        files: &["xds/json.rs"],
+        instead: "show messages by xds::json::to_json",
+    },
+    Reserved {
         word: "tokio::spawn",
         files: &["app.rs"],
         instead: "return a future and let src/app.rs run it",

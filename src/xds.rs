@@ -6,6 +6,7 @@ pub mod encode;
 pub mod endpoint;
 mod filter_chain;
 mod http;
+pub mod json;
 pub mod listener;
 mod proto;
 pub mod route;

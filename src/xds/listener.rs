@@ -29,11 +29,6 @@ impl Render for Listener {
     }
 
     fn render(&self) -> pb::Listener {
-        let (bind_to_port, accepts_at_once) = match self.socket {
-            // One at a time, so that the workers share a burst of connections evenly.
-            Socket::Bound => (None, proto::uint32(1)),
-            Socket::Virtual => (proto::boolean(false), None),
-        };
         let direction = match self.direction {
             Direction::Inbound => TrafficDirection::Inbound,
             Direction::Outbound => TrafficDirection::Outbound,
@@ -42,8 +37,6 @@ impl Render for Listener {
             name: self.name.to_string(),
             address: Some(proto::address(&self.address)),
             traffic_direction: direction.into(),
-            bind_to_port,
-            max_connections_to_accept_per_socket_event: accepts_at_once,
             use_original_dst: match self.capture {
                 Capture::HandOver => proto::boolean(true),
                 Capture::None | Capture::Restore => None,
@@ -55,7 +48,7 @@ impl Render for Listener {
             filter_chains: self.chains.iter().map(filter_chain::render).collect(),
             default_filter_chain: self.default_chain.as_ref().map(filter_chain::render),
             access_log: access_log::unmatched(self.access_log.as_ref()),
-            ..Default::default()
+            ..socket(self.socket)
         }
     }
 
@@ -64,6 +57,22 @@ impl Render for Listener {
         refs.sort();
         refs.dedup();
         refs
+    }
+}
+
+fn socket(socket: Socket) -> pb::Listener {
+    match socket {
+        Socket::Bound => pb::Listener {
+            // Two Envoys of one user would else share the port, and neither would know.
+            enable_reuse_port: proto::boolean(false),
+            // One at a time, so that the workers share a burst of connections evenly.
+            max_connections_to_accept_per_socket_event: proto::uint32(1),
+            ..Default::default()
+        },
+        Socket::Virtual => pb::Listener {
+            bind_to_port: proto::boolean(false),
+            ..Default::default()
+        },
     }
 }
 
