@@ -66,6 +66,7 @@ pub fn intermediate(root: &Parts, life: Duration, now: SystemTime) -> Parts {
     params.not_after = date(now + life);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.use_authority_key_identifier_extension = true;
     let certificate = CertificateDer::from(params.signed_by(&key, &issuer).unwrap());
     Parts {
         chain: vec![certificate.clone(), root.certificate.clone()],
