@@ -34,6 +34,10 @@ pub enum CaError {
     Certificate(String),
     #[error("the certificate is not a CA's (basicConstraints)")]
     NotCa,
+    #[error(
+        "the CA's subject repeats an attribute (such as two DC or OU), which cannot be signed under"
+    )]
+    Name,
     #[error("CA key: {0}")]
     Key(rcgen::Error),
     #[error("the key does not belong to the certificate")]

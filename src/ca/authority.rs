@@ -12,7 +12,8 @@ use super::pem;
 use super::signer::{Serial, Signed, Signer, Subject};
 use crate::identity::SpiffeId;
 use crate::text::Str;
-use crate::xds::{Encoded, secret};
+use crate::xds::Encoded;
+use crate::xds::secret::{self, ROOTS, WORKLOAD};
 
 /// How long certificates live; `workload` where nobody asks for another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +123,11 @@ impl Authority {
     ) -> Result<IssuedSecret, Refused> {
         let current = self.current();
         match name {
-            secret::ROOTS => Ok(IssuedSecret {
+            ROOTS => Ok(IssuedSecret {
                 encoded: current.roots.clone(),
                 certificate: None,
             }),
-            secret::WORKLOAD => self.workload(&current, identity, now),
+            WORKLOAD => self.workload(&current, identity, now),
             _ => Err(Refused::Name(shown(name))),
         }
     }
@@ -140,10 +141,10 @@ impl Authority {
         now: SystemTime,
     ) -> Standing {
         let current = self.current();
-        if name == secret::ROOTS && version == current.signer.bundle.version() {
+        if name == ROOTS && version == current.signer.bundle.version() {
             return Standing::Good(None);
         }
-        if name != secret::WORKLOAD {
+        if name != WORKLOAD {
             return Standing::Renew;
         }
         match current.signer.seal.recognise(version, identity) {

@@ -118,6 +118,7 @@ fn validity(seconds: i64, lifetimes: Lifetimes) -> Result<Duration, CsrError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rcgen::{
         BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyPair,
         PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
@@ -325,6 +326,28 @@ mod tests {
         }
         let huge = "x".repeat(MAX_REQUEST + 1);
         assert!(matches!(ask(&huge, 0), Err(CsrError::TooLarge)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn a_request_changed_on_its_way_is_never_signed(at in 0usize..1000, byte in any::<u8>()) {
+            let key = KeyPair::generate().unwrap();
+            let request = CertificateParams::default().serialize_request(&key).unwrap();
+            let mut der = request.der().to_vec();
+            let at = at % der.len();
+            der[at] = byte;
+            let got = public_key(&block("CERTIFICATE REQUEST", &der));
+            if let Ok(got) = got {
+                // The same request, or another writing of the same signature.
+                prop_assert_eq!(got.der_bytes(), key.public_key_raw());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_refused_without_panic(der in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(public_key(&block("CERTIFICATE REQUEST", &der)).is_err());
+        }
     }
 
     #[test]

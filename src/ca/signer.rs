@@ -86,6 +86,7 @@ impl Signer {
         let root_not_after = root_not_after.ok_or(CaError::NoRoot)?;
         let links = ends(&intermediates)?.chain([end(&parts.certificate)?]);
         let not_after = links.fold(root_not_after, SystemTime::min);
+        let subject = ca.subject().as_raw();
         let signer = Self {
             issuer: Issuer::from_ca_cert_der(&parts.certificate, key).map_err(CaError::Key)?,
             intermediates,
@@ -94,7 +95,7 @@ impl Signer {
             bundle,
             seal,
         };
-        signer.prove(now)?;
+        signer.prove(subject, now)?;
         Ok(signer)
     }
 
@@ -154,12 +155,16 @@ impl Signer {
         })
     }
 
-    fn prove(&self, now: SystemTime) -> Result<(), CaError> {
+    /// `subject` is the CA's name, which a leaf must repeat to the byte.
+    fn prove(&self, subject: &[u8], now: SystemTime) -> Result<(), CaError> {
         let id = SpiffeId::new("probe", "probe", "probe").map_err(|_| CaError::Random)?;
         let key = LeafKey::generate()?;
         let probe = self.sign(Subject::Workload(&id), &key, BACKDATE, now)?;
         let verifier = tls::client_verifier(self.bundle.store()?).map_err(CaError::Unverifiable)?;
         let (leaf, rest) = probe.chain.split_first().ok_or(CaError::NoRoot)?;
+        if parse(leaf)?.issuer().as_raw() != subject {
+            return Err(CaError::Name);
+        }
         let now = UnixTime::since_unix_epoch(Duration::from_secs(unix(now)));
         verifier
             .verify_client_cert(leaf, rest, now)

@@ -64,7 +64,7 @@ impl Render for Cluster {
     fn warming(&self) -> Warming {
         match self.tls {
             UpstreamTls::Auto(_) | UpstreamTls::Mutual(_) => Warming::Secrets(
-                [super::tls::WORKLOAD, super::tls::ROOTS]
+                [super::secret::WORKLOAD, super::secret::ROOTS]
                     .map(Str::new)
                     .into(),
             ),

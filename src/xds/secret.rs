@@ -14,9 +14,9 @@ use super::encode::encode_owned;
 use super::{Encoded, ResourceType};
 use crate::text::Str;
 
-/// The proxy's own certificate and key.
+/// SDS name of the workload's own certificate and key.
 pub const WORKLOAD: &str = "default";
-/// The roots against which peers are verified.
+/// SDS name of the mesh's roots.
 pub const ROOTS: &str = "ROOTCA";
 
 /// What stands in a dump where a key would.

@@ -16,12 +16,8 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use prost::{Message, Name};
 
 use super::proto;
+use super::secret::{ROOTS, WORKLOAD};
 use crate::text::Str;
-
-/// SDS name of the workload's own certificate.
-pub const WORKLOAD: &str = "default";
-/// SDS name of the mesh's roots.
-pub const ROOTS: &str = "ROOTCA";
 
 /// The workload's certificate and the mesh's roots over SDS, and whom of those with one to believe.
 pub fn mutual(
