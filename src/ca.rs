@@ -8,6 +8,7 @@ pub mod authority;
 pub mod bundle;
 pub mod csr;
 pub mod files;
+pub mod issuer_name;
 pub mod key;
 pub mod lease;
 pub mod pem;
@@ -34,10 +35,6 @@ pub enum CaError {
     Certificate(String),
     #[error("the certificate is not a CA's (basicConstraints)")]
     NotCa,
-    #[error(
-        "the CA's subject repeats an attribute (such as two DC or OU), which cannot be signed under"
-    )]
-    Name,
     #[error("CA key: {0}")]
     Key(rcgen::Error),
     #[error("the key does not belong to the certificate")]

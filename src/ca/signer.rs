@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::CaError;
 use super::bundle::Bundle;
+use super::issuer_name;
 use super::key::LeafKey;
 use super::lease::{Lease, from_unix, unix, whole_seconds};
 use super::version::Seal;
@@ -39,6 +40,8 @@ pub struct Parts {
 /// A CA key with everything that signing and checking need. Immutable; rotation makes another.
 pub struct Signer {
     issuer: Issuer<'static, KeyPair>,
+    /// The CA's name, if rcgen would write it otherwise.
+    odd_name: Option<Box<[u8]>>,
     /// Sent behind each leaf, in order; the roots are not among them.
     intermediates: Vec<CertificateDer<'static>>,
     not_after: SystemTime,
@@ -86,8 +89,8 @@ impl Signer {
         let root_not_after = root_not_after.ok_or(CaError::NoRoot)?;
         let links = ends(&intermediates)?.chain([end(&parts.certificate)?]);
         let not_after = links.fold(root_not_after, SystemTime::min);
-        let subject = ca.subject().as_raw();
-        let signer = Self {
+        let mut signer = Self {
+            odd_name: None,
             issuer: Issuer::from_ca_cert_der(&parts.certificate, key).map_err(CaError::Key)?,
             intermediates,
             not_after,
@@ -95,7 +98,11 @@ impl Signer {
             bundle,
             seal,
         };
-        signer.prove(subject, now)?;
+        let subject = ca.subject().as_raw();
+        if parse(&signer.probe(now)?.chain[0])?.issuer().as_raw() != subject {
+            signer.odd_name = Some(subject.into());
+        }
+        signer.prove(now)?;
         Ok(signer)
     }
 
@@ -126,27 +133,15 @@ impl Signer {
         }
         let serial = Serial::random()?;
         let not_after = whole_seconds(now + ttl).min(self.not_after);
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = subject.names()?;
-        params.serial_number = Some(serial.der());
-        params.not_before = date(now.checked_sub(BACKDATE).unwrap_or(now))?;
-        params.not_after = date(not_after)?;
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyEncipherment,
-        ];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        let params = leaf_params(subject, serial, not_after, now)?;
         let leaf = params
             .signed_by(key, &self.issuer)
             .map_err(CaError::Signing)?;
         let mut chain = Vec::with_capacity(1 + self.intermediates.len());
-        chain.push(leaf.into());
+        chain.push(match &self.odd_name {
+            None => leaf.into(),
+            Some(name) => issuer_name::replace(leaf.der(), name, self.issuer.key())?,
+        });
         chain.extend(self.intermediates.iter().cloned());
         Ok(Signed {
             chain,
@@ -155,16 +150,16 @@ impl Signer {
         })
     }
 
-    /// `subject` is the CA's name, which a leaf must repeat to the byte.
-    fn prove(&self, subject: &[u8], now: SystemTime) -> Result<(), CaError> {
-        let id = SpiffeId::new("probe", "probe", "probe").map_err(|_| CaError::Random)?;
+    fn probe(&self, now: SystemTime) -> Result<Signed, CaError> {
+        let names = [Str::new_static("probe")];
         let key = LeafKey::generate()?;
-        let probe = self.sign(Subject::Workload(&id), &key, BACKDATE, now)?;
+        self.sign(Subject::Server(&names), &key, BACKDATE, now)
+    }
+
+    fn prove(&self, now: SystemTime) -> Result<(), CaError> {
+        let probe = self.probe(now)?;
         let verifier = tls::client_verifier(self.bundle.store()?).map_err(CaError::Unverifiable)?;
         let (leaf, rest) = probe.chain.split_first().ok_or(CaError::NoRoot)?;
-        if parse(leaf)?.issuer().as_raw() != subject {
-            return Err(CaError::Name);
-        }
         let now = UnixTime::since_unix_epoch(Duration::from_secs(unix(now)));
         verifier
             .verify_client_cert(leaf, rest, now)
@@ -198,6 +193,31 @@ pub fn self_signed(
 pub fn is_self_issued(certificate: &CertificateDer<'_>) -> Result<bool, CaError> {
     let parsed = parse(certificate)?;
     Ok(parsed.subject() == parsed.issuer())
+}
+
+fn leaf_params(
+    subject: Subject<'_>,
+    serial: Serial,
+    not_after: SystemTime,
+    now: SystemTime,
+) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = subject.names()?;
+    params.serial_number = Some(serial.der());
+    params.not_before = date(now.checked_sub(BACKDATE).unwrap_or(now))?;
+    params.not_after = date(not_after)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    Ok(params)
 }
 
 impl Subject<'_> {
@@ -372,6 +392,29 @@ mod tests {
         let signer = Signer::new(parts, now()).unwrap();
         let signed = leaf(&signer, HOUR);
         assert_eq!(signed.chain[1..], [between]);
+    }
+
+    /// As the CAs of a directory service are called (`DC=example, DC=com`).
+    #[test]
+    fn a_ca_whose_name_repeats_an_attribute_signs_too() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let name = &mut params.distinguished_name;
+        name.push(DnType::CommonName, "Example");
+        name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "Issuing");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertificateDer::from(params.self_signed(&key).unwrap());
+        let parts = Parts {
+            roots: vec![root.clone()],
+            certificate: root,
+            key: Zeroizing::new(PrivateKeyDer::try_from(key.serialize_der()).unwrap()),
+            chain: Vec::new(),
+        };
+        let signer = Signer::new(parts, now()).unwrap();
+        let signed = leaf(&signer, HOUR);
+        let issuer = parse(&signed.chain[0]).unwrap().issuer().to_string();
+        assert_eq!(issuer, "CN=Example, CN=Issuing");
     }
 
     #[test]
