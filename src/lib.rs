@@ -28,7 +28,11 @@ pub mod ca;
 
 pub mod view;
 
+pub mod telemetry;
+
 pub mod delivery;
+
+pub mod debug;
 
 pub mod bootstrap;
 pub mod capture;

@@ -20,9 +20,9 @@ use super::wire::DeltaRequest;
 use crate::clock;
 use crate::config::Change;
 use crate::model::proxy::Proxy;
+use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
 use crate::view::{Engine, Layer, ProxyId, Resources, ScopeId, Update};
-use crate::xds::ResourceType;
 
 /// Names one stream; two streams of one node are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,24 +103,6 @@ impl Gauge {
     }
 }
 
-/// Counts since the start; the metrics page reads them through `Inspect`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// By type: frames, resources, bytes, NACKs.
-    pub pushes: [u64; ResourceType::COUNT],
-    pub resources: [u64; ResourceType::COUNT],
-    pub removed: [u64; ResourceType::COUNT],
-    pub bytes: [u64; ResourceType::COUNT],
-    pub rejects: [u64; ResourceType::COUNT],
-    pub stale_nonces: [u64; ResourceType::COUNT],
-    pub still_warming: u64,
-    pub secrets_refused: u64,
-    pub streams_opened: u64,
-    pub streams_refused: u64,
-    pub batches: u64,
-    pub changes: u64,
-}
-
 #[derive(Debug)]
 struct Link {
     session: Session,
@@ -151,9 +133,7 @@ pub struct Hub {
     members: HashMap<ScopeId, BTreeSet<StreamId>>,
     sheets: Sheets,
     deadlines: BTreeSet<(Instant, StreamId)>,
-    counters: Counters,
-    /// Seconds from a change to the ACK of the last frame that told of it, for the metrics page.
-    convergence: Vec<f64>,
+    metrics: Arc<Metrics>,
     nothing: Layer,
 }
 
@@ -169,10 +149,14 @@ impl Hub {
             members: HashMap::new(),
             sheets: Sheets::default(),
             deadlines: BTreeSet::new(),
-            counters: Counters::default(),
-            convergence: Vec::new(),
+            metrics: Arc::default(),
             nothing: Layer::default(),
         }
+    }
+
+    /// What it counts, for whoever shows it.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
     }
 
     /// Runs until shutdown, or until nobody can send any more. A full queue makes senders wait.
@@ -269,7 +253,7 @@ impl Hub {
         info!(proxy = %proxy.id, stream = stream.0, "proxy connected");
         let scope = self.engine.attach(ProxyId(stream.0), proxy);
         self.members.entry(scope).or_default().insert(stream);
-        self.counters.streams_opened += 1;
+        self.metrics.opened.inc();
         let session = Session::new(self.limits, credential, now);
         let link = Link {
             session,
@@ -308,8 +292,9 @@ impl Hub {
     }
 
     fn on_changes(&mut self, changes: &[Change], since: Instant, now: Instant) {
-        self.counters.batches += 1;
-        self.counters.changes += changes.len() as u64;
+        let began = clock::mono();
+        self.metrics.batches.inc();
+        self.metrics.changes.add(changes.len() as u64);
         let Update { scopes, moved } = self.engine.apply(changes);
         for id in &moved {
             self.on_moved(StreamId(id.0), since, now);
@@ -332,6 +317,8 @@ impl Hub {
                 }
             }
         }
+        let spent = clock::mono().saturating_duration_since(began);
+        self.metrics.push_time.observe(spent);
     }
 
     fn on_moved(&mut self, stream: StreamId, since: Instant, now: Instant) {
@@ -372,14 +359,7 @@ impl Hub {
         let mut alive = true;
         loop {
             for output in outputs.drain(..) {
-                alive &= obey(
-                    link,
-                    output,
-                    &mut self.counters,
-                    &mut self.convergence,
-                    stream,
-                    now,
-                );
+                alive &= obey(link, output, &self.metrics, (stream, now));
             }
             if link.session.has_room() || !alive {
                 break;
@@ -401,7 +381,7 @@ impl Hub {
             self.deadlines.insert((at, stream));
         }
         if !alive {
-            self.counters.streams_refused += 1;
+            self.metrics.closed.inc();
             self.on_closed(stream);
         }
     }
@@ -411,26 +391,24 @@ impl Hub {
 fn obey(
     link: &Link,
     output: Output,
-    counters: &mut Counters,
-    convergence: &mut Vec<f64>,
-    stream: StreamId,
-    now: Instant,
+    metrics: &Metrics,
+    (stream, now): (StreamId, Instant),
 ) -> bool {
     match output {
         Output::Send(frame) => {
             let sheet = frame.sheet();
             let kind = sheet.kind as usize;
-            counters.pushes[kind] += 1;
-            counters.resources[kind] += sheet.resources as u64;
-            counters.removed[kind] += sheet.removed as u64;
-            counters.bytes[kind] += sheet.len as u64;
+            metrics.pushes.of(kind).inc();
+            metrics.resources.of(kind).add(sheet.resources as u64);
+            metrics.removed.of(kind).add(sheet.removed as u64);
+            metrics.bytes.of(kind).add(sheet.len as u64);
             link.orders.try_send(Order::Send(frame)).is_ok()
         }
         Output::Issue(ask) => link.asks.try_send(ask).is_ok(),
         // Who is in a scope is found by the scope; see `Hub::members`.
         Output::Watch(..) | Output::Unwatch(..) => true,
         Output::Event(event) => {
-            note(event, counters, convergence, stream, now);
+            note(event, metrics, stream, now);
             true
         }
         Output::Close(refusal) => {
@@ -442,31 +420,20 @@ fn obey(
     }
 }
 
-/// Samples kept between two readings of the metrics page; more are counted nowhere.
-const SAMPLES: usize = 100_000;
-
-fn note(
-    event: Event,
-    counters: &mut Counters,
-    convergence: &mut Vec<f64>,
-    stream: StreamId,
-    now: Instant,
-) {
+fn note(event: Event, metrics: &Metrics, stream: StreamId, now: Instant) {
     match event {
         Event::Acked {
             since: Some(since), ..
-        } => {
-            if convergence.len() < SAMPLES {
-                convergence.push(now.saturating_duration_since(since).as_secs_f64());
-            }
-        }
+        } => metrics
+            .convergence
+            .observe(now.saturating_duration_since(since)),
         Event::Acked { since: None, .. } => {}
         Event::Nacked {
             kind,
             names,
             message,
         } => {
-            counters.rejects[kind as usize] += 1;
+            metrics.rejects.of(kind as usize).inc();
             let first = names.first().map(Str::as_str).unwrap_or_default();
             warn!(
                 stream = stream.0,
@@ -477,13 +444,13 @@ fn note(
                 "client rejected config"
             );
         }
-        Event::StaleNonce(kind) => counters.stale_nonces[kind as usize] += 1,
+        Event::StaleNonce(kind) => metrics.stale.of(kind as usize).inc(),
         Event::StillWarming(cluster) => {
-            counters.still_warming += 1;
+            metrics.warming.inc();
             warn!(stream = stream.0, %cluster, "cluster still warming; its routes go all the same");
         }
         Event::SecretRefused(name) => {
-            counters.secrets_refused += 1;
+            metrics.secrets_refused.inc();
             warn!(stream = stream.0, %name, "secret refused");
         }
         Event::UnknownType(url) => info!(stream = stream.0, %url, "type not served"),

@@ -64,6 +64,8 @@ pub struct Server {
 #[derive(Debug, Default)]
 pub struct Streams {
     next: AtomicU64,
+    /// Refused for want of a valid credential.
+    refused: AtomicU64,
     open: Mutex<BTreeMap<SpiffeId, usize>>,
 }
 
@@ -269,6 +271,8 @@ impl Caught {
         let caller = self.server.caller(&self, request.headers()).await;
         let caller = caller.map_err(|reason| {
             info!(remote = %self.remote, %reason, "stream refused");
+            let refused = &self.server.streams.refused;
+            refused.fetch_add(1, Ordering::Relaxed);
             Status::new(Code::Unauthenticated, Unauthenticated::REPLY)
         })?;
         let server = &self.server;
@@ -351,6 +355,11 @@ impl Drop for Seat {
 }
 
 impl Streams {
+    /// Streams refused for want of a valid credential, since the start.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     fn open(&self) -> std::sync::MutexGuard<'_, BTreeMap<SpiffeId, usize>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

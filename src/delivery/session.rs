@@ -227,6 +227,11 @@ impl Session {
         self.window.in_flight().bytes
     }
 
+    /// Resources in a form that the client rejected.
+    pub fn refused(&self, kind: ResourceType) -> usize {
+        self.watches[kind as usize].nacks.len()
+    }
+
     pub fn standing(&self, kind: ResourceType) -> Standing {
         let watch = &self.watches[kind as usize];
         let answered = watch.held.iter().filter(|(_, h)| h.frame <= watch.acked);

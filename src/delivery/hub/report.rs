@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::{Counters, Hub, StreamId};
+use super::{Hub, StreamId};
 use crate::delivery::session::Standing;
 use crate::model::proxy::Proxy;
 use crate::view::ProxyId;
@@ -29,16 +29,16 @@ pub struct StreamReport {
     pub types: Vec<Standing>,
 }
 
-/// For the metrics page.
-#[derive(Clone, Debug, Default)]
+/// What is counted only when somebody looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    pub counters: Counters,
-    pub renders: [u64; ResourceType::COUNT],
     pub sessions: usize,
     pub services: usize,
     pub virtual_services: usize,
-    /// Seconds from a change to the ACK that covers it, since the last reading.
-    pub convergence: Vec<f64>,
+    pub renders: [u64; ResourceType::COUNT],
+    /// Resources in a form that their proxies rejected.
+    pub refused: [usize; ResourceType::COUNT],
+    pub in_flight: u64,
 }
 
 impl Hub {
@@ -83,14 +83,16 @@ impl Hub {
         )
     }
 
-    fn summary(&mut self) -> Summary {
+    fn summary(&self) -> Summary {
+        let sessions = || self.links.values().map(|l| &l.session);
+        let refused = |kind| sessions().map(|s| s.refused(kind)).sum();
         Summary {
-            counters: self.counters.clone(),
-            renders: self.engine.renders(),
             sessions: self.links.len(),
             services: self.engine.snapshot().services.len(),
             virtual_services: self.engine.snapshot().virtuals.len(),
-            convergence: std::mem::take(&mut self.convergence),
+            renders: self.engine.renders(),
+            refused: ResourceType::ALL.map(refused),
+            in_flight: sessions().map(|s| s.in_flight()).sum(),
         }
     }
 }

@@ -1,0 +1,227 @@
+//! HTTP pages for people and tools: readiness, who has what, metrics, version.
+//!
+//! Pages that show configuration need a token of the mesh (or its client certificate's equivalent here, which
+//! plaintext cannot carry); loopback is no exception unless `Readers::Local` says so.
+
+pub mod listen;
+pub mod monitoring;
+pub mod syncz;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::ca::authenticate::{Authenticator, Unauthenticated};
+use crate::ca::authority::Authority;
+use crate::clock;
+use crate::delivery::hub::Message;
+use crate::delivery::hub::report::{Inspect, StreamReport};
+use crate::delivery::server::Server;
+use crate::telemetry::metrics::Metrics;
+use crate::text::Str;
+use crate::xds::Entry;
+
+/// Turns what a proxy must hold into the dump's stable shape.
+pub type Render = Arc<dyn Fn(&[Entry]) -> Result<Value, String> + Send + Sync>;
+
+/// Who reads pages that show configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Readers {
+    /// Whoever shows a valid token.
+    #[default]
+    Proven,
+    /// Also anybody on this machine.
+    Local,
+}
+
+/// What the pages show, and to whom.
+#[derive(Clone)]
+pub struct Pages {
+    pub hub: mpsc::Sender<Message>,
+    pub authenticator: Arc<Authenticator>,
+    pub authority: Arc<Authority>,
+    pub server: Arc<Server>,
+    pub metrics: Arc<Metrics>,
+    pub render: Render,
+    pub readers: Readers,
+    /// Identities of this namespace see every proxy, others those of their own.
+    pub root_namespace: Str,
+    /// Cancelled when the program stops: it is not ready then.
+    pub stop: CancellationToken,
+    pub started: Instant,
+}
+
+/// The other end of a connection, put into each request by `listen`.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote(pub SocketAddr);
+
+/// What a reader may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sight {
+    All,
+    Namespace(Str),
+}
+
+impl Sight {
+    fn covers(&self, namespace: &Str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(own) => own == namespace,
+        }
+    }
+}
+
+/// Port 8080.
+pub fn router(pages: Pages) -> Router {
+    let guarded = Router::new()
+        .route("/debug/syncz", get(syncz_page))
+        .route("/debug/adsz", get(adsz_page))
+        .route("/debug/config_dump", get(config_dump))
+        .layer(middleware::from_fn_with_state(pages.clone(), guard));
+    Router::new()
+        .route("/ready", get(ready))
+        .merge(guarded)
+        .with_state(pages)
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    if pages.stop.is_cancelled() || pages.hub.is_closed() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    "ready\n".into_response()
+}
+
+async fn guard(State(pages): State<Pages>, mut request: Request, next: Next) -> Response {
+    let remote = request.extensions().get::<Remote>().copied();
+    match pages.sight(request.headers(), remote).await {
+        Ok(sight) => {
+            request.extensions_mut().insert(sight);
+            next.run(request).await
+        }
+        Err(reason) => {
+            info!(remote = ?remote.map(|r| r.0), %reason, "debug page refused");
+            (
+                StatusCode::UNAUTHORIZED,
+                format!("{}\n", Unauthenticated::REPLY),
+            )
+                .into_response()
+        }
+    }
+}
+
+impl Pages {
+    async fn sight(
+        &self,
+        headers: &HeaderMap,
+        remote: Option<Remote>,
+    ) -> Result<Sight, Unauthenticated> {
+        let local = remote.is_some_and(|r| r.0.ip().to_canonical().is_loopback());
+        if self.readers == Readers::Local && local {
+            return Ok(Sight::All);
+        }
+        let proven = self
+            .authenticator
+            .authenticate(headers, None, clock::wall())
+            .await?;
+        let namespace = proven.identity.namespace();
+        if *namespace == self.root_namespace {
+            return Ok(Sight::All);
+        }
+        Ok(Sight::Namespace(namespace.clone()))
+    }
+
+    /// The hub's answer, or none if it is gone.
+    async fn inspect<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Inspect) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Inspect(question(reply));
+        self.hub.send(message).await.ok()?;
+        answer.await.ok()
+    }
+
+    async fn streams(&self, sight: &Sight) -> Option<Vec<StreamReport>> {
+        let mut streams = self.inspect(Inspect::Streams).await?;
+        streams.retain(|s| sight.covers(&s.proxy.namespace));
+        Some(streams)
+    }
+}
+
+async fn syncz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
+    match pages.streams(&sight).await {
+        Some(streams) => Json(syncz::items(&streams)).into_response(),
+        None => gone(),
+    }
+}
+
+async fn adsz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
+    match pages.streams(&sight).await {
+        Some(streams) => Json(syncz::connections(&streams)).into_response(),
+        None => gone(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    #[serde(rename = "proxyID")]
+    proxy: Option<String>,
+}
+
+async fn config_dump(
+    State(pages): State<Pages>,
+    Extension(sight): Extension<Sight>,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    let Some(wanted) = wanted.proxy else {
+        let text = "say which: ?proxyID=<name>.<namespace>, or a whole node id\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
+    let Some(streams) = pages.streams(&sight).await else {
+        return gone();
+    };
+    // Who may not see a proxy is not told whether there is one.
+    let id = |s: &StreamReport| syncz::short(&s.proxy) == wanted || s.proxy.id == wanted;
+    let known = streams
+        .iter()
+        .find(|s| id(s))
+        .map(|s| s.proxy.id.to_string());
+    let config = match known {
+        Some(id) => pages
+            .inspect(|reply| Inspect::Config(id, reply))
+            .await
+            .flatten(),
+        None => None,
+    };
+    let Some(entries) = config else {
+        let text = format!("no proxy {wanted:?} is connected here\n");
+        return (StatusCode::NOT_FOUND, text).into_response();
+    };
+    match (pages.render)(&entries) {
+        Ok(dump) => Json(dump).into_response(),
+        Err(reason) => {
+            warn!(proxy = %wanted, %reason, "write a configuration dump");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the dump could not be written\n",
+            )
+                .into_response()
+        }
+    }
+}
+
+fn gone() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+}
+
+#[cfg(test)]
+mod tests;

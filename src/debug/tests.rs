@@ -1,0 +1,184 @@
+//! What the pages show, and to whom.
+
+use axum::body::Body;
+use http::header::AUTHORIZATION;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use super::*;
+use crate::ca::authenticate::Verifier;
+use crate::ca::testing::{authority, token_issuer};
+use crate::ca::token::{AUDIENCE, Bearer, ISSUER, TokenIssuer};
+use crate::ca::verify::LocalVerifier;
+use crate::delivery::hub::Hub;
+use crate::delivery::server::Streams;
+use crate::delivery::{Access, Limits};
+use crate::view::Engine;
+
+struct Fixture {
+    pages: Pages,
+    issuer: TokenIssuer,
+    over: CancellationToken,
+}
+
+/// Pages before a hub that runs in the background of the test.
+fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
+    let issuer = token_issuer();
+    let local = LocalVerifier::new(&issuer.jwks(), ISSUER, &[AUDIENCE], "cluster.local").unwrap();
+    let authenticator = Arc::new(Authenticator::new(Verifier::Local(local), "cluster.local"));
+    let authority = Arc::new(authority(clock::wall()));
+    let (hub, inbox) = mpsc::channel(16);
+    let real = Hub::new(Engine::default(), Limits::default());
+    let metrics = real.metrics();
+    let over = CancellationToken::new();
+    let running = real.run(inbox, over.clone());
+    let server = Server {
+        hub: hub.clone(),
+        authenticator: authenticator.clone(),
+        authority: authority.clone(),
+        limits: Limits::default(),
+        access: Access::default(),
+        others: Router::new(),
+        tasks: TaskTracker::new(),
+        streams: Streams::default(),
+    };
+    let pages = Pages {
+        hub,
+        authenticator,
+        authority,
+        server: Arc::new(server),
+        metrics,
+        render: Arc::new(|entries| Ok(Value::from(entries.len()))),
+        readers,
+        root_namespace: "istio-system".into(),
+        stop: CancellationToken::new(),
+        started: clock::mono(),
+    };
+    (
+        Fixture {
+            pages,
+            issuer,
+            over,
+        },
+        running,
+    )
+}
+
+impl Fixture {
+    async fn get(&self, path: &str, from: &str, token: Option<&str>) -> (StatusCode, String) {
+        let mut request = http::Request::get(path).body(Body::empty()).unwrap();
+        let remote = Remote(from.parse().unwrap());
+        request.extensions_mut().insert(remote);
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let pages = self.pages.clone();
+        let router = router(pages.clone()).merge(monitoring::router(pages));
+        let response = router.oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20)
+            .await
+            .unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn token(&self, namespace: &str) -> String {
+        let bearer = Bearer {
+            namespace,
+            service_account: "reader",
+            pod: None,
+        };
+        let hour = std::time::Duration::from_secs(3600);
+        let token = self.issuer.issue(bearer, AUDIENCE, hour, clock::wall());
+        token.unwrap()
+    }
+}
+
+const NEAR: &str = "127.0.0.1:5";
+const FAR: &str = "10.0.0.9:5";
+
+#[tokio::test]
+async fn pages_that_show_configuration_need_a_token_wherever_the_reader_is() {
+    let (f, hub) = fixture(Readers::Proven);
+    let test = async {
+        for path in [
+            "/debug/syncz",
+            "/debug/adsz",
+            "/debug/config_dump?proxyID=a.b",
+        ] {
+            for from in [NEAR, FAR] {
+                assert_eq!(
+                    f.get(path, from, None).await.0,
+                    StatusCode::UNAUTHORIZED,
+                    "{path}"
+                );
+                let bad = f.get(path, from, Some("x.y.z")).await;
+                assert_eq!(bad.0, StatusCode::UNAUTHORIZED, "{path}");
+            }
+        }
+        let good = f.get("/debug/syncz", FAR, Some(&f.token("shop"))).await;
+        assert_eq!(good, (StatusCode::OK, "[]".to_owned()));
+        f.over.cancel();
+    };
+    tokio::join!(test, hub);
+}
+
+#[tokio::test]
+async fn a_local_reader_needs_none_where_that_is_allowed() {
+    let (f, hub) = fixture(Readers::Local);
+    let test = async {
+        assert_eq!(f.get("/debug/syncz", NEAR, None).await.0, StatusCode::OK);
+        assert_eq!(
+            f.get("/debug/syncz", "[::ffff:127.0.0.1]:1", None).await.0,
+            StatusCode::OK
+        );
+        assert_eq!(
+            f.get("/debug/syncz", FAR, None).await.0,
+            StatusCode::UNAUTHORIZED
+        );
+        f.over.cancel();
+    };
+    tokio::join!(test, hub);
+}
+
+#[tokio::test]
+async fn readiness_metrics_and_version_are_open() {
+    let (f, hub) = fixture(Readers::Proven);
+    let test = async {
+        assert_eq!(f.get("/ready", FAR, None).await.0, StatusCode::OK);
+        let (status, text) = f.get("/metrics", FAR, None).await;
+        assert_eq!(status, StatusCode::OK);
+        for line in [
+            "pilot_xds 0\n",
+            "pilot_info{version=\"",
+            "process_resident_memory_bytes ",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(f.get("/version", FAR, None).await.1.contains("\"version\""));
+        f.pages.stop.cancel();
+        assert_eq!(
+            f.get("/ready", FAR, None).await.0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        f.over.cancel();
+    };
+    tokio::join!(test, hub);
+}
+
+#[tokio::test]
+async fn a_dump_of_nobody_is_not_found() {
+    let (f, hub) = fixture(Readers::Proven);
+    let test = async {
+        let token = f.token("istio-system");
+        let missing = f
+            .get("/debug/config_dump?proxyID=a.b", FAR, Some(&token))
+            .await;
+        assert_eq!(missing.0, StatusCode::NOT_FOUND);
+        let unsaid = f.get("/debug/config_dump", FAR, Some(&token)).await;
+        assert_eq!(unsaid.0, StatusCode::BAD_REQUEST);
+        f.over.cancel();
+    };
+    tokio::join!(test, hub);
+}

@@ -1,0 +1,4 @@
+//! What the program counts of itself. Logs are set up in `cli`.
+
+pub mod exposition;
+pub mod metrics;

@@ -1,0 +1,84 @@
+//! Every metric: name, type, help, labels. Istio's names where they mean the same.
+
+use super::exposition::{Counter, CounterByType, Gauge, Histogram, Page};
+
+macro_rules! metrics {
+    ($($field:ident: $kind:ty, $name:literal, $help:literal;)*) => {
+        /// Shared by whoever counts; written to by atomics alone.
+        #[derive(Debug, Default)]
+        pub struct Metrics { $(#[doc = $help] pub $field: $kind,)* }
+
+        impl Metrics {
+            /// All of them in Prometheus' text form.
+            pub fn write(&self, page: &mut Page) {
+                $(page.put($name, $help, &self.$field);)*
+            }
+
+            pub const NAMES: &[&str] = &[$($name,)*];
+        }
+    };
+}
+
+metrics! {
+    sessions: Gauge, "pilot_xds", "Proxies connected by xDS.";
+    pushes: CounterByType, "pilot_xds_pushes", "Responses sent.";
+    rejects: CounterByType, "pilot_total_xds_rejects", "Responses that a proxy rejected.";
+    stale: CounterByType, "pilot_xds_expired_nonce", "Answers to a response that is not outstanding.";
+    cds_reject: Gauge, "pilot_xds_cds_reject", "Clusters in a form that its proxy rejected, now.";
+    eds_reject: Gauge, "pilot_xds_eds_reject", "Load assignments in a form that its proxy rejected, now.";
+    lds_reject: Gauge, "pilot_xds_lds_reject", "Listeners in a form that its proxy rejected, now.";
+    rds_reject: Gauge, "pilot_xds_rds_reject", "Route tables in a form that its proxy rejected, now.";
+    services: Gauge, "pilot_services", "Services in the mesh.";
+    virtual_services: Gauge, "pilot_virt_services", "VirtualServices in force.";
+    convergence: Histogram, "pilot_proxy_convergence_time", "Seconds from a change to a proxy's ACK of it.";
+    push_time: Histogram, "pilot_xds_push_time", "Seconds from the start of work on a batch of changes to its last response being queued.";
+    issued: Counter, "citadel_server_success_cert_issuance_count", "Certificates issued, our own among them.";
+    unauthenticated: Counter, "citadel_server_authentication_failure_count", "xDS streams refused for want of a valid credential.";
+    ca_expiry: Gauge, "citadel_server_root_cert_expiry_timestamp", "When the CA ends, in seconds since 1970.";
+    resources: CounterByType, "fairlead_resources_sent_total", "Resources sent.";
+    removed: CounterByType, "fairlead_resources_removed_total", "Names of removed resources sent.";
+    bytes: CounterByType, "fairlead_bytes_sent_total", "Bytes of responses, before HTTP/2 and TLS.";
+    renders: CounterByType, "fairlead_renders_total", "Resources rendered; what is equal is rendered once.";
+    opened: Counter, "fairlead_streams_opened_total", "xDS streams accepted.";
+    closed: Counter, "fairlead_streams_closed_total", "xDS streams closed by us: over a bound, or not reading.";
+    warming: Counter, "fairlead_clusters_still_warming_total", "Clusters that were not warm when the wait for them ended.";
+    secrets_refused: Counter, "fairlead_secrets_refused_total", "Secrets asked for that nobody is served.";
+    batches: Counter, "fairlead_batches_total", "Batches of changes worked on.";
+    changes: Counter, "fairlead_changes_total", "Objects that came, changed or went.";
+    in_flight: Gauge, "fairlead_in_flight_bytes", "Bytes of responses that connections have not taken yet.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn istios_names_are_there_as_dashboards_ask_for_them() {
+        let mut page = Page::default();
+        Metrics::default().write(&mut page);
+        let text = page.finish();
+        for line in [
+            "pilot_xds 0",
+            "pilot_xds_pushes{type=\"cds\"} 0",
+            "pilot_total_xds_rejects{type=\"lds\"} 0",
+            "pilot_xds_expired_nonce{type=\"rds\"} 0",
+            "pilot_xds_eds_reject 0",
+            "pilot_services 0",
+            "pilot_virt_services 0",
+            "pilot_proxy_convergence_time_count 0",
+            "pilot_xds_push_time_bucket{le=\"0.1\"} 0",
+            "citadel_server_success_cert_issuance_count 0",
+            "citadel_server_authentication_failure_count 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn no_name_stands_twice() {
+        let names: BTreeSet<_> = Metrics::NAMES.iter().collect();
+        assert_eq!(names.len(), Metrics::NAMES.len());
+    }
+}
