@@ -42,7 +42,7 @@ pub struct Summary {
 }
 
 impl Hub {
-    pub(super) fn on_inspect(&mut self, inspect: Inspect, now: Instant) {
+    pub(super) fn on_inspect(&self, inspect: Inspect, now: Instant) {
         // A failed send means that nobody waits for the answer any more.
         match inspect {
             Inspect::Streams(reply) => drop(reply.send(self.streams(now))),
