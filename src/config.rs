@@ -6,6 +6,7 @@ pub mod check;
 pub mod core;
 pub mod decode;
 pub mod destination_rule;
+pub mod event;
 pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;

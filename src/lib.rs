@@ -16,6 +16,7 @@ pub mod tls;
 
 pub mod config;
 
+pub mod acceptance;
 pub mod source;
 
 pub mod model;

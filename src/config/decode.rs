@@ -27,7 +27,17 @@ pub use self::mesh::{MESH_NAME, MESH_NAMESPACE, decode_mesh};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
     pub file: Str,
+    pub rank: Rank,
     pub items: Vec<Item>,
+}
+
+/// Whose version counts when two files hold an object: first this order, then that of names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Named by a flag, as `--mesh-config` is.
+    Named,
+    #[default]
+    Folder,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +100,22 @@ pub fn documents(text: &str, file: &str) -> Decoded {
             }
         }
     }
-    Decoded { file, items }
+    Decoded {
+        file,
+        rank: Rank::Folder,
+        items,
+    }
+}
+
+/// A file that cannot be had as text; what came from it before stays.
+pub fn unreadable_file(file: &str, message: String) -> Decoded {
+    let file = Str::new(file);
+    let items = vec![unreadable(&file, 1, message)];
+    Decoded {
+        file,
+        rank: Rank::Folder,
+        items,
+    }
 }
 
 fn bounded(text: &str) -> Result<Vec<Document<'_>>, String> {

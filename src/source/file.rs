@@ -18,9 +18,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::Event;
 use crate::clock;
-use crate::config::Key;
-use crate::config::decode::{self, Decoded, Item, PodTemplate};
-use crate::diagnostic::{Code, Diagnostic, Level};
+use crate::config::decode;
 use crate::text::Str;
 
 /// A batch and the moment when its cause was seen.
@@ -44,20 +42,9 @@ pub enum FileSourceError {
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
-    files: BTreeMap<Str, Known>,
-    /// The files that name a key, in path order; the first one's version counts.
-    holders: BTreeMap<Key, BTreeSet<Str>>,
+    /// Of each file, a digest of its bytes.
+    files: BTreeMap<Str, u128>,
 }
-
-#[derive(Debug, Default)]
-struct Known {
-    digest: u128,
-    decoded: Decoded,
-    keys: BTreeSet<Key>,
-}
-
-/// What is to be said of a file besides its objects.
-type Said = (Vec<Diagnostic>, Vec<PodTemplate>);
 
 /// Wakes of the file system; one waiting is enough, for a wake means "look at everything".
 const WAKES: usize = 1;
@@ -67,13 +54,13 @@ impl Directory {
         Self {
             root: root.to_owned(),
             files: BTreeMap::new(),
-            holders: BTreeMap::new(),
         }
     }
 
     /// The whole listing, between `Init` and `InitDone`.
     pub fn list(&mut self) -> Result<Vec<Event>, FileSourceError> {
         let mut events = vec![Event::Init];
+        self.files.clear();
         events.extend(self.refresh()?);
         events.push(Event::InitDone);
         Ok(events)
@@ -83,17 +70,11 @@ impl Directory {
     pub fn refresh(&mut self) -> Result<Vec<Event>, FileSourceError> {
         let found = listing::files(&self.root)?;
         let names: BTreeSet<Str> = found.iter().map(|p| self.name(p)).collect();
-        let gone: Vec<Str> = self
-            .files
-            .keys()
-            .filter(|n| !names.contains(*n))
-            .cloned()
-            .collect();
-        let mut touched = BTreeSet::new();
         let mut events = Vec::new();
-        for name in gone {
-            touched.extend(self.forget(&name));
-            events.push(notices(&name, Said::default()));
+        let gone = self.files.keys().filter(|name| !names.contains(*name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.files.remove(&name);
+            events.push(Event::File(decode::documents("", &name)));
         }
         for path in found {
             let name = self.name(&path);
@@ -102,149 +83,16 @@ impl Directory {
                 continue;
             };
             let digest = xxh3_128(text.as_bytes());
-            if self.files.get(&name).is_some_and(|k| k.digest == digest) {
-                continue;
+            if self.files.insert(name.clone(), digest) != Some(digest) {
+                events.push(Event::File(decode::documents(&text, &name)));
             }
-            let decoded = decode::documents(&text, &name);
-            events.push(notices(&name, said(&decoded, &name)));
-            touched.extend(self.replace(&name, digest, decoded));
         }
-        events.extend(touched.iter().flat_map(|key| self.current(key)));
         Ok(events)
     }
 
     fn name(&self, path: &Path) -> Str {
-        Str::new(
-            path.strip_prefix(&self.root)
-                .unwrap_or(path)
-                .to_string_lossy(),
-        )
-    }
-
-    fn forget(&mut self, name: &Str) -> BTreeSet<Key> {
-        let keys = self.files.remove(name).unwrap_or_default().keys;
-        for key in &keys {
-            self.release(key, name);
-        }
-        keys
-    }
-
-    /// Puts a file's new content in place of its old one. Gives the keys whose version may differ.
-    fn replace(&mut self, name: &Str, digest: u128, decoded: Decoded) -> BTreeSet<Key> {
-        let old = self.files.remove(name).unwrap_or_default();
-        let mut keys: BTreeSet<Key> = decoded.items.iter().filter_map(key_of).collect();
-        let mut touched = keys.clone();
-        // A document that cannot be read may be any of those that are missing now.
-        if decoded.items.iter().any(is_unreadable) {
-            keys.extend(old.keys.iter().cloned());
-        }
-        for gone in old.keys.difference(&keys) {
-            self.release(gone, name);
-            touched.insert(gone.clone());
-        }
-        for key in &keys {
-            self.holders
-                .entry(key.clone())
-                .or_default()
-                .insert(name.clone());
-        }
-        let known = Known {
-            digest,
-            decoded,
-            keys,
-        };
-        self.files.insert(name.clone(), known);
-        touched
-    }
-
-    fn release(&mut self, key: &Key, file: &Str) {
-        if let Some(files) = self.holders.get_mut(key) {
-            files.remove(file);
-            if files.is_empty() {
-                self.holders.remove(key);
-            }
-        }
-    }
-
-    /// What the first file that names the key says of it, and an error for each later one.
-    fn current(&self, key: &Key) -> Vec<Event> {
-        let Some(files) = self.holders.get(key) else {
-            return vec![Event::Delete(key.clone())];
-        };
-        let mut events = Vec::new();
-        let first = files.first();
-        for file in files.iter().skip(1) {
-            let Some(known) = self.files.get(file) else {
-                continue;
-            };
-            let mut said = said(&known.decoded, file);
-            said.0.push(duplicate(key, file, first));
-            events.push(notices(file, said));
-        }
-        let known = first.and_then(|f| self.files.get(f));
-        let items = known.into_iter().flat_map(|k| &k.decoded.items);
-        let mut own = items.filter(|i| key_of(i).as_ref() == Some(key));
-        // None: kept from before its file became unreadable.
-        events.extend(own.find_map(|item| match item {
-            Item::Object(object) => Some(Event::Apply(object.clone())),
-            Item::Rejected(rejected) => Some(Event::Reject(rejected.clone())),
-            Item::Notice(_) | Item::Template(_) => None,
-        }));
-        events
-    }
-}
-
-fn key_of(item: &Item) -> Option<Key> {
-    match item {
-        Item::Object(object) => Some(object.object.key()),
-        Item::Rejected(rejected) => rejected.key.clone(),
-        Item::Notice(_) | Item::Template(_) => None,
-    }
-}
-
-fn is_unreadable(item: &Item) -> bool {
-    matches!(item, Item::Rejected(rejected) if rejected.key.is_none())
-}
-
-fn said(decoded: &Decoded, file: &Str) -> Said {
-    let mut out = Said::default();
-    let mut seen = BTreeSet::new();
-    for item in &decoded.items {
-        match item {
-            Item::Notice(notice) => out.0.push(notice.clone()),
-            Item::Template(template) => out.1.push(template.clone()),
-            Item::Rejected(rejected) if rejected.key.is_none() => {
-                out.0.extend(rejected.diagnostics.iter().cloned());
-            }
-            Item::Object(_) | Item::Rejected(_) => {}
-        }
-        if let Some(key) = key_of(item)
-            && !seen.insert(key.clone())
-        {
-            out.0.push(duplicate(&key, file, Some(file)));
-        }
-    }
-    out
-}
-
-fn notices(file: &Str, (notices, templates): Said) -> Event {
-    Event::Notices {
-        file: file.clone(),
-        notices,
-        templates,
-    }
-}
-
-fn duplicate(key: &Key, file: &Str, first: Option<&Str>) -> Diagnostic {
-    let first = first.map(Str::as_str).unwrap_or_default();
-    Diagnostic {
-        level: Level::Error,
-        code: Code::Duplicate,
-        resource: Some(key.subject()),
-        field: Str::default(),
-        file: Some(file.clone()),
-        line: None,
-        message: format!("already defined in {first}, which counts; this one has no effect"),
+        let below = path.strip_prefix(&self.root).unwrap_or(path);
+        Str::new(below.to_string_lossy())
     }
 }
 

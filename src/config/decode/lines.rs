@@ -30,6 +30,14 @@ pub enum Detail {
 const SHALLOW: usize = 2;
 
 impl Lines {
+    /// Of an object whose text is not at hand; every line is 0.
+    pub fn unknown() -> Self {
+        Self(Branch {
+            line: 0,
+            under: Under::Nothing,
+        })
+    }
+
     pub fn of(root: &Node, detail: Detail) -> Self {
         let depth = match detail {
             Detail::Full => usize::MAX,

@@ -3,7 +3,7 @@
 use super::manifest::{Sheet, spec};
 use super::reader::Reading;
 use super::yaml::{self, Document, Node, Value};
-use super::{Decoded, Item, Rejected, bounded, unreadable};
+use super::{Decoded, Item, Rank, Rejected, bounded, unreadable};
 use crate::config::meta::Meta;
 use crate::config::{Key, Kind};
 use crate::text::Str;
@@ -35,6 +35,7 @@ pub fn decode_mesh(text: &str, file: &str) -> Decoded {
     let item = item.unwrap_or_else(|message| broken_mesh(&file, 1, message));
     Decoded {
         file,
+        rank: Rank::Named,
         items: vec![item],
     }
 }

@@ -1,0 +1,427 @@
+//! Which version of each object is in force: history, rejections, versions that wait.
+//!
+//! Everything after this room is a function of the set it keeps. A version with a fault never comes
+//! into force, and the form accepted before stays. A version that would break a reference between a
+//! VirtualService and a DestinationRule waits for its partner. Nothing else waits. Pure: no I/O.
+
+mod claims;
+#[cfg(test)]
+mod laws;
+mod links;
+mod report;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use self::claims::{Claims, Standing};
+use self::links::{Links, Part};
+use self::report::{Before, Waiting};
+use self::settle::Proposal;
+use crate::config::decode::lines::Lines;
+use crate::config::decode::{DecodedObject, Place, PodTemplate};
+use crate::config::event::Event;
+use crate::config::{Change, Key, Object};
+use crate::diagnostic::{Diagnostic, Level};
+use crate::text::Str;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether a version may wait for what it refers to; without, every sound version takes effect
+    /// at once, as in Istio.
+    pub hold_unresolved: bool,
+    /// What short host names expand with, such as `cluster.local`.
+    pub domain: Str,
+}
+
+/// Counts for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub accepted: usize,
+    /// Objects and documents whose present form has a fault.
+    pub rejected: usize,
+    /// Versions and deletions that wait.
+    pub held: usize,
+}
+
+/// The set in force as it is kept over a restart.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Persisted {
+    pub objects: Vec<Kept>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// Where it came from; empty for the API server.
+    pub file: Str,
+    pub object: Arc<Object>,
+}
+
+#[derive(Debug)]
+pub struct Acceptance {
+    options: Options,
+    claims: Claims,
+    phase: Phase,
+    force: BTreeMap<Key, Version>,
+    /// The references between the versions in force.
+    links: Links,
+    held: BTreeMap<Key, Held>,
+    /// Objects in force only because their file cannot be read as a whole.
+    kept: BTreeMap<Key, Str>,
+    /// What the events since the last decision named.
+    touched: BTreeSet<Topic>,
+    findings: BTreeMap<Topic, Vec<Diagnostic>>,
+    news: Vec<Diagnostic>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No listing was complete yet, so nobody knows the set in force.
+    Silent,
+    /// A later listing; the set in force is known.
+    Listing,
+    Live,
+}
+
+/// What findings are about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Topic {
+    File(Str),
+    Object(Key),
+}
+
+#[derive(Clone, Debug)]
+struct Version {
+    object: Arc<Object>,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// None for a deletion.
+    version: Option<Version>,
+    part: Part,
+}
+
+impl Acceptance {
+    pub fn new(options: Options) -> Self {
+        Self::restore(options, Persisted::default())
+    }
+
+    /// Starts with the set that was in force; the first listing decides what of it is gone.
+    pub fn restore(options: Options, persisted: Persisted) -> Self {
+        let lines = Arc::new(Lines::unknown());
+        let mut acceptance = Self {
+            options,
+            claims: Claims::default(),
+            phase: Phase::Silent,
+            force: BTreeMap::new(),
+            links: Links::default(),
+            held: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            findings: BTreeMap::new(),
+            news: Vec::new(),
+        };
+        for Kept { file, object } in persisted.objects {
+            let lines = Arc::clone(&lines);
+            let place = Place { file, lines };
+            acceptance.put(&object.key(), Some(Version { object, place }));
+        }
+        acceptance
+    }
+
+    /// The differences of the set in force, in the order of keys; they belong together. Nothing comes
+    /// of events between `Init` and `InitDone` before the latter.
+    pub fn on(&mut self, events: Vec<Event>) -> Vec<Change> {
+        self.news.clear();
+        let mut changes = Vec::new();
+        for event in events {
+            let done = event == Event::InitDone;
+            self.hear(event);
+            if done {
+                changes.extend(self.list());
+            }
+        }
+        if self.phase == Phase::Live && !self.touched.is_empty() {
+            changes.extend(self.decide());
+        }
+        changes
+    }
+
+    /// Findings that came up with the last events, as a log would tell them.
+    pub fn news(&self) -> &[Diagnostic] {
+        &self.news
+    }
+
+    /// All findings that stand, by file and object.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        self.findings.values().flatten().cloned().collect()
+    }
+
+    /// The objects in force.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.force.values().map(|v| &v.object)
+    }
+
+    /// What makes pods, of all files.
+    pub fn templates(&self) -> impl Iterator<Item = &PodTemplate> {
+        self.claims.templates()
+    }
+
+    /// File and line of a field of an object in force; the line is absent until its file was read.
+    pub fn place(&self, key: &Key, field: &str) -> Option<(Str, Option<u32>)> {
+        let place = &self.force.get(key)?.place;
+        let line = Some(place.lines.line_of(field)).filter(|line| *line > 0);
+        (!place.file.is_empty()).then(|| (place.file.clone(), line))
+    }
+
+    pub fn counts(&self) -> Counts {
+        let faulty = |found: &&Vec<Diagnostic>| found.iter().any(|d| d.level == Level::Error);
+        Counts {
+            accepted: self.force.len(),
+            rejected: self.findings.values().filter(faulty).count(),
+            held: self.held.len(),
+        }
+    }
+
+    /// Cheap: objects are shared.
+    pub fn persist(&self) -> Persisted {
+        let kept = |v: &Version| Kept {
+            file: v.place.file.clone(),
+            object: Arc::clone(&v.object),
+        };
+        Persisted {
+            objects: self.force.values().map(kept).collect(),
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Init => {
+                self.claims.clear();
+                if self.phase == Phase::Live {
+                    self.phase = Phase::Listing;
+                }
+            }
+            Event::File(decoded) => {
+                let file = decoded.file.clone();
+                let waiting = self.kept.iter().filter(|(_, f)| **f == file);
+                self.touched
+                    .extend(waiting.map(|(key, _)| Topic::Object(key.clone())));
+                let keys = self.claims.replace(decoded);
+                self.touched.extend(keys.into_iter().map(Topic::Object));
+                self.touched.insert(Topic::File(file));
+            }
+            Event::Apply(object) => {
+                self.touched
+                    .insert(Topic::Object(self.claims.apply(object)));
+            }
+            Event::Refuse(rejected) => {
+                self.touched
+                    .extend(self.claims.refuse(rejected).map(Topic::Object));
+            }
+            Event::Delete(key) => {
+                self.claims.delete(&key);
+                self.touched.insert(Topic::Object(key));
+            }
+            Event::InitDone => {}
+        }
+    }
+
+    /// A listing is complete: every object is looked at. The first tells the whole set in force.
+    fn list(&mut self) -> Vec<Change> {
+        let keys = self.claims.keys().chain(self.force.keys()).cloned();
+        let files = self.claims.files().cloned();
+        let topics: BTreeSet<Topic> = keys
+            .map(Topic::Object)
+            .chain(files.map(Topic::File))
+            .collect();
+        self.touched.extend(topics);
+        self.touched.extend(self.findings.keys().cloned());
+        let mut changes = self.decide();
+        if self.phase == Phase::Silent {
+            let tell = |(key, v): (&Key, &Version)| Change {
+                key: key.clone(),
+                object: Some(Arc::clone(&v.object)),
+            };
+            changes = self.force.iter().map(tell).collect();
+        }
+        self.phase = Phase::Live;
+        changes
+    }
+
+    fn decide(&mut self) -> Vec<Change> {
+        let mut topics = std::mem::take(&mut self.touched);
+        topics.extend(self.held.keys().cloned().map(Topic::Object));
+        let mut ready: BTreeMap<Key, Option<Version>> = BTreeMap::new();
+        for topic in &topics {
+            if let Topic::Object(key) = topic {
+                self.sort(key, &mut ready);
+            }
+        }
+        ready.extend(self.release());
+        let mut changes = Vec::new();
+        for (key, version) in ready {
+            topics.extend(self.users_of(&key).map(Topic::Object));
+            let object = version.as_ref().map(|v| Arc::clone(&v.object));
+            self.put(&key, version);
+            topics.extend(self.users_of(&key).map(Topic::Object));
+            topics.insert(Topic::Object(key.clone()));
+            changes.push(Change { key, object });
+        }
+        topics.extend(self.held.keys().cloned().map(Topic::Object));
+        self.report(topics);
+        changes
+    }
+
+    /// Brings one object's claim to where it belongs: at once into force (`ready`), or among those
+    /// that may wait, or nowhere.
+    fn sort(&mut self, key: &Key, ready: &mut BTreeMap<Key, Option<Version>>) {
+        let wanted = match self.claims.standing(key) {
+            Standing::Version(DecodedObject { object, place, .. }) => Some(Version {
+                object: Arc::clone(object),
+                place: place.clone(),
+            }),
+            Standing::Fault(_) => {
+                self.kept.remove(key);
+                self.held.remove(key);
+                return;
+            }
+            Standing::Absent => None,
+        };
+        if let (None, Some(file)) = (&wanted, self.unclear_home(key)) {
+            self.kept.insert(key.clone(), file);
+            self.held.remove(key);
+            return;
+        }
+        self.kept.remove(key);
+        self.held.remove(key);
+        match (&wanted, self.force.get_mut(key)) {
+            (None, None) => return,
+            (Some(wanted), Some(now)) if wanted.object == now.object => {
+                now.place = wanted.place.clone();
+                return;
+            }
+            (_, _) => {}
+        }
+        let part = match &wanted {
+            Some(version) => links::part(&version.object, &self.options.domain),
+            None => links::absent(key.kind),
+        };
+        match part {
+            Some(part) => drop(self.held.insert(
+                key.clone(),
+                Held {
+                    version: wanted,
+                    part,
+                },
+            )),
+            None => drop(ready.insert(key.clone(), wanted)),
+        }
+    }
+
+    /// The file of an object in force, if a document of it does not say which object it is.
+    fn unclear_home(&self, key: &Key) -> Option<Str> {
+        let file = &self.force.get(key)?.place.file;
+        self.claims.is_unclear(file).then(|| file.clone())
+    }
+
+    /// Takes from the waiting versions those that can come into force now.
+    fn release(&mut self) -> BTreeMap<Key, Option<Version>> {
+        let waiting = self.held.iter();
+        let taken: BTreeSet<Key> = if self.options.hold_unresolved {
+            let parts = waiting.map(|(k, h)| (k.clone(), h.part.clone())).collect();
+            Proposal::new(&self.links, parts).settle()
+        } else {
+            waiting.map(|(key, _)| key.clone()).collect()
+        };
+        let release = |key: Key| self.held.remove(&key).map(|held| (key, held.version));
+        taken.into_iter().filter_map(release).collect()
+    }
+
+    fn put(&mut self, key: &Key, version: Option<Version>) {
+        self.links.remove(key);
+        match version {
+            Some(version) => {
+                if let Some(part) = links::part(&version.object, &self.options.domain) {
+                    self.links.set(key.clone(), part);
+                }
+                self.force.insert(key.clone(), version);
+            }
+            None => drop(self.force.remove(key)),
+        }
+    }
+
+    /// The VirtualServices in force that a DestinationRule in force could resolve.
+    fn users_of(&self, key: &Key) -> impl Iterator<Item = Key> {
+        let offer = self.links.offer(key).into_iter();
+        offer
+            .flat_map(|o| self.links.users(&o.host))
+            .cloned()
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    fn report(&mut self, topics: BTreeSet<Topic>) {
+        let mut next = Links::default();
+        for (key, held) in &self.held {
+            next.set(key.clone(), held.part.clone());
+        }
+        let waiting: BTreeSet<Key> = self.held.keys().cloned().collect();
+        for topic in topics {
+            let found = match &topic {
+                Topic::File(file) => self.claims.of_file(file),
+                Topic::Object(key) => self.findings_of(key, &next, &waiting),
+            };
+            let before = if found.is_empty() {
+                self.findings.remove(&topic)
+            } else {
+                self.findings.insert(topic.clone(), found.clone())
+            };
+            let before = before.unwrap_or_default();
+            let new = found.into_iter().filter(|d| !before.contains(d));
+            self.news.extend(new);
+        }
+    }
+
+    fn findings_of(&self, key: &Key, next: &Links, waiting: &BTreeSet<Key>) -> Vec<Diagnostic> {
+        let domain = &self.options.domain;
+        let force = self.force.get(key);
+        let mut found = match self.claims.standing(key) {
+            Standing::Version(version) => version.warnings.clone(),
+            Standing::Fault(faults) => {
+                let before = force.map_or(Before::Never, |_| Before::InForce);
+                report::faults(faults, before)
+            }
+            Standing::Absent => Vec::new(),
+        };
+        found.extend(self.kept.get(key).map(|file| report::kept(key, file)));
+        found.extend(self.claims.duplicates(key));
+        if let Some(Held { version, part }) = self.held.get(key) {
+            let object = version.as_ref().map(|v| &*v.object);
+            let place = version.as_ref().map(|v| &v.place);
+            let one = Waiting {
+                key,
+                object,
+                place,
+                part,
+            };
+            found.extend(report::waiting(one, &self.links, next, waiting, domain));
+        }
+        if let Some(Version { object, place }) = force {
+            found.extend(report::unresolved(
+                key,
+                object,
+                Some(place),
+                &self.links,
+                domain,
+            ));
+        }
+        found
+    }
+}
