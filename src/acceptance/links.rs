@@ -31,12 +31,6 @@ pub(super) struct Offer {
     pub(super) subsets: BTreeSet<Str>,
 }
 
-impl Offer {
-    pub(super) fn covers(&self, r: &Ref) -> bool {
-        self.host.matches(r.host.as_str()) && self.subsets.contains(&r.subset)
-    }
-}
-
 /// The part an object plays here; none for the kinds that are never held.
 pub(super) fn part(object: &Object, domain: &str) -> Option<Part> {
     let namespace = &object.meta.namespace;
