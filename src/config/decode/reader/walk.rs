@@ -6,8 +6,8 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-use super::super::lines::camel;
-use super::super::yaml::{Node, Value};
+use crate::config::decode::lines::camel;
+use crate::config::decode::yaml::{Node, Value};
 use super::{Reader, Refusal, Step, Trail};
 use crate::diagnostic::Code;
 use crate::text::Str;
