@@ -6,10 +6,13 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/.cache/tools
 DENY_VERSION := 0.20.2
 
-.PHONY: help build check fmt clippy layers deny envoy prerequisites test test-all
+.PHONY: help demo build check fmt clippy layers deny envoy prerequisites test test-all
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: build envoy ## six workloads and their Envoys on this machine, checked with real requests
+	$(CARGO) run --locked --quiet -- demo --junit target/junit/demo.xml $(DEMO)
 
 build: ## the program, as the tests and the demo use it: target/debug/fairlead
 	$(CARGO) build --locked

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod bootstrap;
+pub mod demo;
 pub mod echo;
 pub mod init;
 pub mod logging;
@@ -36,6 +37,8 @@ enum Command {
     Init(init::Args),
     /// Run a workload that describes each request it gets.
     Echo(echo::Args),
+    /// Show all of it on this machine, checked with real requests.
+    Demo(demo::Args),
     /// Print a service-account token for a workload.
     Token(token::Args),
     /// Print the version of this program.
@@ -47,6 +50,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Version(args) => version::run(&args),
