@@ -52,7 +52,19 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("dump", &["config", "acceptance", "model", "xds", "view"]),
+    ("dump", &["config", "xds"]),
+    (
+        "offline",
+        &[
+            "config",
+            "source",
+            "acceptance",
+            "model",
+            "view",
+            "xds",
+            "dump",
+        ],
+    ),
     ("bootstrap", &["config", "model::proxy"]),
     ("capture", &[]),
     ("echo", &[]),
@@ -116,12 +128,12 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         word: "tokio::spawn",
-        files: &["app.rs"],
+        files: &["app"],
         instead: "return a future and let src/app.rs run it",
     },
     Reserved {
         word: "JoinSet",
-        files: &["app.rs"],
+        files: &["app"],
         instead: "return a future and let src/app.rs run it",
     },
     Reserved {

@@ -61,6 +61,21 @@ pub struct Kept {
     pub object: Arc<Object>,
 }
 
+/// Where the objects in force were read.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<Key, Place>);
+
+impl Places {
+    pub fn find(&self, key: &Key, field: &str) -> Option<(Str, Option<u32>)> {
+        locate(self.0.get(key)?, field)
+    }
+}
+
+fn locate(place: &Place, field: &str) -> Option<(Str, Option<u32>)> {
+    let line = Some(place.lines.line_of(field)).filter(|line| *line > 0);
+    (!place.file.is_empty()).then(|| (place.file.clone(), line))
+}
+
 #[derive(Debug)]
 pub struct Acceptance {
     options: Options,
@@ -175,9 +190,13 @@ impl Acceptance {
 
     /// File and line of a field of an object in force; the line is absent until its file was read.
     pub fn place(&self, key: &Key, field: &str) -> Option<(Str, Option<u32>)> {
-        let place = &self.force.get(key)?.place;
-        let line = Some(place.lines.line_of(field)).filter(|line| *line > 0);
-        (!place.file.is_empty()).then(|| (place.file.clone(), line))
+        locate(&self.force.get(key)?.place, field)
+    }
+
+    /// The same for all objects, as it is now. Cheap: what each one holds is shared.
+    pub fn places(&self) -> Places {
+        let place = |(key, version): (&Key, &Version)| (key.clone(), version.place.clone());
+        Places(self.force.iter().map(place).collect())
     }
 
     pub fn counts(&self) -> Counts {

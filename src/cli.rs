@@ -9,11 +9,14 @@
 pub mod address;
 pub mod bootstrap;
 pub mod demo;
+pub mod discovery;
+pub mod dump;
 pub mod echo;
 pub mod init;
 pub mod logging;
 pub mod settings;
 pub mod span;
+pub mod terminal;
 pub mod token;
 pub mod version;
 
@@ -31,6 +34,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Serve proxies from a folder of configuration.
+    Discovery(Box<settings::Settings>),
+    /// Print what a proxy would be sent, and which objects made it.
+    Dump(dump::Args),
     /// Print the bootstrap by which a stock Envoy joins the mesh as a workload.
     Bootstrap(bootstrap::Args),
     /// Capture a pod's traffic for its sidecar (IPv4, by iptables' REDIRECT), or fail.
@@ -48,6 +55,8 @@ enum Command {
 /// Runs the command line and says how it ended: 0, 1 for a failure, 2 for a misuse (clap's).
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Discovery(settings) => discovery::run(&settings),
+        Command::Dump(args) => dump::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Demo(args) => demo::run(&args),

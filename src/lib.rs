@@ -39,4 +39,8 @@ pub mod bootstrap;
 pub mod capture;
 pub mod echo;
 
+pub mod dump;
+pub mod offline;
+
+pub mod app;
 pub mod cli;

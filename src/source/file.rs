@@ -42,6 +42,8 @@ pub enum FileSourceError {
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
+    /// A file that is MeshConfig, wherever it is (`--mesh-config`).
+    mesh: Option<PathBuf>,
     /// Of each file, a digest of its bytes.
     files: BTreeMap<Str, u128>,
 }
@@ -53,8 +55,15 @@ impl Directory {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            mesh: None,
             files: BTreeMap::new(),
         }
+    }
+
+    /// Takes MeshConfig from a file of its own, before any ConfigMap.
+    pub fn with_mesh(mut self, file: Option<&Path>) -> Self {
+        self.mesh = file.map(Path::to_owned);
+        self
     }
 
     /// The whole listing, between `Init` and `InitDone`.
@@ -69,8 +78,9 @@ impl Directory {
     /// Looks at every file again; the events are those of files whose bytes differ.
     pub fn refresh(&mut self) -> Result<Vec<Event>, FileSourceError> {
         let found = listing::files(&self.root)?;
-        let names: BTreeSet<Str> = found.iter().map(|p| self.name(p)).collect();
-        let mut events = Vec::new();
+        let mut names: BTreeSet<Str> = found.iter().map(|p| self.name(p)).collect();
+        let mut events: Vec<Event> = self.refresh_mesh()?.into_iter().collect();
+        names.extend(self.mesh_name());
         let gone = self.files.keys().filter(|name| !names.contains(*name));
         for name in gone.cloned().collect::<Vec<_>>() {
             self.files.remove(&name);
@@ -78,6 +88,9 @@ impl Directory {
         }
         for path in found {
             let name = self.name(&path);
+            if Some(&name) == self.mesh_name().as_ref() {
+                continue;
+            }
             // A file that vanished since the listing is gone, and the wake for it is on its way.
             let Ok(text) = listing::read(&path) else {
                 continue;
@@ -88,6 +101,24 @@ impl Directory {
             }
         }
         Ok(events)
+    }
+
+    /// A mesh file that cannot be read is a fault: nobody said that it may be absent.
+    fn refresh_mesh(&mut self) -> Result<Option<Event>, FileSourceError> {
+        let (Some(path), Some(name)) = (&self.mesh, self.mesh_name()) else {
+            return Ok(None);
+        };
+        let text = listing::read(path).map_err(|source| FileSourceError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let digest = xxh3_128(text.as_bytes());
+        let differs = self.files.insert(name.clone(), digest) != Some(digest);
+        Ok(differs.then(|| Event::File(decode::decode_mesh(&text, &name))))
+    }
+
+    fn mesh_name(&self) -> Option<Str> {
+        self.mesh.as_deref().map(|path| self.name(path))
     }
 
     fn name(&self, path: &Path) -> Str {
@@ -104,7 +135,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), FileSourceError> {
     let (wake, mut woken) = mpsc::channel(WAKES);
-    let _watcher = watch(&directory.root, wake)?;
+    let _watcher = watch(&directory, wake)?;
     let mut seen = clock::mono();
     let mut batch = directory.list()?;
     info!(files = directory.files.len(), "configuration listed");
@@ -128,12 +159,12 @@ pub async fn run(
 }
 
 fn watch(
-    root: &Path,
+    directory: &Directory,
     wake: mpsc::Sender<()>,
 ) -> Result<notify::RecommendedWatcher, FileSourceError> {
-    let tried = |source| FileSourceError::Watch {
-        path: root.to_owned(),
-        source,
+    let tried = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FileSourceError::Watch { path, source }
     };
     let on_event = move |event: notify::Result<notify::Event>| {
         let read_only = event.is_ok_and(|e| matches!(e.kind, EventKind::Access(_)));
@@ -142,10 +173,25 @@ fn watch(
             let _ = wake.try_send(());
         }
     };
-    let mut watcher = notify::recommended_watcher(on_event).map_err(tried)?;
+    let root = &directory.root;
+    let mut watcher = notify::recommended_watcher(on_event).map_err(tried(root))?;
     watcher
         .watch(root, RecursiveMode::Recursive)
-        .map_err(tried)?;
+        .map_err(tried(root))?;
+    // Its folder, not the file: editors and mounted ConfigMaps put another file in its place.
+    let beside = directory.mesh.as_deref().and_then(Path::parent);
+    let beside = beside.map(|p| {
+        if p.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            p
+        }
+    });
+    if let Some(folder) = beside.filter(|folder| !folder.starts_with(root)) {
+        watcher
+            .watch(folder, RecursiveMode::NonRecursive)
+            .map_err(tried(folder))?;
+    }
     Ok(watcher)
 }
 

@@ -2,8 +2,12 @@
 
 use std::sync::LazyLock;
 
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::Value;
+
+use super::Encoded;
 
 /// Descriptors of Envoy's API, trimmed (proto/README.md). Decoded at the first use only.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -32,6 +36,22 @@ pub enum JsonError {
     Malformed(String, prost::DecodeError),
     #[error("write a `{0}` as JSON: {1}")]
     Unwritable(String, serde_json::Error),
+}
+
+/// What an encoded resource carries, as JSON.
+pub fn resource(encoded: &Encoded) -> Result<Value, JsonError> {
+    let url = encoded.kind.type_url();
+    let malformed = |e| JsonError::Malformed(url.to_owned(), e);
+    // The chunks are one `resources` entry of a response, so together they are a response.
+    let response =
+        DeltaDiscoveryResponse::decode(&encoded.chunks.concat()[..]).map_err(malformed)?;
+    let body = response
+        .resources
+        .into_iter()
+        .find_map(|r| r.resource)
+        .unwrap_or_default()
+        .value;
+    to_json(url, &body)
 }
 
 /// Keys are sorted, each `Any` is expanded, 64-bit numbers are strings, and defaults are left out.

@@ -1,0 +1,225 @@
+//! The composition root: everything is built, bound, then run. Only here and below are tasks spawned.
+
+pub mod doors;
+pub mod intake;
+pub mod ports;
+pub mod tasks;
+pub mod upkeep;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use axum::Router;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use self::doors::Doors;
+use self::intake::{ACCEPTED, Intake, MAX_ACCEPTED};
+use self::tasks::{Tasks, fallible, signals};
+use crate::acceptance::{Acceptance, Options, Places};
+use crate::ca::authority::Lifetimes;
+use crate::ca::service::{CertificateService, METHOD};
+use crate::ca::trust::{Plan, Trust};
+use crate::cli::settings::{Folders, Settings};
+use crate::clock;
+use crate::debug::{Pages, Readers, Render};
+use crate::delivery::hub::{Hub, Message};
+use crate::delivery::server::{Server, Streams};
+use crate::delivery::{Access, Limits};
+use crate::dump;
+use crate::model;
+use crate::source::file::{self, Batch, Directory};
+use crate::state::{LockedDir, StateDir};
+use crate::text::Str;
+use crate::view::Engine;
+
+/// Batches of the source that wait for acceptance. The source reads files together when it is full.
+const BATCHES: usize = 4;
+/// Messages that wait for the hub. Connections and the intake wait when it is full.
+const MESSAGES: usize = 4096;
+
+/// Serves until SIGTERM or SIGINT, or until something that must go on has ended.
+pub async fn serve(settings: &Settings, folders: &Folders) -> Result<()> {
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new(stop.clone());
+    tasks.run("signals", signals(stop.clone()));
+    match start(settings, folders, &stop, &mut tasks).await {
+        Ok(()) => tasks.end().await,
+        Err(fault) => {
+            stop.cancel();
+            // What failed to start is the fault; what ends because of it is none.
+            let _ = tasks.end().await;
+            Err(fault)
+        }
+    }
+}
+
+/// Builds all, binds all, then runs all. A task that ends meanwhile leaves its word to `Tasks::end`.
+async fn start(
+    settings: &Settings,
+    folders: &Folders,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<()> {
+    let dir = Arc::new(StateDir::prepare(&folders.state)?.lock()?);
+    let mut acceptance = acceptance(settings, &dir)?;
+    let (batches_in, mut batches) = mpsc::channel::<Batch>(BATCHES);
+    let directory = Directory::new(&folders.config).with_mesh(settings.mesh_config.as_deref());
+    let source = file::run(directory, batches_in, stop.clone());
+    tasks.run("source", fallible(source));
+    let Some(Some((events, _))) = tasks.unless_ended(batches.recv()).await else {
+        return Ok(());
+    };
+    let mut engine = Engine::new(model::Settings {
+        domain: Str::new(&settings.domain),
+        ..model::Settings::default()
+    });
+    engine.apply(&acceptance.on(events));
+    intake::tell(acceptance.news());
+    let trust = trust(settings, &dir, &engine.snapshot().mesh.trust_domain)?;
+    let doors = Doors::bind(settings, trust.serving.live()).await?;
+
+    let (hub, inbox) = mpsc::channel(MESSAGES);
+    let (kept, newest) = watch::channel(None);
+    let (places, read) = watch::channel(Places::default());
+    let intake = Intake {
+        acceptance,
+        hub: hub.clone(),
+        kept,
+        places,
+    };
+    intake.keep();
+    tasks.run("intake", intake.run(batches, stop.clone()));
+    tasks.run("accepted set", intake::keep(dir.clone(), newest));
+    if let Some(file) = &settings.ports_file {
+        doors.ports.write(file)?;
+    }
+    info!(ports = %doors.ports, "serving");
+    let channels = Channels { hub, inbox, read };
+    run(
+        settings,
+        (engine, trust, doors),
+        channels,
+        (dir, stop),
+        tasks,
+    );
+    Ok(())
+}
+
+/// What the hub and the pages hear through.
+struct Channels {
+    hub: mpsc::Sender<Message>,
+    inbox: mpsc::Receiver<Message>,
+    read: watch::Receiver<Places>,
+}
+
+/// Hub, listeners and what ends them: the hub outlives the connections, the lock outlives the hub.
+fn run(
+    settings: &Settings,
+    (engine, trust, doors): (Engine, Trust, Doors),
+    channels: Channels,
+    (dir, stop): (Arc<LockedDir>, &CancellationToken),
+    tasks: &mut Tasks,
+) {
+    let root_namespace = engine.snapshot().mesh.root_namespace.clone();
+    let over = CancellationToken::new();
+    let hub = Hub::new(engine, limits(settings));
+    let server = Arc::new(server(settings, &trust, channels.hub.clone()));
+    let pages = Pages {
+        hub: channels.hub,
+        authenticator: trust.authenticator,
+        authority: trust.authority,
+        server: server.clone(),
+        metrics: hub.metrics(),
+        render: render(channels.read),
+        readers: Readers::Proven,
+        root_namespace,
+        stop: stop.clone(),
+        started: clock::mono(),
+    };
+    doors.open(tasks, &server, pages, (stop, &over));
+    let last = upkeep::farewell(
+        server,
+        settings.shutdown_duration,
+        stop.clone(),
+        over.clone(),
+    );
+    let hub = hub.run(channels.inbox, over);
+    tasks.run("hub", async {
+        tokio::join!(hub, last);
+        drop(dir);
+        Ok(())
+    });
+    tasks.run(
+        "own certificate",
+        upkeep::renew(trust.serving, stop.clone()),
+    );
+}
+
+/// What the last run left, if there was one.
+fn acceptance(settings: &Settings, dir: &LockedDir) -> Result<Acceptance> {
+    let options = Options {
+        hold_unresolved: settings.hold_unresolved,
+        domain: Str::new(&settings.domain),
+    };
+    let Some(text) = dir.read(ACCEPTED, MAX_ACCEPTED)? else {
+        return Ok(Acceptance::new(options));
+    };
+    match serde_json::from_slice(&text) {
+        Ok(persisted) => Ok(Acceptance::restore(options, persisted)),
+        Err(why) => {
+            let path = dir.path(ACCEPTED);
+            error!(path = %path.display(), %why, "starting without the versions accepted before");
+            Ok(Acceptance::new(options))
+        }
+    }
+}
+
+fn trust(settings: &Settings, dir: &LockedDir, trust_domain: &str) -> Result<Trust> {
+    let lifetimes = Lifetimes::new(settings.workload_cert_ttl, settings.max_workload_cert_ttl)?;
+    let names: Vec<Str> = settings.custom_host.iter().map(Str::new).collect();
+    let plan = Plan {
+        trust_domain,
+        plugged: settings.ca_dir.as_deref(),
+        lifetimes,
+        names: &names,
+    };
+    Ok(Trust::open(dir, &plan, clock::wall())?)
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        warm: settings.warming_timeout,
+        ..Limits::default()
+    }
+}
+
+fn server(settings: &Settings, trust: &Trust, hub: mpsc::Sender<Message>) -> Server {
+    let certificates =
+        CertificateService::new(trust.authority.clone(), trust.authenticator.clone());
+    Server {
+        hub,
+        authenticator: trust.authenticator.clone(),
+        authority: trust.authority.clone(),
+        limits: limits(settings),
+        access: Access {
+            age: settings.keepalive_max_server_connection_age,
+            // The rest of the time is for what the last connections still take.
+            parting: settings.shutdown_duration / 2,
+            ..Access::default()
+        },
+        others: Router::new().route_service(METHOD, certificates),
+        tasks: TaskTracker::new(),
+        streams: Streams::default(),
+    }
+}
+
+fn render(places: watch::Receiver<Places>) -> Render {
+    Arc::new(move |entries| {
+        let places = places.borrow().clone();
+        let dump = dump::dump(entries.iter(), &|key, field| places.find(key, field));
+        serde_json::to_value(dump.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+    })
+}

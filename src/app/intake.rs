@@ -1,0 +1,128 @@
+//! From a source's events to the hub: acceptance asked, findings logged, the accepted set kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::{mpsc, watch};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::acceptance::{Acceptance, Persisted, Places};
+use crate::delivery::hub::Message;
+use crate::diagnostic::{Diagnostic, Level};
+use crate::source::Event;
+use crate::source::file::Batch;
+use crate::state::LockedDir;
+
+/// Where the accepted set is kept, in the state directory.
+pub const ACCEPTED: &str = "accepted.json";
+/// A start reads no larger one.
+pub const MAX_ACCEPTED: u64 = 1 << 30;
+
+/// Changes are kept together when they come within this time; a stop does not wait for it.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// The newest accepted set; None at the very start.
+pub type Kept = Option<Arc<Persisted>>;
+
+/// The one owner of `Acceptance` while the program serves.
+pub struct Intake {
+    pub acceptance: Acceptance,
+    pub hub: mpsc::Sender<Message>,
+    pub kept: watch::Sender<Kept>,
+    /// Where objects were read, for debug pages; as old as what is kept.
+    pub places: watch::Sender<Places>,
+}
+
+impl Intake {
+    /// Until shutdown, or until the source ends.
+    pub async fn run(
+        mut self,
+        mut batches: mpsc::Receiver<Batch>,
+        shutdown: CancellationToken,
+    ) -> Result<()> {
+        let mut keep_at: Option<time::Instant> = None;
+        loop {
+            let gathered = async {
+                match keep_at {
+                    Some(at) => time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = gathered => {
+                    keep_at = None;
+                    self.keep();
+                }
+                batch = batches.recv() => match batch {
+                    None => break,
+                    Some((events, seen)) => {
+                        self.on_batch(events, seen).await;
+                        keep_at = keep_at.or_else(|| Some(time::Instant::now() + GATHER));
+                    }
+                },
+            }
+        }
+        self.keep();
+        Ok(())
+    }
+
+    async fn on_batch(&mut self, events: Vec<Event>, seen: Instant) {
+        let changes = self.acceptance.on(events);
+        tell(self.acceptance.news());
+        if !changes.is_empty() {
+            info!(changes = changes.len(), "configuration changed");
+            // The hub ends only with the program.
+            let _ = self.hub.send(Message::Changes(changes, seen)).await;
+        }
+    }
+
+    /// Hands the accepted set to whoever writes it or asks where things stand.
+    pub fn keep(&self) {
+        self.places.send_replace(self.acceptance.places());
+        self.kept
+            .send_replace(Some(Arc::new(self.acceptance.persist())));
+    }
+}
+
+/// Logs what is new among the findings.
+pub fn tell(news: &[Diagnostic]) {
+    for found in news {
+        match found.level {
+            Level::Error => error!("{found}"),
+            Level::Warning => warn!("{found}"),
+            Level::Info => info!("{found}"),
+        }
+    }
+}
+
+/// A write that failed is tried again after this time, with what is newest then.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Writes the newest accepted set, always a whole one, until nobody can change it any more.
+pub async fn keep(dir: Arc<LockedDir>, mut newest: watch::Receiver<Kept>) -> Result<()> {
+    while newest.changed().await.is_ok() {
+        loop {
+            let Some(set) = newest.borrow_and_update().clone() else {
+                break;
+            };
+            let dir = dir.clone();
+            let written = tokio::task::spawn_blocking(move || write(&dir, &set)).await?;
+            let Err(why) = written else { break };
+            error!(why = format!("{why:#}"), "the accepted set is not kept");
+            if newest.has_changed().is_err() {
+                return Err(why.context("keep the accepted set"));
+            }
+            time::sleep(AGAIN).await;
+        }
+    }
+    Ok(())
+}
+
+fn write(dir: &LockedDir, set: &Persisted) -> Result<()> {
+    let text = serde_json::to_vec(set).context("write down the accepted set")?;
+    Ok(dir.write(ACCEPTED, &text)?)
+}

@@ -1,0 +1,65 @@
+//! A control plane without a network: objects in, any proxy's configuration out. For `dump`, `analyze` and tests.
+
+use crate::acceptance::{Acceptance, Options};
+use crate::config::decode;
+use crate::diagnostic::Diagnostic;
+use crate::dump::{self, Dump};
+use crate::model::Settings;
+use crate::model::proxy::Proxy;
+use crate::source::Event;
+use crate::view::{Engine, ProxyId};
+use crate::xds::ResourceType;
+use crate::xds::json::JsonError;
+
+pub struct Offline {
+    acceptance: Acceptance,
+    engine: Engine,
+    next: u64,
+}
+
+impl Offline {
+    pub fn new(options: Options, settings: Settings) -> Self {
+        Self {
+            acceptance: Acceptance::new(options),
+            engine: Engine::new(settings),
+            next: 0,
+        }
+    }
+
+    /// Takes a source's events; the names that this touched are compared by nobody here.
+    pub fn on(&mut self, events: Vec<Event>) {
+        let changes = self.acceptance.on(events);
+        self.engine.apply(&changes);
+    }
+
+    /// Takes a text as the whole of what there is.
+    pub fn load(&mut self, file: &str, text: &str) {
+        let found = Event::File(decode::documents(text, file));
+        self.on(vec![Event::Init, found, Event::InitDone]);
+    }
+
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        self.acceptance.diagnostics()
+    }
+
+    pub fn attach(&mut self, proxy: Proxy) -> ProxyId {
+        self.next += 1;
+        let id = ProxyId(self.next);
+        self.engine.attach(id, proxy);
+        id
+    }
+
+    /// Empty for a proxy that was never attached.
+    pub fn dump(&self, id: ProxyId) -> Result<Dump, JsonError> {
+        let resources = self
+            .engine
+            .scope_of(id)
+            .and_then(|scope| self.engine.resources(scope));
+        let entries = resources.into_iter().flat_map(|r| {
+            ResourceType::ALL
+                .into_iter()
+                .flat_map(move |kind| r.of(kind))
+        });
+        dump::dump(entries, &|key, field| self.acceptance.place(key, field))
+    }
+}
