@@ -4,8 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 const PAGES: &[Page] = &[
-    Page { file: "README.md", longest: 300 },
-    Page { file: "ARCHITECTURE.md", longest: 250 },
+    Page {
+        file: "README.md",
+        longest: 300,
+    },
+    Page {
+        file: "ARCHITECTURE.md",
+        longest: 250,
+    },
 ];
 
 struct Page {
@@ -20,12 +26,23 @@ fn every_path_they_name_exists() {
         let text = read(page.file);
         let paths = quoted(&text).into_iter().filter(|word| is_path(word));
         let paths: Vec<&str> = paths.collect();
-        assert!(!paths.is_empty(), "{} names no path: is it still read as it should be?", page.file);
+        assert!(
+            !paths.is_empty(),
+            "{} names no path: is it still read as it should be?",
+            page.file
+        );
         missing.extend(
-            paths.into_iter().filter(|p| !exists(p)).map(|p| format!("{}: `{p}`", page.file)),
+            paths
+                .into_iter()
+                .filter(|p| !exists(p))
+                .map(|p| format!("{}: `{p}`", page.file)),
         );
     }
-    assert!(missing.is_empty(), "these paths do not exist:\n{}", missing.join("\n"));
+    assert!(
+        missing.is_empty(),
+        "these paths do not exist:\n{}",
+        missing.join("\n")
+    );
 }
 
 #[test]
@@ -38,8 +55,15 @@ fn every_make_target_they_name_is_one() {
         .collect();
     for page in PAGES {
         let text = read(page.file);
-        for named in quoted(&text).into_iter().filter_map(|word| word.strip_prefix("make ")) {
-            assert!(targets.contains(named), "{}: `make {named}` is no target", page.file);
+        for named in quoted(&text)
+            .into_iter()
+            .filter_map(|word| word.strip_prefix("make "))
+        {
+            assert!(
+                targets.contains(named),
+                "{}: `make {named}` is no target",
+                page.file
+            );
         }
     }
 }
@@ -48,15 +72,29 @@ fn every_make_target_they_name_is_one() {
 fn they_are_short_enough_to_be_read() {
     for page in PAGES {
         let lines = read(page.file).lines().count();
-        assert!(lines <= page.longest, "{}: {lines} lines, {} at most", page.file, page.longest);
+        assert!(
+            lines <= page.longest,
+            "{}: {lines} lines, {} at most",
+            page.file,
+            page.longest
+        );
     }
 }
 
 /// A path of this repository: it has a slash or a known ending, and no blank, brace or placeholder.
 fn is_path(word: &str) -> bool {
-    let ours = ["src/", "conformance/", "examples/", "benches/", "proto/", ".ci/"];
+    let ours = [
+        "src/",
+        "conformance/",
+        "examples/",
+        "benches/",
+        "proto/",
+        ".ci/",
+    ];
     let plain = !word.contains([' ', '<', '{', '*', '$', '…']);
-    let file = [".rs", ".toml", ".md"].iter().any(|end| word.ends_with(end));
+    let file = [".rs", ".toml", ".md"]
+        .iter()
+        .any(|end| word.ends_with(end));
     plain && (ours.iter().any(|start| word.starts_with(start)) || file)
 }
 

@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn an_any_is_expanded_and_a_key_inside_it_hidden() {
         let inline = DataSource {
-            specifier: Some(Specifier::InlineBytes(b"-----BEGIN".to_vec().into())),
+            specifier: Some(Specifier::InlineBytes(b"-----BEGIN".to_vec())),
             ..Default::default()
         };
         let expected = json!({

@@ -6,9 +6,9 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
+use super::{Reader, Refusal, Step, Trail};
 use crate::config::decode::lines::camel;
 use crate::config::decode::yaml::{Node, Value};
-use super::{Reader, Refusal, Step, Trail};
 use crate::diagnostic::Code;
 use crate::text::Str;
 
