@@ -17,4 +17,5 @@ pub mod mesh;
 pub mod network;
 pub mod pod;
 pub mod process;
+pub mod validate;
 pub mod wait;

@@ -21,7 +21,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
-use envoy_types::pb::google::protobuf::{Any, Duration};
+use envoy_types::pb::google::protobuf::Any;
 
 use super::{Render, ResourceType, Warming, endpoint, proto};
 use crate::ir::{
@@ -95,10 +95,6 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
         Discovery::OriginalDst { source } => {
             set_type(cluster, DiscoveryType::OriginalDst);
             cluster.upstream_bind_config = source.map(bind);
-            if source.is_some() && node.origin.is_some() {
-                // The port of a service here has one address for ever, so there is nothing to forget.
-                cluster.cleanup_interval = Some(LONGEST);
-            }
         }
         Discovery::Static { endpoints, source } => {
             set_type(cluster, DiscoveryType::Static);
@@ -114,12 +110,6 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
         }
     }
 }
-
-/// The most that Envoy can count in nanoseconds.
-const LONGEST: Duration = Duration {
-    seconds: 9_223_372_036,
-    nanos: 854_775_807,
-};
 
 fn set_type(cluster: &mut pb::Cluster, kind: DiscoveryType) {
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
@@ -239,4 +229,137 @@ fn metadata(origin: &Origin) -> Metadata {
         }
     }
     proto::metadata([("istio", proto::structure(fields))])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::value::Span;
+    use crate::ir::{MutualTls, Roots};
+    use crate::xds::json::shown;
+
+    fn cluster(protocol: UpstreamProtocol, tls: UpstreamTls) -> Cluster {
+        Cluster {
+            name: "outbound|80||a".into(),
+            discovery: Discovery::Eds,
+            protocol,
+            connect_timeout: Span(Duration::from_secs(10)),
+            load_balancer: LoadBalancer::LeastRequest,
+            tls,
+            origin: None,
+        }
+    }
+
+    fn mutual() -> MutualTls {
+        MutualTls {
+            sni: "outbound_.80_._.a".into(),
+            subject_alt_names: vec!["spiffe://td/ns/n/sa/s".into()],
+            alpn: vec!["istio-http/1.1".into(), "istio".into()],
+        }
+    }
+
+    #[test]
+    fn a_plain_eds_cluster_is_unlimited_and_waits_for_its_endpoints_a_bounded_time() {
+        let most = json!(u32::MAX);
+        let expected = json!({
+            "name": "outbound|80||a",
+            "altStatName": "outbound|80||a;",
+            "type": "EDS",
+            "edsClusterConfig": {
+                "edsConfig": {"ads": {}, "initialFetchTimeout": "5s", "resourceApiVersion": "V3"},
+                "serviceName": "outbound|80||a"
+            },
+            "connectTimeout": "10s",
+            "lbPolicy": "LEAST_REQUEST",
+            "commonLbConfig": {"healthyPanicThreshold": {}},
+            "circuitBreakers": {"thresholds": [{
+                "maxConnections": most, "maxPendingRequests": most, "maxRequests": most, "maxRetries": most
+            }]}
+        });
+        let plain = cluster(UpstreamProtocol::Tcp, UpstreamTls::Off);
+        assert_eq!(shown(&plain.render()), expected);
+        assert_eq!((plain.eds(), plain.warming()), (true, Warming::Plain));
+    }
+
+    #[test]
+    fn automatic_mtls_asks_the_endpoint_and_falls_back_to_plaintext() {
+        let auto = cluster(UpstreamProtocol::Http1, UpstreamTls::Auto(mutual()));
+        let rendered = shown(&auto.render());
+        let sockets = &rendered["transportSocketMatches"];
+        assert_eq!(sockets[0]["match"], json!({"tlsMode": "istio"}));
+        assert_eq!(sockets[1]["match"], json!({}));
+        assert_eq!(
+            sockets[1]["transportSocket"]["name"],
+            "envoy.transport_sockets.raw_buffer"
+        );
+        let context = &sockets[0]["transportSocket"]["typedConfig"];
+        assert_eq!(context["sni"], "outbound_.80_._.a");
+        let validation = &context["commonTlsContext"]["combinedValidationContext"];
+        let believed = json!([{"sanType": "URI", "matcher": {"exact": "spiffe://td/ns/n/sa/s"}}]);
+        assert_eq!(
+            validation["defaultValidationContext"]["matchTypedSubjectAltNames"],
+            believed
+        );
+        assert_eq!(
+            validation["validationContextSdsSecretConfig"]["name"],
+            "ROOTCA"
+        );
+        let secrets = ["default", "ROOTCA"].map(Str::new);
+        assert_eq!(auto.warming(), Warming::Secrets(secrets.into()));
+    }
+
+    fn originated(sni: &str, names: &[&str], roots: Roots) -> Value {
+        let origination = Origination {
+            sni: sni.into(),
+            subject_alt_names: names.iter().map(Str::new).collect(),
+            roots,
+            client: None,
+            alpn: vec![],
+        };
+        let node = cluster(UpstreamProtocol::Http1, UpstreamTls::Originate(origination));
+        let rendered = shown(&node.render());
+        let options = &rendered["typedExtensionProtocolOptions"];
+        json!({
+            "validation": rendered["transportSocket"]["typedConfig"]["commonTlsContext"]["validationContext"],
+            "from request": options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["upstreamHttpProtocolOptions"],
+        })
+    }
+
+    #[test]
+    fn tls_without_a_server_name_takes_the_requests_and_has_it_certified() {
+        let expected = json!({
+            "validation": {"trustedCa": {"filename": "/etc/ssl/certs/ca-certificates.crt"}},
+            "from request": {"autoSni": true, "autoSanValidation": true}
+        });
+        assert_eq!(originated("", &[], Roots::System), expected);
+    }
+
+    #[test]
+    fn tls_to_a_named_server_matches_each_name_by_its_kind() {
+        let names = ["a.example", "10.0.0.1", "me@a.example", "spiffe://a/b"];
+        let of = |kind: &str, name: &str| json!({"sanType": kind, "matcher": {"exact": name}});
+        let expected = json!({
+            "validation": {
+                "trustedCa": {"filename": "/roots.pem"},
+                "matchTypedSubjectAltNames": [
+                    of("DNS", names[0]), of("IP_ADDRESS", names[1]), of("EMAIL", names[2]), of("URI", names[3])
+                ]
+            },
+            "from request": null
+        });
+        assert_eq!(
+            originated("a.example", &names, Roots::File("/roots.pem".into())),
+            expected
+        );
+    }
+
+    #[test]
+    fn tls_unverified_verifies_nothing() {
+        let expected = json!({"validation": {}, "from request": {"autoSni": true}});
+        assert_eq!(originated("", &["a.example"], Roots::Unverified), expected);
+    }
 }

@@ -99,3 +99,70 @@ fn endpoint(node: &Endpoint, scale: Scale) -> pb::LbEndpoint {
         ..plain(&node.address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::json::shown;
+
+    fn endpoint_of(n: u8, weight: u32) -> Endpoint {
+        Endpoint {
+            address: Address::Ip([10, 0, 0, n].into(), 8080),
+            health: Health::Unhealthy,
+            weight,
+            tls_mode: TlsMode::Istio,
+            workload: "reviews-v1;shop;reviews;;Kubernetes".into(),
+        }
+    }
+
+    fn assignment(weights: &[u32]) -> LoadAssignment {
+        let endpoints = (1..)
+            .zip(weights)
+            .map(|(n, w)| endpoint_of(n, *w))
+            .collect();
+        LoadAssignment {
+            cluster: "c".into(),
+            localities: vec![LocalityEndpoints {
+                locality: ["r".into(), "z".into(), Str::default()],
+                endpoints,
+            }],
+        }
+    }
+
+    #[test]
+    fn an_endpoint_carries_its_health_weight_workload_and_tls_mode() {
+        let expected = json!({
+            "clusterName": "c",
+            "endpoints": [{
+                "locality": {"region": "r", "zone": "z"},
+                "loadBalancingWeight": 7,
+                "lbEndpoints": [{
+                    "endpoint": {"address": {"socketAddress": {"address": "10.0.0.1", "portValue": 8080}}},
+                    "healthStatus": "UNHEALTHY",
+                    "loadBalancingWeight": 7,
+                    "metadata": {"filterMetadata": {
+                        "envoy.transport_socket_match": {"tlsMode": "istio"},
+                        "istio": {"workload": "reviews-v1;shop;reviews;;Kubernetes"}
+                    }}
+                }]
+            }]
+        });
+        assert_eq!(shown(&assignment(&[7]).render()), expected);
+    }
+
+    #[test]
+    fn weights_that_together_pass_32_bits_shrink_in_proportion() {
+        let weights = |given: &[u32]| -> Vec<u32> {
+            let rendered = assignment(given).render();
+            let all = rendered.endpoints.iter().flat_map(|l| &l.lb_endpoints);
+            all.map(|e| e.load_balancing_weight.unwrap().value)
+                .collect()
+        };
+        assert_eq!(weights(&[90, 10, 0]), [90, 10, 1]);
+        let shrunk = weights(&[u32::MAX, u32::MAX / 2, 1]);
+        assert!(shrunk.iter().map(|w| u64::from(*w)).sum::<u64>() <= u64::from(u32::MAX));
+        assert_eq!((shrunk[0] / shrunk[1], shrunk[2]), (2, 1));
+    }
+}

@@ -98,6 +98,12 @@ fn hide(value: &mut Value) {
     }
 }
 
+/// A message as its JSON, by which tests of renderers say what they expect.
+#[cfg(test)]
+pub(super) fn shown<M: Message + prost::Name>(message: &M) -> Value {
+    to_json(&M::type_url(), &message.encode_to_vec()).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -106,7 +112,6 @@ mod tests {
     use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
         CommonTlsContext, TlsCertificate, UpstreamTlsContext,
     };
-    use prost::Message;
     use serde_json::json;
 
     use super::*;
@@ -133,10 +138,6 @@ mod tests {
             }),
             ..Default::default()
         }
-    }
-
-    fn shown(cluster: &Cluster) -> Value {
-        to_json(ResourceType::Cluster.type_url(), &cluster.encode_to_vec()).unwrap()
     }
 
     #[test]

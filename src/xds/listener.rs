@@ -146,3 +146,199 @@ fn port(port: u16) -> Rule {
 fn predicate(rule: Rule) -> ListenerFilterChainMatchPredicate {
     ListenerFilterChainMatchPredicate { rule: Some(rule) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ir::{
+        Address, ChainMatch, Connect, HashSourceIp, HttpManager, InboundRoute, InboundTls,
+        NetworkFilter, Routes, Target, TcpProxy,
+    };
+    use crate::xds::json::shown;
+
+    fn chain(filter: NetworkFilter) -> FilterChain {
+        FilterChain {
+            name: "c".into(),
+            matches: ChainMatch::default(),
+            tls: None,
+            filter,
+        }
+    }
+
+    fn tcp(clusters: &[&str]) -> TcpProxy {
+        let target = |cluster: &&str| Target {
+            cluster: Str::new(cluster),
+            weight: 1,
+        };
+        TcpProxy {
+            stat_prefix: "p".into(),
+            targets: clusters.iter().map(target).collect(),
+            hash_source_ip: HashSourceIp::No,
+            upstream_alpn: None,
+            connect: Connect::AtOnce,
+            access_log: None,
+        }
+    }
+
+    fn http(direction: Direction, routes: Routes) -> NetworkFilter {
+        NetworkFilter::Http(Box::new(HttpManager {
+            direction,
+            stat_prefix: "p;".into(),
+            routes,
+            access_log: None,
+        }))
+    }
+
+    fn listener(chains: Vec<FilterChain>) -> Listener {
+        Listener {
+            name: "l".into(),
+            address: Address::Ip([127, 0, 0, 1].into(), 80),
+            socket: Socket::Bound,
+            direction: Direction::Outbound,
+            capture: Capture::None,
+            tls_inspector: Inspector::Off,
+            http_inspector: Inspector::Off,
+            detection_timeout: crate::config::value::Span(std::time::Duration::from_secs(5)),
+            chains,
+            default_chain: None,
+            access_log: None,
+        }
+    }
+
+    #[test]
+    fn a_listener_refers_to_the_clusters_and_tables_of_all_its_chains() {
+        let inline = InboundRoute {
+            cluster: "in".into(),
+            virtual_host: "v".into(),
+            operation: "o".into(),
+            retries: None,
+        };
+        let all = Listener {
+            default_chain: Some(chain(NetworkFilter::Tcp(tcp(&["b", "a"])))),
+            ..listener(vec![
+                chain(http(Direction::Outbound, Routes::Rds("80".into()))),
+                chain(http(Direction::Inbound, Routes::Inline(inline))),
+                chain(NetworkFilter::Tcp(tcp(&["a"]))),
+            ])
+        };
+        let refs: Vec<(ResourceType, &str)> = [
+            (ResourceType::Cluster, "a"),
+            (ResourceType::Cluster, "b"),
+            (ResourceType::Cluster, "in"),
+            (ResourceType::Route, "80"),
+        ]
+        .into();
+        let found = all.refs();
+        assert_eq!(
+            found
+                .iter()
+                .map(|r| (r.kind, r.name.as_str()))
+                .collect::<Vec<_>>(),
+            refs
+        );
+    }
+
+    #[test]
+    fn an_inspector_leaves_out_one_port_or_any_of_several() {
+        let disabled = |ports: &[u16]| {
+            let node = Listener {
+                http_inspector: Inspector::ExceptPorts(ports.into()),
+                ..listener(vec![])
+            };
+            shown(&node.render())["listenerFilters"][0]["filterDisabled"].clone()
+        };
+        let range = |port: u32| json!({"destinationPortRange": {"start": port, "end": port + 1}});
+        assert_eq!(disabled(&[]), json!(null));
+        assert_eq!(disabled(&[65535]), range(65535));
+        assert_eq!(
+            disabled(&[1, 2]),
+            json!({"orMatch": {"rules": [range(1), range(2)]}})
+        );
+    }
+
+    #[test]
+    fn only_a_bound_listener_has_a_socket_and_shares_it_with_nobody() {
+        let bound = shown(&listener(vec![]).render());
+        assert_eq!(
+            (&bound["bindToPort"], &bound["enableReusePort"]),
+            (&json!(null), &json!(false))
+        );
+        let hidden = Listener {
+            socket: Socket::Virtual,
+            ..listener(vec![])
+        };
+        let hidden = shown(&hidden.render());
+        assert_eq!(
+            (&hidden["bindToPort"], &hidden["enableReusePort"]),
+            (&json!(false), &json!(null))
+        );
+    }
+
+    #[test]
+    fn a_mesh_chain_wants_a_certificate_of_its_trust_domain_before_it_calls_the_app() {
+        let node = FilterChain {
+            tls: Some(InboundTls {
+                alpn: vec!["h2".into()],
+                trust_domains: vec!["td".into()],
+            }),
+            ..chain(NetworkFilter::Tcp(TcpProxy {
+                connect: Connect::AfterHandshake,
+                ..tcp(&["in"])
+            }))
+        };
+        let rendered = shown(&filter_chain::render(&node));
+        let context = &rendered["transportSocket"]["typedConfig"];
+        assert_eq!(context["requireClientCertificate"], true);
+        let common = &context["commonTlsContext"];
+        let validation = &common["combinedValidationContext"]["defaultValidationContext"];
+        let believed = json!([{"sanType": "URI", "matcher": {"prefix": "spiffe://td/"}}]);
+        assert_eq!(validation["matchTypedSubjectAltNames"], believed);
+        let versions = (
+            &common["tlsParams"]["tlsMinimumProtocolVersion"],
+            &common["tlsParams"]["tlsMaximumProtocolVersion"],
+        );
+        assert_eq!(versions, (&json!("TLSv1_2"), &json!("TLSv1_3")));
+        let proxy = &rendered["filters"][0]["typedConfig"];
+        assert_eq!(proxy["upstreamConnectMode"], "ON_DOWNSTREAM_TLS_HANDSHAKE");
+        assert_eq!(proxy["maxEarlyDataBytes"], 0);
+    }
+
+    #[test]
+    fn bytes_for_a_port_of_unknown_protocol_say_so_to_the_server() {
+        let node = chain(NetworkFilter::Tcp(TcpProxy {
+            upstream_alpn: Some("istio".into()),
+            ..tcp(&["out"])
+        }));
+        let filters = &shown(&filter_chain::render(&node))["filters"];
+        let state = &filters[0]["typedConfig"]["onNewConnection"][0];
+        assert_eq!(state["objectKey"], "envoy.network.application_protocols");
+        assert_eq!(
+            state["formatString"]["textFormatSource"]["inlineString"],
+            "istio"
+        );
+        assert_eq!(filters[1]["name"], "envoy.filters.network.tcp_proxy");
+    }
+
+    #[test]
+    fn who_called_is_passed_on_inbound_and_never_taken_from_the_app_outbound() {
+        let manager = |direction| {
+            let node = chain(http(direction, Routes::Rds("80".into())));
+            shown(&filter_chain::render(&node))["filters"][0]["typedConfig"].clone()
+        };
+        let inbound = manager(Direction::Inbound);
+        assert_eq!(inbound["forwardClientCertDetails"], "APPEND_FORWARD");
+        let details = json!({"subject": true, "dns": true, "uri": true});
+        assert_eq!(inbound["setCurrentClientCertDetails"], details);
+        assert_eq!(inbound["serverName"], "istio-envoy");
+        let outbound = manager(Direction::Outbound);
+        assert_eq!(outbound["forwardClientCertDetails"], json!(null));
+        assert_eq!(outbound["serverHeaderTransformation"], "PASS_THROUGH");
+        for manager in [inbound, outbound] {
+            let last = manager["httpFilters"].as_array().unwrap().last().unwrap();
+            assert_eq!(last["name"], "envoy.filters.http.router");
+            assert_eq!(manager["streamIdleTimeout"], "0s");
+        }
+    }
+}

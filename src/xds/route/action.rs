@@ -13,13 +13,12 @@ use super::retry::{self, Hosts};
 use crate::ir::{Forward, HashPolicy, InboundRoute, Target};
 use crate::xds::proto;
 
-/// The timeout is always written (Envoy's own default is 15 s), for gRPC's own header as well.
-#[expect(
-    deprecated,
-    reason = "max_grpc_timeout alone bounds what grpc-timeout asks for as Istio does"
-)]
+/// The timeout is always written: Envoy's own default is 15 s.
+///
+/// Without one, a gRPC client's own (`grpc-timeout`) counts, as it does on the inbound side. Beside one Istio
+/// bounds it by `max_grpc_timeout`, which Envoy logs as deprecated for every route it reads: there the
+/// route's timeout alone rules, and a client that asked for less gives up by itself.
 pub fn forward(node: &Forward) -> RouteAction {
-    let timeout = Some(proto::duration(node.timeout));
     let hosts = if node.hash.is_empty() {
         Hosts::Any
     } else {
@@ -27,8 +26,11 @@ pub fn forward(node: &Forward) -> RouteAction {
     };
     RouteAction {
         cluster_specifier: Some(clusters(&node.targets)),
-        timeout,
-        max_grpc_timeout: timeout,
+        timeout: Some(proto::duration(node.timeout)),
+        max_stream_duration: node.timeout.0.is_zero().then(|| MaxStreamDuration {
+            grpc_timeout_header_max: Some(proto::seconds(0)),
+            ..Default::default()
+        }),
         retry_policy: node.retries.as_ref().and_then(|r| retry::policy(r, hosts)),
         hash_policy: node.hash.iter().map(hash_policy).collect(),
         ..Default::default()
@@ -92,5 +94,50 @@ fn hash_policy(node: &HashPolicy) -> HashPolicyPb {
     HashPolicyPb {
         policy_specifier: Some(specifier),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::value::Span;
+    use crate::text::Str;
+    use crate::xds::json::shown;
+
+    fn to(targets: &[(&str, u32)], timeout: Duration) -> Forward {
+        let target = |&(cluster, weight): &(&str, u32)| Target {
+            cluster: Str::new(cluster),
+            weight,
+        };
+        Forward {
+            targets: targets.iter().map(target).collect(),
+            timeout: Span(timeout),
+            retries: None,
+            hash: vec![],
+        }
+    }
+
+    #[test]
+    fn one_target_takes_all_whatever_its_weight() {
+        let expected = json!({
+            "cluster": "a",
+            "timeout": "0s",
+            "maxStreamDuration": {"grpcTimeoutHeaderMax": "0s"}
+        });
+        assert_eq!(shown(&forward(&to(&[("a", 0)], Duration::ZERO))), expected);
+    }
+
+    #[test]
+    fn several_targets_share_by_weight_and_a_timeout_rules_alone() {
+        let expected = json!({
+            "weightedClusters": {"clusters": [{"name": "a", "weight": 90}, {"name": "b", "weight": 10}]},
+            "timeout": "1.500s"
+        });
+        let node = to(&[("a", 90), ("b", 10)], Duration::from_millis(1500));
+        assert_eq!(shown(&forward(&node)), expected);
     }
 }

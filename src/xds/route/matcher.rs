@@ -142,3 +142,90 @@ fn regex(text: &str) -> RegexMatcher {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::xds::json::shown;
+
+    fn by_uri(uri: StringMatch) -> Value {
+        shown(&one(&HttpMatchRequest {
+            uri: Some(uri),
+            ..HttpMatchRequest::default()
+        }))
+    }
+
+    #[test]
+    fn a_match_without_conditions_takes_every_path() {
+        let all_paths = json!({"prefix": "/", "caseSensitive": true});
+        assert_eq!(shown(&one(&HttpMatchRequest::default())), all_paths);
+        assert_eq!(by_uri(StringMatch::Regex("*".into())), all_paths);
+    }
+
+    #[test]
+    fn each_kind_of_path_has_its_specifier() {
+        let sure = |specifier: Value| {
+            let mut matcher = specifier;
+            matcher["caseSensitive"] = json!(true);
+            matcher
+        };
+        assert_eq!(
+            by_uri(StringMatch::Exact("/a".into())),
+            sure(json!({"path": "/a"}))
+        );
+        assert_eq!(
+            by_uri(StringMatch::Prefix("/a".into())),
+            sure(json!({"prefix": "/a"}))
+        );
+        let regex = json!({"safeRegex": {"regex": "/a.*"}});
+        assert_eq!(by_uri(StringMatch::Regex("/a.*".into())), sure(regex));
+    }
+
+    #[test]
+    fn headers_come_by_name_and_the_request_line_last() {
+        let exact = |text: &str| StringMatch::Exact(text.into());
+        let value = |text: &str| HeaderMatch::Value(exact(text));
+        let matches = HttpMatchRequest {
+            method: Some(exact("GET")),
+            headers: [("z".into(), value("1")), ("b".into(), HeaderMatch::Present)].into(),
+            without_headers: [("a".into(), value("2")), ("c".into(), HeaderMatch::Present)].into(),
+            ignore_uri_case: true,
+            ..HttpMatchRequest::default()
+        };
+        let expected = json!({
+            "prefix": "/",
+            "caseSensitive": false,
+            "headers": [
+                {"name": "a", "stringMatch": {"exact": "2"}, "invertMatch": true, "treatMissingHeaderAsEmpty": true},
+                {"name": "b", "presentMatch": true},
+                {"name": "c", "presentMatch": true, "invertMatch": true},
+                {"name": "z", "stringMatch": {"exact": "1"}},
+                {"name": ":method", "stringMatch": {"exact": "GET"}},
+            ]
+        });
+        assert_eq!(shown(&one(&matches)), expected);
+    }
+
+    #[test]
+    fn an_empty_text_or_a_star_asks_for_presence() {
+        let queries = ["exact", "star"].map(Str::new);
+        let wanted = [
+            StringMatch::Exact(Str::default()),
+            StringMatch::Regex("*".into()),
+        ];
+        let matches = HttpMatchRequest {
+            query_params: queries
+                .into_iter()
+                .zip(wanted.map(HeaderMatch::Value))
+                .collect(),
+            ..HttpMatchRequest::default()
+        };
+        let expected = json!([
+            {"name": "exact", "presentMatch": true},
+            {"name": "star", "presentMatch": true},
+        ]);
+        assert_eq!(shown(&one(&matches))["queryParameters"], expected);
+    }
+}

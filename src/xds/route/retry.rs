@@ -95,3 +95,81 @@ fn other_localities() -> RetryPriority {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::json::shown;
+
+    fn on(conditions: &str) -> HttpRetry {
+        HttpRetry {
+            attempts: 3,
+            retry_on: conditions.into(),
+            ..HttpRetry::default()
+        }
+    }
+
+    #[test]
+    fn no_attempts_are_no_policy() {
+        assert_eq!(policy(&HttpRetry::default(), Hosts::Any), None);
+    }
+
+    #[test]
+    fn status_codes_among_the_conditions_go_to_their_own_list() {
+        let split = |text: &str| conditions(text);
+        let both = (
+            "5xx,reset,retriable-status-codes".to_owned(),
+            vec![429, 503],
+        );
+        assert_eq!(split("5xx, 429 ,reset,,503"), both);
+        let once = ("retriable-status-codes".to_owned(), vec![503]);
+        assert_eq!(split("503,retriable-status-codes"), once);
+        assert_eq!(split("").0, DEFAULT_CONDITIONS);
+    }
+
+    #[test]
+    fn a_retry_looks_for_another_host_unless_a_hash_or_the_user_says_no() {
+        let predicates =
+            |r: &HttpRetry, hosts| policy(r, hosts).unwrap().retry_host_predicate.len();
+        assert_eq!(predicates(&on("reset"), Hosts::Any), 1);
+        assert_eq!(predicates(&on("reset"), Hosts::Hashed), 0);
+        assert_eq!(predicates(&on("reset"), Hosts::One), 0);
+        let stay = HttpRetry {
+            retry_ignore_previous_hosts: Some(false),
+            ..on("reset")
+        };
+        assert_eq!(predicates(&stay, Hosts::Any), 0);
+    }
+
+    #[test]
+    fn every_field_of_a_retry_is_written() {
+        let span = |ms| {
+            Some(crate::config::value::Span(
+                std::time::Duration::from_millis(ms),
+            ))
+        };
+        let retries = HttpRetry {
+            per_try_timeout: span(2500),
+            retry_remote_localities: Some(true),
+            retry_ignore_previous_hosts: Some(false),
+            backoff: span(25),
+            ..on("gateway-error")
+        };
+        let expected = json!({
+            "retryOn": "gateway-error",
+            "numRetries": 3,
+            "perTryTimeout": "2.500s",
+            "retryBackOff": {"baseInterval": "0.025s"},
+            "retryPriority": {
+                "name": "envoy.retry_priorities.previous_priorities",
+                "typedConfig": {
+                    "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                    "updateFrequency": 2
+                }
+            }
+        });
+        assert_eq!(shown(&policy(&retries, Hosts::Any).unwrap()), expected);
+    }
+}
