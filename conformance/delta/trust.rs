@@ -1,0 +1,295 @@
+//! Who is served what: tokens, certificates, secrets, and what is refused.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::DataSource;
+use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use fairlead::ca::authenticate::Unauthenticated;
+use fairlead::ca::pem;
+use fairlead::delivery::{Access, Limits};
+use fairlead::xds::ResourceType::{Cluster as C, Secret as S};
+use prost::Message;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::client::{Call, Client, Credential, names, status, versions};
+use crate::plane::Plane;
+
+/// The certificate and key in an SDS answer.
+fn credential(message: &DeltaDiscoveryResponse) -> Credential {
+    let body = &message.resources[0].resource.as_ref().unwrap().value;
+    let Some(secret::Type::TlsCertificate(tls)) = Secret::decode(&body[..]).unwrap().r#type else {
+        panic!("no certificate");
+    };
+    let inline = |source: Option<DataSource>| match source.and_then(|s| s.specifier) {
+        Some(Specifier::InlineBytes(bytes)) => bytes,
+        Some(Specifier::InlineString(text)) => text.into_bytes(),
+        other => panic!("{other:?}"),
+    };
+    let chain = pem::certificates(&inline(tls.certificate_chain)).unwrap();
+    let key = pem::private_key(&inline(tls.private_key)).unwrap();
+    (chain, key.clone_key())
+}
+
+/// Whose certificate it is.
+fn identity((chain, _): &Credential) -> String {
+    let (_, leaf) = X509Certificate::from_der(&chain[0]).unwrap();
+    let san = leaf.subject_alternative_name().unwrap().unwrap();
+    match &san.value.general_names[..] {
+        [GeneralName::URI(uri)] => (*uri).to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn ends_at_once(mut client: Client) -> String {
+    // Nothing but the status: it came with the headers, and no byte of a body follows.
+    let code = status(&client.headers).to_owned();
+    assert_ne!(code, "none", "{:?}", client.headers);
+    assert_eq!(client.end().await, code);
+    code
+}
+
+#[tokio::test]
+async fn without_a_valid_token_there_is_unauthenticated_and_nothing_else() {
+    let plane = Plane::start().await;
+    let other = Plane::start().await;
+    let tokens = [
+        None,
+        Some("nonsense".to_owned()),
+        Some(plane.token_for("shop", "caller", "somebody-else")),
+        Some(other.token("shop", "caller")),
+    ];
+    let count = tokens.len();
+    for token in tokens {
+        let client = Client::call(
+            &plane,
+            Call {
+                token,
+                ..Call::default()
+            },
+        )
+        .await;
+        assert_eq!(client.headers["grpc-message"], Unauthenticated::REPLY);
+        assert_eq!(ends_at_once(client).await, "16");
+    }
+    assert_eq!(plane.server.streams.refused(), count as u64);
+    assert!(plane.streams().await.is_empty());
+    assert_eq!(plane.metrics.opened.get(), 0);
+}
+
+#[tokio::test]
+async fn a_token_gives_its_own_identitys_certificate_whatever_the_node_says() {
+    let plane = Plane::start().await;
+    let token = Some(plane.token("shop", "cups"));
+    let node = Some("sidecar~10.0.0.1~tea.shop~shop.svc.cluster.local".to_owned());
+    let mut client = Client::call(
+        &plane,
+        Call {
+            token,
+            node,
+            ..Call::default()
+        },
+    )
+    .await;
+    client.subscribe(S, &["default"]).await;
+    let mine = client.next(S).await;
+    assert_eq!(names(&mine), ["default"]);
+    let credential = credential(&mine);
+    assert_eq!(
+        identity(&credential),
+        "spiffe://cluster.local/ns/shop/sa/cups"
+    );
+}
+
+#[tokio::test]
+async fn a_node_of_another_namespace_is_denied() {
+    let plane = Plane::start().await;
+    let token = Some(plane.token("back", "caller"));
+    let mut client = Client::call(
+        &plane,
+        Call {
+            token,
+            ..Call::default()
+        },
+    )
+    .await;
+    client.subscribe(S, &["default"]).await;
+    assert_eq!(client.end().await, "7");
+    assert_eq!(plane.metrics.opened.get(), 0);
+}
+
+#[tokio::test]
+async fn an_issued_certificate_is_a_credential_too() {
+    let plane = Plane::start().await;
+    let mut client = Client::connect(&plane).await;
+    client.subscribe(S, &["default"]).await;
+    let certificate = Some(credential(&client.next(S).await));
+    let mut client = Client::call(
+        &plane,
+        Call {
+            certificate,
+            ..Call::default()
+        },
+    )
+    .await;
+    client.subscribe(S, &["default"]).await;
+    let again = credential(&client.next(S).await);
+    assert_eq!(identity(&again), "spiffe://cluster.local/ns/shop/sa/caller");
+}
+
+#[tokio::test]
+async fn who_comes_back_with_a_good_certificate_costs_none() {
+    let plane = Plane::start().await;
+    let mut client = Client::connect(&plane).await;
+    client.subscribe(S, &["default", "ROOTCA"]).await;
+    let mut held = versions(&client.next(S).await);
+    held.extend(versions(&client.next(S).await));
+    assert_eq!(held.len(), 2);
+    drop(client);
+    let issued = plane.authority.issued();
+    let mut client = Client::connect(&plane).await;
+    client.resume(S, &["default", "ROOTCA"], &held).await;
+    client.fence().await;
+    // The fence may overtake the CA's answer, not the stream's standing of it.
+    let standing = &plane.streams().await[0].types[S as usize];
+    assert_eq!((standing.sent, standing.acked), (2, 2));
+    assert_eq!(plane.authority.issued(), issued);
+    // Asked for later, it is a new one.
+    client.subscribe(S, &["default"]).await;
+    let fresh = client.next(S).await;
+    assert_ne!(versions(&fresh)["default"], held["default"]);
+    assert_eq!(plane.authority.issued(), issued + 1);
+}
+
+#[tokio::test]
+async fn somebody_elses_version_is_worth_nothing() {
+    let plane = Plane::start().await;
+    let mut client = Client::connect(&plane).await;
+    client.subscribe(S, &["default"]).await;
+    let held = versions(&client.next(S).await);
+    let token = Some(plane.token("shop", "cups"));
+    let mut thief = Client::call(
+        &plane,
+        Call {
+            token,
+            ..Call::default()
+        },
+    )
+    .await;
+    thief.resume(S, &["default"], &held).await;
+    let got = credential(&thief.next(S).await);
+    assert_eq!(identity(&got), "spiffe://cluster.local/ns/shop/sa/cups");
+}
+
+#[tokio::test]
+async fn a_secret_nobody_is_served_is_refused_and_the_stream_goes_on() {
+    let plane = Plane::start().await;
+    let mut client = Client::connect(&plane).await;
+    client.subscribe(S, &["kubernetes://shop/tea-cert"]).await;
+    let refused = client.next(S).await;
+    assert_eq!(refused.removed_resources, ["kubernetes://shop/tea-cert"]);
+    client.fence().await;
+    assert_eq!(plane.metrics.secrets_refused.get(), 1);
+}
+
+#[tokio::test]
+async fn the_plaintext_port_serves_configuration_and_no_secret() {
+    let plane = Plane::start().await;
+    // Not even a good token makes anybody somebody there.
+    let token = Some(plane.token("shop", "caller"));
+    let mut client = Client::plaintext(
+        &plane,
+        Call {
+            token,
+            ..Call::default()
+        },
+    )
+    .await;
+    client.subscribe(C, &[]).await;
+    client.next(C).await;
+    client.subscribe(S, &["default", "ROOTCA", "other"]).await;
+    client.fence().await;
+    assert_eq!(plane.authority.issued(), 1, "our own certificate alone");
+}
+
+#[tokio::test]
+async fn state_of_the_world_is_not_served_and_says_so() {
+    let plane = Plane::start().await;
+    let path =
+        Some("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources");
+    let client = Client::call(
+        &plane,
+        Call {
+            path,
+            ..Call::default()
+        },
+    )
+    .await;
+    assert!(
+        client.headers["grpc-message"]
+            .to_str()
+            .unwrap()
+            .contains("DELTA_GRPC")
+    );
+    assert_eq!(ends_at_once(client).await, "12");
+}
+
+#[tokio::test]
+async fn requests_out_of_bounds_end_their_stream() {
+    let plane = Plane::start().await;
+    let mut nameless = Client::connect(&plane).await;
+    nameless.without_node();
+    nameless.subscribe(C, &[]).await;
+    assert_eq!(nameless.end().await, "3");
+    let mut malformed = Client::connect(&plane).await;
+    malformed.send_raw(b"\xff\xff\xff").await;
+    assert_eq!(malformed.end().await, "3");
+    let mut huge = Client::connect(&plane).await;
+    huge.send_bytes(b"\x00\x7f\xff\xff\xff").await;
+    assert_eq!(huge.end().await, "8");
+    let mut compressed = Client::connect(&plane).await;
+    compressed.send_bytes(b"\x01\x00\x00\x00\x00").await;
+    assert_eq!(compressed.end().await, "12");
+    let mut long = Client::connect(&plane).await;
+    long.subscribe(C, &["x".repeat(2000).as_str()]).await;
+    assert_eq!(long.end().await, "3");
+}
+
+#[tokio::test]
+async fn streams_of_one_identity_are_counted() {
+    let access = Access {
+        streams_per_identity: 1,
+        ..Access::default()
+    };
+    let plane = Plane::with(Limits::default(), access).await;
+    let mut first = Client::connect(&plane).await;
+    first.subscribe(C, &[]).await;
+    first.next(C).await;
+    assert_eq!(ends_at_once(Client::connect(&plane).await).await, "8");
+    let token = Some(plane.token("shop", "cups"));
+    let mut other = Client::call(
+        &plane,
+        Call {
+            token,
+            ..Call::default()
+        },
+    )
+    .await;
+    other.subscribe(C, &[]).await;
+    other.next(C).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_while_the_stream_lives() {
+    let lifetimes =
+        fairlead::ca::authority::Lifetimes::new(Duration::from_secs(10), Duration::from_secs(3600));
+    let plane = Plane::with_lifetimes(lifetimes.unwrap()).await;
+    let mut client = Client::connect(&plane).await;
+    client.subscribe(S, &["default"]).await;
+    let first = client.next(S).await;
+    client.ack(&first).await;
+    let second = client.next(S).await;
+    assert_ne!(versions(&first), versions(&second));
+}
