@@ -15,7 +15,8 @@ use crate::xds::proto;
 
 /// The timeout is always written: Envoy's own default is 15 s.
 ///
-/// Without one, a gRPC client's own (`grpc-timeout`) counts, as it does on the inbound side. Beside one Istio
+/// Without one, a gRPC client's own (`grpc-timeout`) counts, as it does on the inbound side; never write both,
+/// for `max_stream_duration` turns the route's timeout off (seen on Envoy 1.40). Beside a timeout Istio
 /// bounds it by `max_grpc_timeout`, which Envoy logs as deprecated for every route it reads: there the
 /// route's timeout alone rules, and a client that asked for less gives up by itself.
 pub fn forward(node: &Forward) -> RouteAction {
