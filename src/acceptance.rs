@@ -236,6 +236,10 @@ impl Acceptance {
                 self.touched.extend(keys.into_iter().map(Topic::Object));
                 self.touched.insert(Topic::File(file));
             }
+            Event::Leaving(file) => {
+                let keys = self.claims.leave(&file);
+                self.touched.extend(keys.into_iter().map(Topic::Object));
+            }
             Event::Apply(object) => {
                 self.touched
                     .insert(Topic::Object(self.claims.apply(object)));

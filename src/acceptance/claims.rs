@@ -106,6 +106,28 @@ impl Claims {
         touched
     }
 
+    /// Puts a file's claims behind all others.
+    pub(super) fn leave(&mut self, file: &str) -> BTreeSet<Key> {
+        let Some(sheet) = self.files.get_mut(file) else {
+            return BTreeSet::new();
+        };
+        let mut touched = BTreeSet::new();
+        for (key, origin) in std::mem::take(&mut sheet.claimed) {
+            let later = Origin {
+                rank: Rank::Leaving,
+                ..origin.clone()
+            };
+            if let Some(claims) = self.by_key.get_mut(&key)
+                && let Some(claim) = claims.remove(&origin)
+            {
+                claims.insert(later.clone(), claim);
+            }
+            sheet.claimed.insert((key.clone(), later));
+            touched.insert(key);
+        }
+        touched
+    }
+
     pub(super) fn apply(&mut self, object: DecodedObject) -> Key {
         let key = object.object.key();
         self.by_key
@@ -198,7 +220,8 @@ impl Claims {
                 first.file
             ),
         };
-        origins.map(report).collect()
+        let stays = |(origin, _): &(&Origin, &Claim)| origin.rank != Rank::Leaving;
+        origins.filter(stays).map(report).collect()
     }
 
     pub(super) fn templates(&self) -> impl Iterator<Item = &PodTemplate> {

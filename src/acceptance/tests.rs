@@ -233,6 +233,21 @@ fn an_object_that_moves_to_another_file_does_not_change() {
 }
 
 #[test]
+fn a_file_that_leaves_keeps_its_objects_until_another_holds_them() {
+    let text = format!("{}---\n{}", namespace("a"), namespace("b"));
+    let mut acceptance = start(&[("f", &text)]);
+    assert!(
+        acceptance
+            .take([Event::Leaving("f".into())])
+            .changes
+            .is_empty()
+    );
+    let moved = acceptance.take([file("g", &namespace("a"))]);
+    assert!(moved.changes.is_empty() && moved.news.is_empty());
+    assert_eq!(names(&acceptance.take([gone("f")])), ["-Namespace /b"]);
+}
+
+#[test]
 fn a_new_route_to_no_subset_takes_effect_and_is_told() {
     let mut acceptance = start(&[("v", &route("reviews", "reviews", "v9"))]);
     assert_eq!(subset(&acceptance, "reviews"), "v9");

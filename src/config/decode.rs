@@ -38,6 +38,8 @@ pub enum Rank {
     Named,
     #[default]
     Folder,
+    /// A file that is not there, perhaps for a moment only.
+    Leaving,
 }
 
 #[derive(Clone, Debug, PartialEq)]

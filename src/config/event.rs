@@ -2,6 +2,7 @@
 
 use super::Key;
 use super::decode::{Decoded, DecodedObject, Rejected};
+use crate::text::Str;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -10,6 +11,9 @@ pub enum Event {
     /// All documents of one file as it stands. What it held before and holds no more is gone, unless
     /// one of its documents cannot be read; a deleted file has none.
     File(Decoded),
+    /// A file is not there, perhaps for a moment only (a checkout deletes and creates). What it held
+    /// stays; a file that comes to hold the same object takes it over without a word.
+    Leaving(Str),
     /// One object of the API server as it stands.
     Apply(DecodedObject),
     /// One object of the API server whose form has a fault.

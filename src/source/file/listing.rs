@@ -1,72 +1,155 @@
 //! Which files of a directory are configuration, and their bytes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::FileSourceError;
+use super::directory::Enter;
 use crate::config::decode::MAX_FILE;
 
 /// Files and folders below a checkout; more are not looked at.
 const MAX_ENTRIES: usize = 100_000;
 const MAX_DEPTH: usize = 16;
 
-/// YAML and JSON files below `root`, ordered by path. Hidden names are skipped (`.git`, and the folders that
-/// a mounted ConfigMap swaps); symlinks to files and folders are followed.
-pub(super) fn files(root: &Path) -> Result<Vec<PathBuf>, FileSourceError> {
-    let mut found = BTreeSet::new();
+const OUTSIDE: &str = "it is a link to a file outside the configuration directory";
+
+/// A path that has, or had, the name of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    File(PathBuf),
+    /// It is there and is not to be read.
+    Refused(PathBuf, &'static str),
+    Absent(PathBuf),
+}
+
+impl Found {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Refused(path, _) | Self::Absent(path) => path,
+        }
+    }
+}
+
+/// YAML and JSON files below `root`, ordered by path. Hidden names are skipped (`.git`, and the folders
+/// that a mounted ConfigMap swaps); links are followed as long as they stay inside.
+pub(super) fn walk(root: &Path, enter: Enter<'_>) -> Result<Vec<Found>, FileSourceError> {
+    let tried = |path: &Path, source| FileSourceError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let real = root.canonicalize().map_err(|e| tried(root, e))?;
+    let mut found = BTreeMap::new();
     let mut folders = vec![(root.to_owned(), 0)];
     let mut entries = 0;
     while let Some((folder, depth)) = folders.pop() {
-        let tried = |source| FileSourceError::Read {
-            path: folder.clone(),
-            source,
-        };
-        let listed = match fs::read_dir(&folder) {
+        let listed = enter(&folder).and_then(|()| {
+            let listed = fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            listed.map_err(|e| tried(&folder, e))
+        });
+        let listed = match listed {
             Ok(listed) => listed,
             // A folder below may go while we look; the root may not.
-            Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(tried(error)),
+            Err(_) if depth > 0 && !folder.exists() => continue,
+            Err(error) => return Err(error),
         };
-        for entry in listed {
-            let path = entry.map_err(tried)?.path();
-            entries += 1;
-            if entries > MAX_ENTRIES {
-                let message = format!("more than {MAX_ENTRIES} files and folders");
-                return Err(tried(io::Error::new(io::ErrorKind::InvalidData, message)));
-            }
-            if is_hidden(&path) {
-                continue;
-            }
-            match fs::metadata(&path) {
-                Ok(meta) if meta.is_dir() && depth < MAX_DEPTH => folders.push((path, depth + 1)),
-                Ok(meta) if meta.is_file() && is_configuration(&path) => {
-                    found.insert(path);
-                }
-                Ok(_) | Err(_) => {}
+        entries += listed.len();
+        if entries > MAX_ENTRIES {
+            let message = format!("more than {MAX_ENTRIES} files and folders");
+            return Err(tried(
+                root,
+                io::Error::new(io::ErrorKind::InvalidData, message),
+            ));
+        }
+        for path in listed
+            .into_iter()
+            .map(|e| e.path())
+            .filter(|p| !is_hidden(p))
+        {
+            match classify(&real, &path) {
+                Place::Folder if depth < MAX_DEPTH => folders.push((path, depth + 1)),
+                Place::File(file) => drop(found.insert(path, file)),
+                Place::Folder | Place::Nothing => {}
             }
         }
     }
-    Ok(found.into_iter().collect())
+    Ok(found.into_values().collect())
 }
 
-/// One byte more than is decoded, so that the decoder sees that it is too much.
-pub(super) fn read(path: &Path) -> io::Result<String> {
+/// What is at one path, if its name is that of a configuration file in no hidden folder.
+pub(super) fn look(root: &Path, path: PathBuf) -> Option<Found> {
+    let below = path.strip_prefix(root).ok()?;
+    let hidden = below
+        .iter()
+        .any(|part| part.to_string_lossy().starts_with('.'));
+    if hidden || !is_configuration(&path) {
+        return None;
+    }
+    match classify(&root.canonicalize().ok()?, &path) {
+        Place::File(found) => Some(found),
+        Place::Folder => None,
+        Place::Nothing => Some(Found::Absent(path)),
+    }
+}
+
+enum Place {
+    Folder,
+    File(Found),
+    Nothing,
+}
+
+/// `real` is the root without links.
+fn classify(real: &Path, path: &Path) -> Place {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return Place::Nothing;
+    };
+    let mut kind = meta.file_type();
+    if kind.is_symlink() {
+        let Ok(target) = path.canonicalize() else {
+            return Place::Nothing;
+        };
+        if !target.starts_with(real) {
+            let refused = || Place::File(Found::Refused(path.to_owned(), OUTSIDE));
+            return if is_configuration(path) {
+                refused()
+            } else {
+                Place::Nothing
+            };
+        }
+        match fs::metadata(&target) {
+            Ok(meta) => kind = meta.file_type(),
+            Err(_) => return Place::Nothing,
+        }
+    }
+    if kind.is_dir() {
+        Place::Folder
+    } else if kind.is_file() && is_configuration(path) {
+        Place::File(Found::File(path.to_owned()))
+    } else {
+        Place::Nothing
+    }
+}
+
+/// The text of a file, or why it is none. One byte more than is decoded, so that the decoder sees that
+/// it is too much.
+pub(super) fn read(path: &Path) -> io::Result<Result<String, String>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(MAX_FILE as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    // Other encodings become replacement characters, which the decoder reports where they stand.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let bound = MAX_FILE as u64 + 1;
+    fs::File::open(path)?.take(bound).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).map_err(|e| {
+        let good = e.utf8_error().valid_up_to();
+        let line = 1 + e.as_bytes()[..good].iter().filter(|b| **b == b'\n').count();
+        format!("line {line} is no UTF-8 text")
+    }))
 }
 
 fn is_hidden(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|n| n.to_string_lossy().starts_with('.'))
+    let name = path.file_name();
+    name.is_some_and(|n| n.to_string_lossy().starts_with('.'))
 }
 
-fn is_configuration(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+pub(super) fn is_configuration(path: &Path) -> bool {
+    let ending = path.extension();
+    ending.is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
 }
