@@ -7,6 +7,7 @@
 )]
 
 pub mod address;
+pub mod analyze;
 pub mod bootstrap;
 pub mod demo;
 pub mod discovery;
@@ -36,6 +37,8 @@ struct Cli {
 enum Command {
     /// Serve proxies from a folder of configuration.
     Discovery(Box<settings::Settings>),
+    /// Print what is wrong or waits in a folder of configuration.
+    Analyze(analyze::Args),
     /// Print what a proxy would be sent, and which objects made it.
     Dump(dump::Args),
     /// Print the bootstrap by which a stock Envoy joins the mesh as a workload.
@@ -56,6 +59,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Discovery(settings) => discovery::run(&settings),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Init(args) => init::run(&args),

@@ -154,7 +154,7 @@ async fn close(shown: Shown, junit: Option<&Path>) -> Result<ExitCode> {
     }
     if report.failed() > 0 {
         run.keep();
-        println!("\nlogs are in {}", run.root().join("logs").display());
+        println!("\nlogs are in {}", run.logs().display());
     }
     report.close();
     Ok(if report.failed() == 0 {

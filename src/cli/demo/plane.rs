@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::client::{self, Call, Place};
-use super::process::{Process, ended, fairlead, printed};
+use super::process::{Nursery, Process, ended, fairlead, printed};
 use super::report::Report;
 use super::sync::Sync;
 use super::wait::{Standing, until};
@@ -27,7 +28,6 @@ pub struct Folders {
     pub config: PathBuf,
     pub state: PathBuf,
     pub ports_file: PathBuf,
-    pub logs: PathBuf,
 }
 
 /// What `--ports-file` holds.
@@ -42,6 +42,7 @@ pub struct Ports {
 pub struct Plane {
     pub process: Process,
     pub ports: Ports,
+    nursery: Rc<Nursery>,
     folders: Folders,
     certificate_life: Duration,
     /// Opens the debug pages.
@@ -52,6 +53,7 @@ impl Plane {
     /// Starts on free ports and waits until it listens.
     pub async fn start(
         report: &Report,
+        nursery: Rc<Nursery>,
         folders: Folders,
         certificate_life: Duration,
     ) -> Result<Self> {
@@ -61,11 +63,12 @@ impl Plane {
             ANY_PORT.to_owned(),
         ];
         let command = discovery(&folders, certificate_life, &any);
-        let mut process = Process::start("discovery", &folders.logs, command)?;
+        let mut process = nursery.start("discovery", command)?;
         let ports = ports(report, &mut process, &folders.ports_file).await?;
         let mut plane = Self {
             process,
             ports,
+            nursery,
             folders,
             certificate_life,
             token: String::new(),
@@ -86,7 +89,7 @@ impl Plane {
         let file = &self.folders.ports_file;
         fs::remove_file(file).with_context(|| format!("remove {}", file.display()))?;
         let command = discovery(&self.folders, self.certificate_life, &same);
-        self.process = Process::start("discovery", &self.folders.logs, command)?;
+        self.process = self.nursery.start("discovery", command)?;
         self.ports = ports(report, &mut self.process, file).await?;
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Child processes of the demo: started in groups of their own, logged, always ended.
+//! Child processes of the demo: one group, logged, always ended.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
@@ -25,34 +25,55 @@ pub fn fairlead<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I
     command
 }
 
-impl Process {
+/// All children are one process group. Its leader ends the group when this program is gone, however it went.
+pub struct Nursery {
+    logs: PathBuf,
+    group: i32,
+    /// Its input is open as long as this program lives.
+    _leader: Child,
+}
+
+impl Nursery {
+    pub fn open(logs: PathBuf) -> Result<Self> {
+        let leader = Command::new("sh")
+            .args(["-c", "read -r never; kill -9 0"])
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .context("start sh")?;
+        let pid = leader.id().context("sh ended at once")?;
+        Ok(Self {
+            logs,
+            group: i32::try_from(pid)?,
+            _leader: leader,
+        })
+    }
+
     /// Its output goes to `<logs>/<name>.log`, after what an earlier one wrote there.
-    pub fn start(name: &str, logs: &Path, mut command: Command) -> Result<Self> {
-        let log = logs.join(format!("{name}.log"));
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .with_context(|| format!("open {}", log.display()))?;
-        let err = out
-            .try_clone()
-            .with_context(|| format!("open {}", log.display()))?;
-        // A group of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
+    pub fn start(&self, name: &str, mut command: Command) -> Result<Process> {
+        let log = self.logs.join(format!("{name}.log"));
+        let tried = || format!("open {}", log.display());
+        let out = File::options().create(true).append(true).open(&log);
+        let out = out.with_context(tried)?;
+        let err = out.try_clone().with_context(tried)?;
+        // Ctrl-C reaches the demo alone, which then ends its children in order.
         let child = command
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
-            .process_group(0)
+            .process_group(self.group)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self {
+        Ok(Process {
             name: name.to_owned(),
             log,
             child,
         })
     }
+}
 
+impl Process {
     /// None once it has ended and was waited for.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
@@ -205,10 +226,24 @@ mod tests {
         let logs = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such port >&2; exit 3"]);
-        let mut child = Process::start("server", logs.path(), command).unwrap();
+        let nursery = Nursery::open(logs.path().to_owned()).unwrap();
+        let mut child = nursery.start("server", command).unwrap();
         child.child.wait().await.unwrap();
         let why = child.check().unwrap_err().to_string();
         assert!(why.contains("exit status: 3") && why.contains("no such port"));
+    }
+
+    #[tokio::test]
+    async fn without_the_demo_its_children_end() {
+        let logs = tempfile::tempdir().unwrap();
+        let nursery = Nursery::open(logs.path().to_owned()).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let mut child = nursery.start("sleeper", command).unwrap();
+        child.check().unwrap();
+        drop(nursery);
+        let ended = child.child.wait().await.unwrap();
+        assert_eq!(ended.to_string(), "signal: 9 (SIGKILL)");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,7 +15,7 @@ use tokio::process::Command;
 use super::bookshop::{self, NAMESPACE, WORKLOADS, Workload};
 use super::client::{self, Answer, Call, CallError, Place};
 use super::plane::{Folders, Plane};
-use super::process::{Process, fairlead, printed};
+use super::process::{Nursery, Process, fairlead, printed};
 use super::report::Report;
 use crate::clock;
 
@@ -77,6 +78,10 @@ impl Run {
         &self.root
     }
 
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
     /// From now on the folder stays.
     pub fn keep(&mut self) {
         if let Some(temporary) = self.temporary.take() {
@@ -89,7 +94,6 @@ impl Run {
             config: self.root.join("config"),
             state: self.root.join("state"),
             ports_file: self.root.join("ports.json"),
-            logs: self.root.join("logs"),
         }
     }
 }
@@ -118,9 +122,12 @@ impl Stage {
         free_addresses()?;
         let copy = bookshop::Copy::make(&run.root, &run.root.join("apps"))?;
         let begun = clock::mono();
-        let plane = Plane::start(report, run.folders(), options.certificate_life).await?;
+        let nursery = Rc::new(Nursery::open(run.logs())?);
+        let life = options.certificate_life;
+        let plane = Plane::start(report, nursery.clone(), run.folders(), life).await?;
         let setup = Setup {
             run,
+            nursery: &nursery,
             envoy: &options.envoy,
             plane: &plane,
         };
@@ -237,6 +244,7 @@ fn free_addresses() -> Result<()> {
 
 struct Setup<'a> {
     run: &'a Run,
+    nursery: &'a Nursery,
     envoy: &'a Path,
     plane: &'a Plane,
 }
@@ -252,7 +260,6 @@ impl Setup<'_> {
         let file = folder.join("token");
         fs::write(&file, token).with_context(|| format!("write {}", file.display()))?;
         printed(self.bootstrap(workload, &folder)).await?;
-        let logs = self.run.root.join("logs");
         let log = |what: &str| format!("{what}-{}", workload.name);
         let socket = self
             .run
@@ -262,8 +269,8 @@ impl Setup<'_> {
             .with_extension("sock");
         Ok(Pod {
             workload,
-            app: Process::start(&log("app"), &logs, app(workload, &socket))?,
-            envoy: Process::start(&log("envoy"), &logs, self.sidecar(&folder))?,
+            app: self.nursery.start(&log("app"), app(workload, &socket))?,
+            envoy: self.nursery.start(&log("envoy"), self.sidecar(&folder))?,
             folder,
         })
     }

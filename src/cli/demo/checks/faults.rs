@@ -36,7 +36,7 @@ const FAULTS: &[Fault] = &[
         old: "          exact: tester",
         new: "          regex: \"test(er\"",
         line: "regex",
-        field: "spec.http[0].match[0].headers[x-reader].regex",
+        field: "spec.http[0].match[0].headers.x-reader.regex",
         code: Code::InvalidValue,
     },
     Fault {

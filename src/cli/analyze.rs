@@ -1,0 +1,130 @@
+//! `fairlead analyze`: what is wrong or waits in a folder of configuration, without serving it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use super::terminal;
+use crate::acceptance::Options;
+use crate::diagnostic::{Diagnostic, Level};
+use crate::model::Settings;
+use crate::offline::Offline;
+use crate::source::file::Directory;
+use crate::text::Str;
+
+/// Ends with 1 if there is an error among the findings; warnings end with 0.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder of Kubernetes-style YAML.
+    #[arg(long, env = "FAIRLEAD_CONFIG_DIR", value_name = "DIR")]
+    config_dir: PathBuf,
+
+    /// File with MeshConfig. Without it, the ConfigMap `istio` of the root namespace decides.
+    #[arg(
+        long,
+        env = "FAIRLEAD_MESH_CONFIG",
+        visible_alias = "meshConfig",
+        value_name = "FILE"
+    )]
+    mesh_config: Option<PathBuf>,
+
+    /// DNS domain of Services.
+    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local")]
+    domain: String,
+
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// A line per finding.
+    Text,
+    /// A list of {code, level, resource, field, file, line, message}.
+    Json,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let found = findings(args)?;
+    terminal::write(&match args.output {
+        Output::Text => lines(&found),
+        Output::Json => serde_json::to_string_pretty(&found)? + "\n",
+    })?;
+    let is_sound = found.iter().all(|d| d.level != Level::Error);
+    Ok(if is_sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn findings(args: &Args) -> Result<Vec<Diagnostic>> {
+    let domain = Str::new(&args.domain);
+    let options = Options {
+        hold_unresolved: true,
+        domain: domain.clone(),
+    };
+    let settings = Settings {
+        domain,
+        ..Settings::default()
+    };
+    let mut mesh = Offline::new(options, settings);
+    let events = Directory::new(&args.config_dir)
+        .with_mesh(args.mesh_config.as_deref())
+        .list()?;
+    mesh.on(events);
+    Ok(mesh.diagnostics())
+}
+
+fn lines(found: &[Diagnostic]) -> String {
+    let mut text = String::new();
+    for one in found {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{one}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn analyzed(yaml: &str) -> (Vec<Diagnostic>, ExitCode) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.yaml"), yaml).unwrap();
+        let path = folder.path().to_str().unwrap();
+        let args = Line::parse_from(["analyze", "--config-dir", path]).args;
+        (findings(&args).unwrap(), run(&args).unwrap())
+    }
+
+    #[test]
+    fn an_error_has_its_place_and_ends_with_1() {
+        let (found, code) = analyzed(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  namespace: b\nspec:\n  prots: []\n",
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(lines(&found).starts_with("a.yaml:7: error: Service b/a: spec.prots: "));
+        assert_eq!(code, ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn nothing_to_say_ends_with_0() {
+        let (found, code) = analyzed("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n");
+        assert_eq!(found, []);
+        assert_eq!(code, ExitCode::SUCCESS);
+    }
+}
