@@ -6,7 +6,7 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/.cache/tools
 DENY_VERSION := 0.20.2
 
-.PHONY: help demo build check fmt clippy layers deny envoy prerequisites test test-all
+.PHONY: help demo build check fmt clippy layers deny envoy prerequisites test test-all bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -45,3 +45,9 @@ test: build prerequisites ## every suite, large matrices sampled by a printed se
 
 test-all: build prerequisites ## the same with every matrix in full and longer property runs
 	FAIRLEAD_MATRIX=full PROPTEST_CASES=2048 $(CARGO) run --locked --quiet --example tally
+
+# Such as BENCH='--proxies 500 --rounds 15'.
+BENCH ?=
+
+bench: ## push latency and cost with simulated proxies, as a table; rows as JSON in target/bench.json
+	$(CARGO) bench --locked --quiet --bench push -- $(BENCH)

@@ -1,0 +1,193 @@
+//! The process that is measured: started, read from `/proc`, killed. What is asked of it is not here.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use fairlead::clock;
+
+/// How long a start may take.
+const START: Duration = Duration::from_secs(120);
+
+/// Where one server keeps its files; it outlives the processes that use it.
+pub struct Home {
+    root: PathBuf,
+}
+
+pub type Ports = BTreeMap<String, SocketAddr>;
+
+/// A running server. It is killed when dropped.
+pub struct Server {
+    child: Child,
+    pub ports: Ports,
+    /// When the program was started, and when its ports file was there.
+    pub started: Instant,
+    pub ready: Instant,
+}
+
+impl Home {
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// Starts `fairlead discovery` and waits until it serves; on the addresses of an earlier one, if given.
+    pub async fn start(&self, program: &Path, ports: Option<&Ports>) -> Result<Server> {
+        let file = self.root.join("ports.json");
+        let _ = fs::remove_file(&file);
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(program);
+        command
+            .arg("discovery")
+            .args(["--log_output_level", "default:warn"]);
+        command.arg("--config-dir").arg(self.config());
+        command.arg("--state-dir").arg(self.state());
+        command.arg("--ports-file").arg(&file);
+        for name in ["secure-grpc", "grpc", "http", "monitoring"] {
+            let address = ports.and_then(|p| p.get(name)).map(SocketAddr::to_string);
+            let address = address.unwrap_or_else(|| "127.0.0.1:0".into());
+            command.arg(format!("--{name}-addr={address}"));
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?);
+        let started = clock::mono();
+        let child = command.stderr(log).spawn();
+        let child = child.with_context(|| format!("start {}", program.display()))?;
+        let mut server = Server {
+            child,
+            ports: Ports::new(),
+            started,
+            ready: started,
+        };
+        server.ports = self.await_ports(&mut server.child, &file, started).await?;
+        server.ready = clock::mono();
+        Ok(server)
+    }
+
+    async fn await_ports(&self, child: &mut Child, file: &Path, since: Instant) -> Result<Ports> {
+        loop {
+            if let Ok(text) = fs::read(file) {
+                return serde_json::from_slice(&text).context("read the ports file");
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("the server ended ({status}): {}", self.last_words());
+            }
+            if clock::mono() - since > START {
+                bail!("no ports file after {START:?}: {}", self.last_words());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// The end of the log.
+    pub fn last_words(&self) -> String {
+        let text = fs::read(self.log()).unwrap_or_default();
+        let tail = &text[text.len().saturating_sub(2000)..];
+        String::from_utf8_lossy(tail).into_owned()
+    }
+}
+
+impl Server {
+    pub fn port(&self, name: &str) -> Result<SocketAddr> {
+        let found = self.ports.get(name).copied();
+        found.with_context(|| format!("the ports file names no `{name}`"))
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.child.id())
+    }
+
+    /// As `kill -9`: nothing is saved or said.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("kill the server")?;
+        self.child.wait().context("wait for the killed server")?;
+        Ok(())
+    }
+
+    /// The sum of a counter over its labels, from the metrics page; None if the page does not have it.
+    pub fn counter(&self, name: &str) -> Result<Option<f64>> {
+        let page = get(self.port("monitoring")?, "/metrics")?;
+        let samples = page.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let rest = rest.strip_prefix("_total").unwrap_or(rest);
+            let (labels, value) = rest.rsplit_once(' ')?;
+            (labels.is_empty() || labels.starts_with('{')).then(|| value.parse::<f64>().ok())?
+        });
+        Ok(samples.fold(None, |sum, v| Some(sum.unwrap_or(0.0) + v)))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Processor seconds of all its threads that live.
+    pub cpu: f64,
+    /// Bytes resident now, and at the most.
+    pub resident: u64,
+    pub peak: u64,
+}
+
+impl Usage {
+    pub fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let kilobytes = |key: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(key));
+            let number = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+            number.unwrap_or(0) * 1024
+        };
+        Self {
+            cpu: cpu(pid),
+            resident: kilobytes("VmRSS:"),
+            peak: kilobytes("VmHWM:"),
+        }
+    }
+}
+
+/// `schedstat` counts nanoseconds, `stat` hundredths of a second: too coarse for one change.
+fn cpu(pid: u32) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let nanoseconds = tasks.into_iter().flatten().flatten().map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let first = text.split_whitespace().next().map(str::parse::<f64>);
+        first.and_then(Result::ok).unwrap_or(0.0)
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
+fn get(address: SocketAddr, path: &str) -> Result<String> {
+    let tried = || format!("get http://{address}{path}");
+    let mut stream = TcpStream::connect(address).with_context(tried)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
+    )
+    .with_context(tried)?;
+    let mut page = String::new();
+    stream
+        .take(16 << 20)
+        .read_to_string(&mut page)
+        .with_context(tried)?;
+    Ok(page)
+}
