@@ -158,37 +158,17 @@ pub fn table(setting: &Setting, rows: &[Row]) -> String {
 }
 
 fn cells(row: &Row) -> [String; 9] {
-    let timed = |ms: f64| {
-        if row.rounds == 0 {
-            String::new()
-        } else {
-            shown(ms)
-        }
-    };
-    let rounds = if row.rounds == 0 {
-        String::new()
-    } else {
-        row.rounds.to_string()
-    };
-    let cpu = if row.rounds == 0 {
-        String::new()
-    } else {
-        format!("{:.3} s", row.cpu_s)
-    };
-    let volume = if row.rounds == 0 {
-        String::new()
-    } else {
-        bytes(row.bytes_per_proxy)
-    };
+    let counted = |text: String| if row.rounds == 0 { String::new() } else { text };
+    let timed = |ms: f64| if ms == 0.0 { String::new() } else { shown(ms) };
     [
         row.transport.into(),
         row.work.into(),
-        rounds,
+        counted(row.rounds.to_string()),
         timed(row.last_ms),
         timed(row.worst_ms),
         timed(row.half_ms),
-        volume,
-        cpu,
+        counted(bytes(row.bytes_per_proxy)),
+        counted(format!("{:.3} s", row.cpu_s)),
         row.note.clone(),
     ]
 }

@@ -94,6 +94,7 @@ impl Works<'_> {
         check_streams(&fleet)?;
         self.check_converged(&server, &fleet).await?;
         rows.push(self.restarts(&mut mesh, &mut server, &fleet).await?);
+        check_streams(&fleet)?;
         self.check_converged(&server, &fleet).await?;
         rows.push(Row {
             transport: self.transport.name(),
@@ -216,6 +217,8 @@ impl Works<'_> {
             *server = self.home.start(self.program, Some(&ports)).await?;
             boots.push(millis(server.ready - server.started));
             fleet.reopened(u32::try_from(restart)?, LIMIT).await?;
+            // Those that the kill ended; later ones make the run void.
+            fleet.lost();
             mesh.apply(&prepared)?;
             let times = fleet.reached(LIMIT).await.context("restart")?;
             fleet.quiet().await;
@@ -263,7 +266,6 @@ impl Works<'_> {
         Ok(())
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     fn per_proxy(&self, count: u64) -> f64 {
         count as f64 / self.proxies as f64
     }
