@@ -54,6 +54,8 @@ pub struct Opened {
     pub version: Option<String>,
     /// Holds `orders_capacity`; a stream that lets them fill up is closed.
     pub orders: mpsc::Sender<Order>,
+    /// Cancelled when the hub gave the stream up: no more will come.
+    pub cut: CancellationToken,
     /// Secrets to get from `ca` and hand back. A session asks for few at a time; see `stream::ASKS`.
     pub asks: mpsc::Sender<Ask>,
     pub gauge: Arc<Gauge>,
@@ -109,6 +111,7 @@ struct Link {
     scope: ScopeId,
     orders: mpsc::Sender<Order>,
     asks: mpsc::Sender<Ask>,
+    cut: CancellationToken,
     gauge: Arc<Gauge>,
     deadline: Option<Instant>,
     version: Option<String>,
@@ -247,6 +250,7 @@ impl Hub {
             version,
             orders,
             asks,
+            cut,
             gauge,
         } = opened;
         self.on_closed(stream);
@@ -260,6 +264,7 @@ impl Hub {
             scope,
             orders,
             asks,
+            cut,
             gauge,
             deadline: None,
             version,
@@ -275,6 +280,7 @@ impl Hub {
         if let Some(at) = link.deadline {
             self.deadlines.remove(&(at, stream));
         }
+        link.cut.cancel();
         self.leave(link.scope, stream);
         if let Some(proxy) = self.engine.proxy(ProxyId(stream.0)) {
             info!(proxy = %proxy.id, stream = stream.0, "proxy disconnected");
@@ -405,15 +411,13 @@ fn obey(
             link.orders.try_send(Order::Send(frame)).is_ok()
         }
         Output::Issue(ask) => link.asks.try_send(ask).is_ok(),
-        // Who is in a scope is found by the scope; see `Hub::members`.
-        Output::Watch(..) | Output::Unwatch(..) => true,
         Output::Event(event) => {
             note(event, metrics, stream, now);
             true
         }
         Output::Close(refusal) => {
             warn!(stream = stream.0, reason = %refusal, "closing a stream");
-            // With no room even for this, the dropped channel ends the stream.
+            // With no room even for this, the stream is cut without a word.
             drop(link.orders.try_send(Order::Close(refusal)));
             false
         }

@@ -293,6 +293,7 @@ impl Caught {
             asks,
             gauge: gauge.clone(),
             ending: self.ending.clone(),
+            cut: CancellationToken::new(),
         };
         server.tasks.spawn(async move {
             reader.run().await;

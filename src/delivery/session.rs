@@ -58,9 +58,6 @@ pub struct Turn<'a> {
 pub enum Output {
     Send(Frame),
     Issue(Ask),
-    /// Changes of these names concern this session from now on. `*` is all of the type.
-    Watch(ResourceType, Vec<Str>),
-    Unwatch(ResourceType, Vec<Str>),
     Event(Event),
     Close(Refusal),
 }

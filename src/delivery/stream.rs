@@ -47,7 +47,12 @@ pub struct Reader {
     pub gauge: Arc<Gauge>,
     /// The connection is to end: age, or the program's stop.
     pub ending: CancellationToken,
+    /// The hub gave the stream up.
+    pub cut: CancellationToken,
 }
+
+/// How long the last responses may wait for a client to read them. Then its connection is closed.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Two secrets a session, each asked for once at a time; the rest is spare.
 pub const ASKS: usize = 8;
@@ -57,9 +62,13 @@ impl Reader {
     pub async fn run(mut self) {
         let status = self.read().await;
         info!(stream = self.stream.0, code = ?status.code, message = status.message, "stream ended");
-        // A full or closed channel means that the connection is going without our word.
+        // After the hub's own last word this one is not read; without room for it the connection says it.
         drop(self.orders.try_send(Order::End(status)));
         drop(self.hub.send(Message::Closed(self.stream)).await);
+        let last = tokio::time::timeout(LAST_WORDS, self.orders.closed());
+        if last.await.is_err() {
+            self.ending.cancel();
+        }
     }
 
     async fn read(&mut self) -> Status {
@@ -84,6 +93,7 @@ impl Reader {
                 () = self.gauge.room() => self.tell(Message::Taken(self.stream)).await,
                 () = self.orders.closed() => return Status::new(Code::Unavailable, "the client is gone"),
                 () = &mut expiry => return Status::new(Code::Unauthenticated, "the credential expired"),
+                () = self.cut.cancelled() => return Status::new(Code::Unavailable, "given up by the hub"),
                 () = self.ending.cancelled() => return Status::ok(),
             }
         }
@@ -125,6 +135,7 @@ impl Reader {
             version: node.envoy_version(),
             orders: self.orders.clone(),
             asks: self.asks_in.clone(),
+            cut: self.cut.clone(),
             gauge: self.gauge.clone(),
         })))
     }

@@ -33,10 +33,10 @@ impl Session {
         if kind == ResourceType::Secret {
             out.extend(self.on_secret_names(request));
         } else if self.watches[kind as usize].opened {
-            out.extend(self.on_unsubscribe(kind, &request.unsubscribe));
-            out.extend(self.on_subscribe(kind, &request.subscribe, turn.view));
+            self.on_unsubscribe(kind, &request.unsubscribe);
+            self.on_subscribe(kind, &request.subscribe, turn.view);
         } else {
-            out.extend(self.on_first(kind, request, turn));
+            self.on_first(kind, request, turn);
         }
         out.extend(self.flush(turn));
         out
@@ -107,12 +107,7 @@ impl Session {
     }
 
     /// The first request of a type on this stream: what the client brings is compared, not sent again.
-    fn on_first(
-        &mut self,
-        kind: ResourceType,
-        request: &DeltaRequest,
-        turn: &Turn<'_>,
-    ) -> Vec<Output> {
+    fn on_first(&mut self, kind: ResourceType, request: &DeltaRequest, turn: &Turn<'_>) {
         // Envoy withholds its cluster request while a cluster warms for want of its endpoints.
         let one_warms = kind == ResourceType::Endpoint && !self.watch(ResourceType::Cluster).opened;
         let legacy = request.subscribe.is_empty() && has_legacy_wildcard(kind);
@@ -150,24 +145,12 @@ impl Session {
             ResourceType::Endpoint => self.fresh.clear(),
             ResourceType::Listener | ResourceType::Route | ResourceType::Secret => {}
         }
-        let watched = if legacy {
-            vec![Str::new_static(WILDCARD)]
-        } else {
-            names
-        };
-        vec![Output::Watch(kind, watched)]
     }
 
     /// A name asked for again is answered, except where its endpoints went behind its cluster unasked.
-    fn on_subscribe(
-        &mut self,
-        kind: ResourceType,
-        names: &[String],
-        view: Resources<'_>,
-    ) -> Option<Output> {
+    fn on_subscribe(&mut self, kind: ResourceType, names: &[String], view: Resources<'_>) {
         let watch = &mut self.watches[kind as usize];
-        let names: Vec<Str> = names.iter().map(|n| shared(kind, n, view)).collect();
-        for name in &names {
+        for name in names {
             if name == WILDCARD {
                 watch.wildcard = true;
                 for entry in view.of(kind) {
@@ -175,18 +158,18 @@ impl Session {
                 }
                 continue;
             }
-            watch.names.insert(name.clone());
-            let told = kind == ResourceType::Endpoint && self.behind.remove(name);
+            let name = shared(kind, name, view);
+            let told = kind == ResourceType::Endpoint && self.behind.remove(&name);
             if told {
-                watch.change(name, None);
+                watch.change(&name, None);
             } else {
-                watch.ask(name);
+                watch.ask(&name);
             }
+            watch.names.insert(name);
         }
-        (!names.is_empty()).then_some(Output::Watch(kind, names))
     }
 
-    fn on_unsubscribe(&mut self, kind: ResourceType, names: &[String]) -> Option<Output> {
+    fn on_unsubscribe(&mut self, kind: ResourceType, names: &[String]) {
         let watch = &mut self.watches[kind as usize];
         for name in names {
             if name == WILDCARD {
@@ -211,8 +194,6 @@ impl Session {
                 }
             }
         }
-        let names: Vec<Str> = names.iter().map(Str::new).collect();
-        (!names.is_empty()).then_some(Output::Unwatch(kind, names))
     }
 
     /// Names that are served become wishes, asked of `ca` when there is room; the others are refused.

@@ -108,7 +108,6 @@ impl World {
                 Output::Issue(ask) => did.asks.push(ask),
                 Output::Event(event) => did.events.push(event),
                 Output::Close(refusal) => did.closed = Some(refusal),
-                Output::Watch(..) | Output::Unwatch(..) => {}
             }
         }
         did
