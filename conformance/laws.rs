@@ -1,5 +1,7 @@
 //! The laws of the push core, as properties over random meshes and edits.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "laws/mesh.rs"]
 mod mesh;
 
@@ -142,6 +144,10 @@ proptest! {
 }
 
 /// More where time allows: `PROPTEST_CASES`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where a run says how long it may take"
+)]
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES")
         .ok()

@@ -38,6 +38,11 @@ impl Offline {
         self.on(vec![Event::Init, found, Event::InitDone]);
     }
 
+    /// Takes a text as what a file holds now.
+    pub fn replace(&mut self, file: &str, text: &str) {
+        self.on(vec![Event::File(decode::documents(text, file))]);
+    }
+
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         self.acceptance.diagnostics()
     }
