@@ -114,10 +114,11 @@ mod tests {
     #[test]
     fn an_error_has_its_place_and_ends_with_1() {
         let (found, code) = analyzed(
-            "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  namespace: b\nspec:\n  prots: []\n",
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: a\n  \
+             namespace: b\nspec:\n  hosts: [c]\n  htpp: []\n",
         );
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(lines(&found).starts_with("a.yaml:7: error: Service b/a: spec.prots: "));
+        assert!(lines(&found).starts_with("a.yaml:8: error: VirtualService b/a: spec.htpp: "));
         assert_eq!(code, ExitCode::FAILURE);
     }
 
