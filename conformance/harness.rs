@@ -11,8 +11,11 @@
 )]
 
 pub mod client;
+pub mod control_plane;
 pub mod fixed;
 pub mod isolation;
+pub mod load;
+pub mod manifest;
 pub mod mesh;
 pub mod network;
 pub mod pod;

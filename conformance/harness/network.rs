@@ -73,7 +73,7 @@ impl Network {
     }
 
     /// A new pod with an address and a route to the others.
-    pub fn namespace(&self) -> Result<Namespace> {
+    pub fn namespace(&self) -> Result<NamespaceOwner> {
         let n = self.pods.fetch_add(1, Ordering::Relaxed) + 1;
         let (index, ip) = (self.index, Ipv4Addr::new(10, self.index, 1, n));
         let name = format!("pod{index}-{n}");
@@ -86,7 +86,7 @@ impl Network {
              ip -n {name} link set eth0 up\n\
              ip -n {name} route add default via 10.{index}.0.1"
         ))?;
-        Ok(Namespace { name, ip })
+        Ok(NamespaceOwner(Namespace { name, ip }))
     }
 }
 
@@ -97,8 +97,8 @@ impl Drop for Network {
     }
 }
 
-/// One pod's network.
-#[derive(Debug)]
+/// One pod's network, as long as its pod lives.
+#[derive(Clone, Debug)]
 pub struct Namespace {
     name: String,
     ip: Ipv4Addr,
@@ -161,8 +161,12 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+/// Takes a pod's network away.
+#[derive(Debug)]
+pub struct NamespaceOwner(pub Namespace);
+
+impl Drop for NamespaceOwner {
     fn drop(&mut self) {
-        let _ = shell(&format!("ip netns del {}", self.name));
+        let _ = shell(&format!("ip netns del {}", self.0.name));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -11,8 +12,9 @@ use serde_json::Value;
 use super::client::{Call, Greeting, Reply, Target, server_first, tcp};
 use super::fixed::without_control_plane;
 use super::isolation::{output, program};
-use super::mesh::Mesh;
-use super::network::{Namespace, User};
+use super::load::{Connections, Load};
+use super::mesh::{Inventory, Mesh};
+use super::network::{Namespace, NamespaceOwner, User};
 use super::process::Process;
 
 /// What a pod is made of.
@@ -101,8 +103,9 @@ pub struct Pod {
     // Processes end before their namespace goes.
     workload: Option<Process>,
     sidecar: Option<Process>,
-    namespace: Namespace,
+    namespace: NamespaceOwner,
     folder: PathBuf,
+    inventory: Arc<Mutex<Inventory>>,
 }
 
 /// The key to `GET /drain` of every sidecar here.
@@ -112,7 +115,7 @@ impl Pod {
     /// Returns once the workload listens and the sidecar is ready.
     pub fn start(mesh: &Mesh, spec: PodSpec) -> Result<Self> {
         let namespace = mesh.network().namespace()?;
-        let folder = mesh.folder().join(namespace.name());
+        let folder = mesh.folder().join(namespace.0.name());
         std::fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
         let mut pod = Self {
             spec,
@@ -120,12 +123,16 @@ impl Pod {
             sidecar: None,
             namespace,
             folder,
+            inventory: mesh.inventory(),
         };
+        mesh.announce_pod(&pod.spec, pod.ip())?;
         pod.start_workload()?;
         match pod.spec.sidecar {
-            Sidecar::Captured => pod.start_sidecar()?,
+            Sidecar::Captured => pod.start_sidecar(mesh)?,
             Sidecar::Absent => {}
         }
+        // As the readiness of its containers decides in a cluster.
+        mesh.add_endpoint(&pod.spec, pod.ip())?;
         Ok(pod)
     }
 
@@ -133,7 +140,7 @@ impl Pod {
         if self.spec.apps.is_empty() {
             return Ok(());
         }
-        let mut command = self.namespace.command(User::App, program("fairlead"));
+        let mut command = self.namespace().command(User::App, program("fairlead"));
         let version = self.spec.labels.get("version").map_or("v1", String::as_str);
         command.args(["echo", "--name", &self.spec.name, "--version", version]);
         for (port, app) in &self.spec.apps {
@@ -159,10 +166,10 @@ impl Pod {
         Ok(())
     }
 
-    fn start_sidecar(&mut self) -> Result<()> {
-        let bootstrap = self.write_bootstrap()?;
+    fn start_sidecar(&mut self, mesh: &Mesh) -> Result<()> {
+        let bootstrap = self.write_bootstrap(mesh)?;
         self.init(&[])?;
-        let mut command = self.namespace.command(User::Envoy, program("envoy"));
+        let mut command = self.namespace().command(User::Envoy, program("envoy"));
         command.arg("-c").arg(&bootstrap);
         command.args(["--disable-hot-restart", "--log-level", "warning"]);
         command.args(["--concurrency", "1", "--drain-time-s", "5"]);
@@ -184,29 +191,46 @@ impl Pod {
     }
 
     /// Runs `fairlead bootstrap` as the sidecar's user and returns what Envoy is to read.
-    fn write_bootstrap(&self) -> Result<PathBuf> {
+    fn write_bootstrap(&self, mesh: &Mesh) -> Result<PathBuf> {
         let folder = self.folder.join("sidecar");
         std::fs::create_dir_all(&folder)?;
         std::os::unix::fs::chown(&folder, Some(User::Envoy.id()), Some(User::Envoy.id()))?;
-        for secret in ["token", "root-cert.pem"] {
-            std::fs::write(folder.join(secret), "none")?;
-        }
-        let mut command = self.namespace.command(User::Envoy, program("fairlead"));
+        let (token, root) = (folder.join("token"), folder.join("root-cert.pem"));
+        let mut command = self.namespace().command(User::Envoy, program("fairlead"));
         command.arg("bootstrap").args(self.identity_flags());
+        command.args(["-o", "json", "--drain-secret", DRAIN_SECRET]);
+        command.args(["--stats", "cluster.,listener.,http."]);
         command
             .arg("--out-dir")
             .arg(&folder)
             .arg("--run-dir")
             .arg(&folder);
-        command.arg("--token-file").arg(folder.join("token"));
-        command.arg("--root-cert").arg(folder.join("root-cert.pem"));
-        command.args(["-o", "json", "--drain-secret", DRAIN_SECRET]);
-        command.args(["--stats", "cluster.,listener.,http."]);
+        command
+            .arg("--token-file")
+            .arg(&token)
+            .arg("--root-cert")
+            .arg(&root);
+        let written = folder.join("bootstrap.json");
+        if mesh.has_control_plane() {
+            let control_plane = mesh.control_plane()?;
+            let PodSpec {
+                name,
+                namespace,
+                service_account,
+                ..
+            } = &self.spec;
+            std::fs::write(
+                &token,
+                control_plane.token(namespace, service_account, name)?,
+            )?;
+            std::fs::copy(control_plane.root_certificate(), &root).context("copy the root")?;
+            output(command.args(["--discovery-address", &control_plane.address()]))?;
+            return Ok(written);
+        }
         output(&mut command)?;
-        let path = folder.join("bootstrap.json");
-        let written: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let bootstrap: Value = serde_json::from_slice(&std::fs::read(&written)?)?;
         let fixed = folder.join("fixed.json");
-        std::fs::write(&fixed, without_control_plane(written).to_string())?;
+        std::fs::write(&fixed, without_control_plane(bootstrap).to_string())?;
         Ok(fixed)
     }
 
@@ -237,13 +261,13 @@ impl Pod {
     }
 
     pub fn init_command(&self, user: User, more: &[&str]) -> Command {
-        let mut command = self.namespace.command(user, program("fairlead"));
+        let mut command = self.namespace().command(user, program("fairlead"));
         command.arg("init").args(&self.spec.init).args(more);
         command
     }
 
     pub fn ip(&self) -> Ipv4Addr {
-        self.namespace.ip()
+        self.namespace().ip()
     }
 
     pub fn at(&self, port: u16) -> SocketAddr {
@@ -251,7 +275,7 @@ impl Pod {
     }
 
     pub fn namespace(&self) -> &Namespace {
-        &self.namespace
+        &self.namespace.0
     }
 
     pub fn folder(&self) -> &Path {
@@ -262,25 +286,57 @@ impl Pod {
         self.sidecar.as_mut().context("the pod has no sidecar")
     }
 
-    /// HTTP GET as the workload.
-    pub fn get(&self, to: SocketAddr, path: &str) -> Result<Reply> {
-        let call = Call::get(Target::Tcp(to), &to.to_string(), path);
-        call.send(&self.namespace, User::App)
+    /// A GET of `http://host:port/path`. The host is a service's name, as the pod's namespace has it, or an address.
+    pub fn call(&self, url: &str) -> Result<Call> {
+        let rest = url
+            .strip_prefix("http://")
+            .with_context(|| format!("{url} is not http"))?;
+        let at = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(at);
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Call::get(
+            Target::Tcp(self.address(authority)?),
+            authority,
+            path,
+        ))
+    }
+
+    /// What `host:port` is for this pod's resolver.
+    pub fn address(&self, authority: &str) -> Result<SocketAddr> {
+        let inventory = self
+            .inventory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        inventory.resolve(authority, &self.spec.namespace)
+    }
+
+    /// Sends it as the workload.
+    pub fn send(&self, call: &Call) -> Result<Reply> {
+        call.send(self.namespace(), User::App)
+    }
+
+    pub fn get(&self, url: &str) -> Result<Reply> {
+        self.send(&self.call(url)?)
+    }
+
+    /// The same request again and again, as the workload.
+    pub fn load(&self, url: &str, clients: &[Connections]) -> Result<Load> {
+        Load::start(self.namespace(), &self.call(url)?, clients)
     }
 
     /// TCP as the workload.
     pub fn tcp(&self, to: SocketAddr) -> Result<Greeting> {
-        tcp(&self.namespace, User::App, to, b"hello, are you there?")
+        tcp(self.namespace(), User::App, to, b"hello, are you there?")
     }
 
     pub fn server_first(&self, to: SocketAddr) -> Result<Greeting> {
-        server_first(&self.namespace, User::App, to)
+        server_first(self.namespace(), User::App, to)
     }
 
     /// The whole admin interface, by its socket, as the sidecar's user.
     pub fn admin(&self, path: &str) -> Result<Reply> {
         let socket = Target::Unix(self.admin_socket());
-        Call::get(socket, "admin", path).send(&self.namespace, User::Envoy)
+        Call::get(socket, "admin", path).send(self.namespace(), User::Envoy)
     }
 
     pub fn admin_socket(&self) -> PathBuf {
@@ -299,7 +355,7 @@ impl Pod {
 
     /// Rules of the nat table, as iptables prints them.
     pub fn nat_rules(&self) -> Result<Vec<String>> {
-        let mut save = self.namespace.command(User::Root, "iptables-save");
+        let mut save = self.namespace().command(User::Root, "iptables-save");
         let text = output(save.args(["-t", "nat"]))?;
         let rules = text.lines().filter(|line| line.starts_with(['-', ':']));
         // Counters of the built-in chains differ from run to run.

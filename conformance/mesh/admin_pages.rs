@@ -197,7 +197,11 @@ fn draining() -> Result<()> {
         ensure!(reply.status == 401, "{reply:?}");
     }
     // A draining sidecar answers, and asks each client to come back on another connection.
-    let answer = || scene.stranger.get(scene.pod.at(8081), "/");
+    let answer = || {
+        scene
+            .stranger
+            .get(&format!("http://{}/", scene.pod.at(8081)))
+    };
     let before = answer()?;
     ensure!(
         before.status == 200 && before.header("connection") != "close",
