@@ -1,4 +1,4 @@
-//! Real Envoys in network namespaces: what a pod shows, what of its traffic is captured.
+//! Real Envoys in network namespaces: what a pod shows, what of its traffic is captured, and where it goes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,9 +11,27 @@ mod harness;
 mod admin_pages;
 #[path = "mesh/capture.rs"]
 mod capture;
+#[path = "mesh/hitless.rs"]
+mod hitless;
+#[path = "mesh/identity.rs"]
+mod identity;
+#[path = "mesh/protocols.rs"]
+mod protocols;
+#[path = "mesh/routing.rs"]
+mod routing;
+#[path = "mesh/shop.rs"]
+mod shop;
 
 /// A scenario: its name is the sentence that it proves.
 type Scenario = (&'static str, fn() -> anyhow::Result<()>);
+
+const SCENARIOS: &[&[Scenario]] = &[
+    capture::SCENARIOS,
+    admin_pages::SCENARIOS,
+    routing::SCENARIOS,
+    identity::SCENARIOS,
+    hitless::SCENARIOS,
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -29,9 +47,14 @@ fn main() -> ExitCode {
         }
         return ExitCode::FAILURE;
     }
-    let scenarios = [capture::SCENARIOS, admin_pages::SCENARIOS].concat();
-    let trials = scenarios.into_iter().map(trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let named = SCENARIOS
+        .concat()
+        .into_iter()
+        .map(|(name, scenario)| trial(name, scenario));
+    let cells = protocols::cells()
+        .into_iter()
+        .map(|cell| trial(&cell.name(), move || cell.check()));
+    libtest_mimic::run(&arguments, named.chain(cells).collect()).exit_code()
 }
 
 fn isolate() -> anyhow::Result<()> {
@@ -42,7 +65,7 @@ fn isolate() -> anyhow::Result<()> {
     ])
 }
 
-fn trial((name, scenario): Scenario) -> Trial {
+fn trial(name: &str, scenario: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
         scenario().map_err(|fault| Failed::from(format!("{fault:#}")))
     })

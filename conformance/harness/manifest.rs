@@ -13,6 +13,7 @@ pub struct ServiceSpec {
     pub name: String,
     pub namespace: String,
     pub selector: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     pub ports: Vec<ServicePort>,
 }
 
@@ -31,8 +32,14 @@ impl ServiceSpec {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             selector: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+            annotations: BTreeMap::new(),
             ports: Vec::new(),
         }
+    }
+
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
     }
 
     pub fn port(mut self, name: &str, port: u16, target: u16) -> Self {
@@ -65,7 +72,7 @@ pub(super) fn service(
     let service = json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "annotations": spec.annotations},
         "spec": {
             "clusterIP": address,
             "selector": spec.selector,

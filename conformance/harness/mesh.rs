@@ -30,13 +30,22 @@ pub struct Inventory {
 /// A file of configuration that is taken back when this is dropped.
 #[must_use = "the configuration ends with it"]
 pub struct Applied {
-    path: PathBuf,
+    path: Option<PathBuf>,
+}
+
+impl Applied {
+    /// Leaves the file to who replaced it.
+    pub fn keep(mut self) {
+        self.path = None;
+    }
 }
 
 impl Drop for Applied {
     fn drop(&mut self) {
-        // It is gone already when the whole mesh is.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            // It is gone already when the whole mesh is.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -98,7 +107,7 @@ impl Mesh {
     /// Puts configuration in force until it is dropped; the same name again replaces it.
     pub fn apply(&self, name: &str, yaml: &str) -> Result<Applied> {
         let path = self.control_plane()?.write(&format!("{name}.yaml"), yaml)?;
-        Ok(Applied { path })
+        Ok(Applied { path: Some(path) })
     }
 
     /// For configuration that lasts as long as the mesh.

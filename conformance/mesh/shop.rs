@@ -1,0 +1,132 @@
+//! The mesh that most scenarios share: a shop, its neighbour, and a stranger outside.
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Result, anyhow, ensure};
+
+use crate::harness::manifest::ServiceSpec;
+use crate::harness::mesh::{Applied, Mesh};
+use crate::harness::pod::{App, Pod, PodSpec};
+use crate::harness::wait::eventually;
+
+/// Namespace `shop` has storefront, reviews v1 and v2 (HTTP 9080), ratings (HTTP 80, TCP 7000).
+pub(crate) struct Shop {
+    pub(crate) storefront: Pod,
+    /// In namespace `office`.
+    pub(crate) neighbour: Pod,
+    /// Without a sidecar, and no service: HTTP 8080, TCP 7000.
+    pub(crate) stranger: Pod,
+    pub(crate) mesh: Mesh,
+    _others: Vec<Pod>,
+}
+
+static SHOP: LazyLock<Result<Mutex<Shop>, String>> = LazyLock::new(|| {
+    Shop::start()
+        .map(Mutex::new)
+        .map_err(|fault| format!("{fault:#}"))
+});
+
+impl Shop {
+    /// The shared shop, for one scenario at a time. It must leave no configuration behind.
+    pub(crate) fn enter() -> Result<MutexGuard<'static, Self>> {
+        let shop = SHOP
+            .as_ref()
+            .map_err(|fault| anyhow!("the shop did not start: {fault}"))?;
+        Ok(shop.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn start() -> Result<Self> {
+        let mesh = Mesh::start(&[])?;
+        mesh.add_namespace("shop")?;
+        mesh.add_namespace("office")?;
+        mesh.add_service(ServiceSpec::new("shop", "reviews").port("http", 9080, 9080))?;
+        let ratings = ServiceSpec::new("shop", "ratings");
+        mesh.add_service(
+            ratings
+                .port("http", 80, 8080)
+                .port("tcp-ledger", 7000, 7000),
+        )?;
+        let pod = |name: &str, app: &str| {
+            let spec = PodSpec::new(name).in_namespace("shop").service_account(app);
+            spec.label("app", app)
+        };
+        let reviews = |version: &str| {
+            let spec = pod(&format!("reviews-{version}"), "reviews").label("version", version);
+            Pod::start(&mesh, spec.serves(9080, App::Http))
+        };
+        let (reviews_v1, reviews_v2) = (reviews("v1")?, reviews("v2")?);
+        let ratings = pod("ratings", "ratings")
+            .serves(8080, App::Http)
+            .serves(7000, App::TcpEcho);
+        let ratings = Pod::start(&mesh, ratings)?;
+        let stranger = PodSpec::new("stranger")
+            .in_namespace("outside")
+            .without_sidecar();
+        let stranger = stranger.serves(8080, App::Http).serves(7000, App::TcpEcho);
+        let neighbour = PodSpec::new("neighbour")
+            .in_namespace("office")
+            .service_account("clerk");
+        let shop = Self {
+            storefront: Pod::start(&mesh, pod("storefront", "storefront"))?,
+            neighbour: Pod::start(&mesh, neighbour)?,
+            stranger: Pod::start(&mesh, stranger)?,
+            mesh,
+            _others: vec![reviews_v1, reviews_v2, ratings],
+        };
+        eventually("the shop is open", || {
+            shop.version_of("http://reviews:9080/")?;
+            Ok(())
+        })?;
+        Ok(shop)
+    }
+
+    pub(crate) fn apply(&self, yaml: &str) -> Result<Applied> {
+        self.mesh.apply("scenario", yaml)
+    }
+
+    /// Which version of the workload answers the storefront.
+    pub(crate) fn version_of(&self, url: &str) -> Result<String> {
+        let seen = self.storefront.get(url)?.seen()?;
+        Ok(seen["version"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// How many of `n` answers come from each version; each request must be answered.
+    pub(crate) fn versions(&self, url: &str, n: u32) -> Result<BTreeMap<String, u32>> {
+        let mut counts = BTreeMap::new();
+        for _request in 0..n {
+            *counts.entry(self.version_of(url)?).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Waits until `version` answers.
+    pub(crate) fn until_answered_by(&self, url: &str, version: &str) -> Result<()> {
+        eventually(&format!("{url} is answered by {version}"), || {
+            let got = self.version_of(url)?;
+            ensure!(got == version, "answered by {got}");
+            Ok(())
+        })
+    }
+
+    /// Waits until both versions answer again: what a scenario must leave.
+    pub(crate) fn until_as_before(&self) -> Result<()> {
+        eventually("reviews are balanced over both versions", || {
+            let counts = self.versions("http://reviews:9080/", 10)?;
+            ensure!(counts.len() == 2, "{counts:?}");
+            Ok(())
+        })
+    }
+}
+
+/// Subsets v1 and v2 of reviews.
+pub(crate) const SUBSETS: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: shop}
+spec:
+  host: reviews
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v2, labels: {version: v2}}
+";
