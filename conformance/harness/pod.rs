@@ -223,7 +223,9 @@ impl Pod {
                 &token,
                 control_plane.token(namespace, service_account, name)?,
             )?;
-            std::fs::copy(control_plane.root_certificate(), &root).context("copy the root")?;
+            let certificates =
+                std::fs::read(control_plane.root_certificate()).context("read the root")?;
+            std::fs::write(&root, certificates)?;
             output(command.args(["--discovery-address", &control_plane.address()]))?;
             return Ok(written);
         }

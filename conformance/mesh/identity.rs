@@ -335,7 +335,11 @@ fn switch() -> Result<()> {
         drop(mode);
         bank.until_robber_reaches(WEB, true)?;
     }
-    load.stop().is_flawless(200)
+    eventually("there is enough traffic to tell", || {
+        ensure!(load.answered() >= 500);
+        Ok(())
+    })?;
+    load.stop().is_flawless(500)
 }
 
 fn renewal() -> Result<()> {

@@ -223,6 +223,14 @@ impl Cell {
     }
 }
 
+/// Without it a server that speaks first is never heard where the protocol is open, as in Istio.
+const DETECTION: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: 'protocolDetectionTimeout: 1s'}
+";
+
 const HANDSHAKES: &str = "listener.0.0.0.0_15006.ssl.handshake";
 
 /// One server with all ports, a client in the mesh and one outside.
@@ -250,6 +258,7 @@ impl Stage {
 
     fn build() -> Result<Self> {
         let mesh = Mesh::start(&[])?;
+        mesh.configure("mesh", DETECTION)?;
         mesh.add_namespace("stage")?;
         let pod = |name: &str| {
             let spec = PodSpec::new(name)
