@@ -254,9 +254,13 @@ impl Session {
         let until = now + self.limits.warm;
         for entry in entries {
             let name = &entry.name;
+            let endpoints_asked = self.watches[ResourceType::Endpoint as usize].opened;
             if clusters.is_in_force(name) {
                 self.gate.sent_again(name, nonce);
             } else {
+                if entry.eds && !endpoints_asked {
+                    self.gate.awaits_endpoints(name, until);
+                }
                 let secrets = &self.secrets;
                 let lacks = |secret: &str| secrets.lacks(secret);
                 self.gate
@@ -266,7 +270,7 @@ impl Session {
             if !entry.eds {
                 continue;
             }
-            if self.watches[ResourceType::Endpoint as usize].opened {
+            if endpoints_asked {
                 self.companions.insert(name.clone());
             } else {
                 self.fresh.insert(name.clone());

@@ -1,6 +1,6 @@
 //! What a warming cluster holds back, and for how long. Plain clusters never come here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::delivery::wire::Nonce;
@@ -11,6 +11,8 @@ use crate::xds::{Ref, ResourceType, Warming};
 #[derive(Debug, Default)]
 pub struct Gate {
     warming: BTreeMap<Str, Warm>,
+    /// Clusters that warm until their endpoints come, which the client has yet to ask for on this stream.
+    unasked: BTreeMap<Str, Instant>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,18 @@ impl Gate {
         }
     }
 
+    /// A cluster was sent that the client lacks, before this stream's first endpoints request.
+    ///
+    /// A resumed client's requests come in any order: routes may be asked for before endpoints.
+    pub fn awaits_endpoints(&mut self, cluster: &Str, until: Instant) {
+        self.unasked.entry(cluster.clone()).or_insert(until);
+    }
+
+    /// Endpoints go before routes from now on.
+    pub fn endpoints_asked(&mut self) {
+        self.unasked.clear();
+    }
+
     /// A cluster in force was sent again: the client goes on with its old form until the new one is warm.
     pub fn sent_again(&mut self, cluster: &str, frame: Nonce) {
         if let Some(warm) = self.warming.get_mut(cluster) {
@@ -53,6 +67,7 @@ impl Gate {
 
     pub fn forget(&mut self, cluster: &str) {
         self.warming.remove(cluster);
+        self.unasked.remove(cluster);
     }
 
     /// Envoy answers a cluster frame only when nothing warms, be it with an ACK or a NACK.
@@ -69,8 +84,9 @@ impl Gate {
 
     /// Whether a route or listener must wait: it names a warming cluster that its version in force does not.
     pub fn holds(&self, refs: &[Ref], in_force: Option<&[Ref]>) -> bool {
-        let warming = |r: &Ref| self.warming.contains_key(&r.name);
-        !self.warming.is_empty()
+        let warming =
+            |r: &Ref| self.warming.contains_key(&r.name) || self.unasked.contains_key(&r.name);
+        !(self.warming.is_empty() && self.unasked.is_empty())
             && refs
                 .iter()
                 .any(|r| warming(r) && is_newly_named(r, in_force))
@@ -78,15 +94,20 @@ impl Gate {
 
     /// Clusters that had their time; each is told of once and holds nothing from now on.
     pub fn overdue(&mut self, now: Instant) -> Vec<Str> {
-        let late = |w: &Warm| w.until <= now;
-        let names = self.warming.iter().filter(|(_, w)| late(w));
-        let names = names.map(|(n, _)| n.clone()).collect();
-        self.warming.retain(|_, w| !late(w));
-        names
+        let untils = self.warming.iter().map(|(n, w)| (n, w.until));
+        let untils = untils.chain(self.unasked.iter().map(|(n, until)| (n, *until)));
+        let late: BTreeSet<Str> = untils
+            .filter(|(_, until)| *until <= now)
+            .map(|(n, _)| n.clone())
+            .collect();
+        self.warming.retain(|n, _| !late.contains(n));
+        self.unasked.retain(|n, _| !late.contains(n));
+        late.into_iter().collect()
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.warming.values().map(|w| w.until).min()
+        let untils = self.warming.values().map(|w| &w.until);
+        untils.chain(self.unasked.values()).min().copied()
     }
 }
 

@@ -142,7 +142,13 @@ impl Session {
                 let resumes = !request.initial_versions.is_empty();
                 self.resumes_by = resumes.then(|| turn.now + self.limits.resume);
             }
-            ResourceType::Endpoint => self.fresh.clear(),
+            ResourceType::Endpoint => {
+                // The client may have asked before it knew of them: theirs go as behind any new cluster.
+                let names = &self.watches[kind as usize].names;
+                let fresh = std::mem::take(&mut self.fresh).into_iter();
+                self.companions.extend(fresh.filter(|n| !names.contains(n)));
+                self.gate.endpoints_asked();
+            }
             ResourceType::Listener | ResourceType::Route | ResourceType::Secret => {}
         }
     }

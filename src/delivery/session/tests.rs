@@ -499,6 +499,43 @@ mod order {
     }
 
     #[test]
+    fn routes_to_a_new_cluster_wait_for_the_endpoints_request_of_a_resumed_client() {
+        let mut w = World::new();
+        w.put(cluster("new", "1")).put(endpoints("new", "1"));
+        w.put(naming(R, "r", "2", &["new"]));
+        let did = w.resume(C, &[], &[("old", "1")]);
+        assert_eq!(did.sent(), ["cds new=1"]);
+        assert!(w.resume(R, &["r"], &[("r", "1")]).sent().is_empty());
+        assert_eq!(w.resume(L, &[], &[]).sent(), ["lds"]);
+        let did = w.resume(E, &["new"], &[]);
+        assert_eq!(did.sent(), ["eds new=1", "rds r=2", "cds -old"]);
+    }
+
+    #[test]
+    fn an_endpoints_request_that_crossed_a_new_cluster_is_followed_by_its_endpoints() {
+        let mut w = World::new();
+        w.put(cluster("old", "1")).put(endpoints("old", "1"));
+        w.put(cluster("new", "1")).put(endpoints("new", "1"));
+        w.put(naming(R, "r", "2", &["new"]));
+        w.resume(C, &[], &[("old", "1")]);
+        let did = w.resume(E, &["old"], &[("old", "1")]);
+        assert_eq!(did.sent(), ["eds new=1"]);
+        assert_eq!(w.resume(R, &["r"], &[("r", "1")]).sent(), ["rds r=2"]);
+        // The request for them that was under way needs no second answer.
+        assert!(w.subscribe(E, &["new"]).sent().is_empty());
+    }
+
+    #[test]
+    fn a_client_that_never_asks_for_endpoints_gets_its_routes_in_time() {
+        let mut w = World::new();
+        w.put(cluster("new", "1"));
+        w.put(naming(R, "r", "2", &["new"]));
+        w.resume(C, &[], &[("other", "1")]);
+        assert!(w.resume(R, &["r"], &[("r", "1")]).sent().is_empty());
+        assert!(w.after(WARM).sent().contains(&"rds r=2".to_owned()));
+    }
+
+    #[test]
     fn that_wait_is_bounded() {
         let mut w = World::new();
         w.put(naming(R, "r", "2", &["new"]));
