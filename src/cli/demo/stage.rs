@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -56,6 +56,7 @@ impl Run {
             None => {
                 let made = tempfile::Builder::new()
                     .prefix("fairlead-demo-")
+                    .permissions(fs::Permissions::from_mode(0o700))
                     .tempdir_in("/tmp")
                     .context("create a folder in /tmp (--run-dir names another place)")?;
                 Self {
