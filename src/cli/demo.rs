@@ -89,7 +89,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         if args.keep
             && let Some(stage) = &shown.stage
         {
-            shown.report.close();
             stage::what_to_try(stage, &shown.run);
             told_to_stop().await?;
         }
