@@ -57,6 +57,12 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, named.chain(cells).collect()).exit_code()
 }
 
+/// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.
+#[test]
+fn this_suite_brings_its_own_harness() {
+    panic!("Cargo.toml must say `harness = false` for the suite `mesh`");
+}
+
 fn isolate() -> anyhow::Result<()> {
     let fairlead = PathBuf::from(env!("CARGO_BIN_EXE_fairlead"));
     harness::isolation::enter(&[
