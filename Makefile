@@ -18,9 +18,6 @@ build: ## the program, as the tests and the demo use it: target/debug/fairlead
 	$(CARGO) build --locked
 
 # The same unoptimised build as the tests': a newcomer waits for one build, not for two.
-demo: build envoy ## six workloads beside stock Envoys on this machine, checked with real requests
-	target/debug/fairlead demo --junit target/junit/demo.xml
-
 check: fmt clippy layers deny ## format, lints, the arrows between rooms, dependency policy
 
 fmt:
