@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fairlead::acceptance::Options;
 use fairlead::config::Key;
@@ -18,9 +19,9 @@ use fairlead::xds::ResourceType;
 use libtest_mimic::Failed;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::Outcome;
+use super::envoy;
 use super::validate::{Dangling, Wrapped, validate};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ struct Described {
     node: String,
     identity: Option<String>,
     #[serde(default)]
-    metadata: Value,
+    metadata: Map<String, Value>,
     /// By type (`cds`, `eds`, `lds`, `rds`) the names to show; `*` is all of them.
     #[serde(default)]
     show: Option<BTreeMap<String, Vec<String>>>,
@@ -117,6 +118,45 @@ impl Case {
         Ok(())
     }
 
+    /// The program, a process of its own, prints what was computed here: the same bytes, whatever the
+    /// process, and the same sources.
+    pub fn check_program(&self, program: &Path) -> Outcome {
+        let run = Run::start(self)?;
+        let checkout = tempfile::tempdir()?;
+        fs::write(checkout.path().join(FILE), &self.input)?;
+        for ((name, id), described) in run.ids.iter().zip(&self.proxies) {
+            let mut command = Command::new(program);
+            command.args([
+                "dump",
+                "-o",
+                "json",
+                "--node",
+                &described.node,
+                "--config-dir",
+            ]);
+            command.arg(checkout.path());
+            command.args([
+                "--metadata",
+                &Value::from(described.metadata.clone()).to_string(),
+            ]);
+            command.args(
+                described
+                    .identity
+                    .iter()
+                    .flat_map(|identity| ["--identity", identity]),
+            );
+            let output = command.output()?;
+            let printed: Value = serde_json::from_slice(&output.stdout)
+                .map_err(|e| format!("{name}: {e}: {}", String::from_utf8_lossy(&output.stderr)))?;
+            if printed != serde_json::to_value(run.mesh.dump(*id)?)? {
+                return Err(
+                    format!("{}: {name}: `fairlead dump` differs", self.folder.display()).into(),
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn outcome(&self) -> Result<Value, Failed> {
         let mut run = Run::start(self)?;
         let mut want = Map::new();
@@ -164,7 +204,7 @@ impl Run {
                 .as_deref()
                 .map(SpiffeId::parse)
                 .transpose()?;
-            let proxy = Proxy::parse(&described.node, described.metadata.clone(), identity)?;
+            let proxy = Proxy::parse(&described.node, described.metadata.clone().into(), identity)?;
             ids.push((
                 format!("{}.{}", proxy.name, proxy.namespace),
                 mesh.attach(proxy),
@@ -247,11 +287,14 @@ impl Run {
             } else {
                 Dangling::Refused
             };
-            validate(&Wrapped {
-                dump: &dump,
-                dangling,
-            })
-            .map_err(|why| format!("{name}: {why}"))?;
+            validate(
+                &envoy(),
+                &Wrapped {
+                    dump: &dump,
+                    dangling,
+                },
+            )
+            .map_err(|why| format!("{name}: {why:#}"))?;
         }
         Ok(())
     }
@@ -329,59 +372,6 @@ fn delta(before: &Versions, after: &Versions) -> Value {
         }
     }
     json!(types)
-}
-
-/// A version stands for one content: the lock file holds the pairs that were seen.
-pub fn check_versions(root: &Path, folders: &[PathBuf], mode: Mode) -> Outcome {
-    let path = root.join("versions.lock");
-    let known = read_lock(&path)?;
-    let mut seen = BTreeMap::new();
-    for folder in folders {
-        let run = Run::start(&Case::open(folder)?)?;
-        for (_, id) in &run.ids {
-            for found in run.mesh.dump(*id)?.into_values().flatten() {
-                let digest = format!("{:016x}", xxh3_64(found.resource.to_string().as_bytes()));
-                let place = format!("{} ({})", found.name, folder.display());
-                if let Some(before) = known.get(found.version.as_str()).filter(|d| **d != digest) {
-                    return Err(format!(
-                        "{place}: its bytes moved ({before} to {digest}) under version {}: \
-                         raise EPOCH of its renderer, so that proxies are sent it",
-                        found.version
-                    )
-                    .into());
-                }
-                seen.insert(found.version.to_string(), digest);
-            }
-        }
-    }
-    if mode == Mode::Update {
-        let lines: String = seen
-            .iter()
-            .map(|(version, digest)| format!("{version} {digest}\n"))
-            .collect();
-        return Ok(fs::write(&path, lines)?);
-    }
-    match seen.keys().find(|version| !known.contains_key(*version)) {
-        None => Ok(()),
-        Some(new) => Err(format!(
-            "version {new} is not in {}: `UPDATE=1 cargo test --test cases` adds it",
-            path.display()
-        )
-        .into()),
-    }
-}
-
-fn read_lock(path: &Path) -> Result<BTreeMap<String, String>, Failed> {
-    let text = if path.exists() {
-        read(path)?
-    } else {
-        String::new()
-    };
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(version, digest)| (version.to_owned(), digest.to_owned()))
-        .collect())
 }
 
 fn read(path: &Path) -> Result<String, Failed> {
