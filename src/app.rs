@@ -19,6 +19,7 @@ use self::doors::Doors;
 use self::intake::{ACCEPTED, Intake, MAX_ACCEPTED};
 use self::tasks::{Tasks, fallible, signals};
 use crate::acceptance::{Acceptance, Options, Places};
+use crate::analyze;
 use crate::ca::authority::Lifetimes;
 use crate::ca::service::{CertificateService, METHOD};
 use crate::ca::trust::{Plan, Trust};
@@ -78,6 +79,7 @@ async fn start(
     });
     engine.apply(&acceptance.on(events));
     intake::tell(acceptance.news());
+    intake::tell(&analyze::analyzed(&acceptance, &settings.domain));
     let trust = trust(settings, &dir, &engine.snapshot().mesh.trust_domain)?;
     let doors = Doors::bind(settings, trust.serving.live()).await?;
 

@@ -61,7 +61,7 @@ pub struct Diagnostic {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<Subject>,
     /// Path inside the object, such as `spec.http[0].route[1].weight`; empty for the whole.
-    #[serde(skip_serializing_if = "Str::is_empty", default)]
+    #[serde(default)]
     pub field: Str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Str>,

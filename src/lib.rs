@@ -17,6 +17,7 @@ pub mod tls;
 pub mod config;
 
 pub mod acceptance;
+pub mod analyze;
 pub mod source;
 
 pub mod model;

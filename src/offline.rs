@@ -1,12 +1,14 @@
 //! A control plane without a network: objects in, any proxy's configuration out. For `dump`, `analyze` and tests.
 
 use crate::acceptance::{Acceptance, Options};
+use crate::analyze;
 use crate::config::decode;
 use crate::diagnostic::Diagnostic;
 use crate::dump::{self, Dump};
 use crate::model::Settings;
 use crate::model::proxy::Proxy;
 use crate::source::Event;
+use crate::text::Str;
 use crate::view::{Engine, ProxyId};
 use crate::xds::ResourceType;
 use crate::xds::json::JsonError;
@@ -14,12 +16,14 @@ use crate::xds::json::JsonError;
 pub struct Offline {
     acceptance: Acceptance,
     engine: Engine,
+    domain: Str,
     next: u64,
 }
 
 impl Offline {
     pub fn new(options: Options, settings: Settings) -> Self {
         Self {
+            domain: options.domain.clone(),
             acceptance: Acceptance::new(options),
             engine: Engine::new(settings),
             next: 0,
@@ -43,8 +47,9 @@ impl Offline {
         self.on(vec![Event::File(decode::documents(text, file))]);
     }
 
+    /// Findings about single objects and about all of them together.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        self.acceptance.diagnostics()
+        analyze::findings(&self.acceptance, &self.domain)
     }
 
     pub fn attach(&mut self, proxy: Proxy) -> ProxyId {
