@@ -30,6 +30,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     admin_pages::SCENARIOS,
     routing::SCENARIOS,
     identity::SCENARIOS,
+    protocols::SCENARIOS,
     hitless::SCENARIOS,
 ];
 

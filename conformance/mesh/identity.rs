@@ -27,6 +27,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         no_sidecar,
     ),
     (
+        "a_sidecars_own_pages_are_in_no_ones_reach_through_the_mesh",
+        own_pages,
+    ),
+    (
         "a_switch_to_strict_and_back_loses_no_request_of_the_mesh",
         switch,
     ),
@@ -323,6 +327,27 @@ fn no_sidecar() -> Result<()> {
         ensure!(seen["name"] == "kiosk");
         Ok(())
     })
+}
+
+/// Captured traffic is passed on inside the pod: not to what listens there for the pod alone.
+fn own_pages() -> Result<()> {
+    let bank = Bank::open()?;
+    for client in [&bank.teller, &bank.robber] {
+        for port in [15000, 15001, 15006, 15090] {
+            let url = format!("http://{}/config_dump", bank.vault.at(port));
+            let reply = client.get(&url);
+            // An answer may come from a sidecar that could not connect, never from a page.
+            let refused = reply
+                .as_ref()
+                .map_or(true, |r| r.status == 503 || r.status == 502);
+            ensure!(refused, "{} reads {url}: {reply:?}", client.spec.name);
+        }
+        let drain = client.get(&format!("http://{}/drain", bank.vault.at(15021)))?;
+        ensure!(drain.status == 404, "{drain:?}");
+        let ready = client.get(&format!("http://{}/healthz/ready", bank.vault.at(15021)))?;
+        ensure!(ready.status == 200, "{ready:?}");
+    }
+    Ok(())
 }
 
 fn switch() -> Result<()> {

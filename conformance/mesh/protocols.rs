@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use fairlead::clock;
 
+use crate::Scenario;
 use crate::harness::client::{self, Reply};
 use crate::harness::manifest::ServiceSpec;
 use crate::harness::mesh::{Applied, Mesh};
@@ -68,7 +69,7 @@ const PORTS: &[(u16, Declared, App)] = &[
     (8009, Declared::Auto, App::ServerFirst),
 ];
 
-/// Every combination that means something: bytes on an HTTP port are a mistake, tested apart.
+/// Every combination that means something; `bytes_on_an_http_port` is the mistake, told apart.
 pub(crate) fn cells() -> Vec<Cell> {
     let all = PORTS.iter().flat_map(|(_, declared, app)| {
         let traffic: &[Traffic] = match app {
@@ -92,6 +93,26 @@ pub(crate) fn cells() -> Vec<Cell> {
         }
     }
     cells
+}
+
+pub(crate) const SCENARIOS: &[Scenario] = &[(
+    "bytes_that_are_no_http_reach_no_workload_by_an_http_port",
+    bytes_on_an_http_port,
+)];
+
+fn bytes_on_an_http_port() -> Result<()> {
+    let mut stage = Stage::enter()?;
+    for mode in [Mode::Permissive, Mode::Strict] {
+        stage.set(mode)?;
+        for (pod, authority) in [
+            (&stage.client, "server:8001".to_owned()),
+            (&stage.outsider, stage.server.at(8001).to_string()),
+        ] {
+            let greeting = pod.tcp(pod.address(&authority)?);
+            ensure!(greeting.is_err(), "{mode:?} {authority}: {greeting:?}");
+        }
+    }
+    Ok(())
 }
 
 impl Cell {
@@ -228,7 +249,7 @@ const DETECTION: &str = "
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: istio, namespace: istio-system}
-data: {mesh: 'protocolDetectionTimeout: 1s'}
+data: {mesh: 'protocolDetectionTimeout: 3s'}
 ";
 
 const HANDSHAKES: &str = "listener.0.0.0.0_15006.ssl.handshake";
