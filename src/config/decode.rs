@@ -10,6 +10,7 @@ mod manifest;
 mod mesh;
 mod pod;
 pub mod reader;
+mod sheet;
 pub mod yaml;
 
 use std::sync::Arc;

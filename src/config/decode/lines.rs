@@ -75,6 +75,25 @@ pub fn line_in(root: &Node, path: &str) -> u32 {
     at.line
 }
 
+/// Empties the value at `path`. False when there is none, or it is empty already.
+pub(super) fn clear(root: &mut Node, path: &str) -> bool {
+    let mut at = root;
+    for step in steps(path) {
+        let next = match &mut at.value {
+            Value::List(items) => step.parse::<usize>().ok().and_then(|i| items.get_mut(i)),
+            Value::Map(entries) => {
+                let entry = entries.iter_mut().find(|(k, _)| is_key(k, step));
+                entry.map(|(_, node)| node)
+            }
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => None,
+        };
+        let Some(next) = next else { return false };
+        at = next;
+    }
+    let was = std::mem::replace(&mut at.value, Value::Null);
+    was != Value::Null
+}
+
 /// Whether a key as written is the step of a path, which has camelCase.
 fn is_key(key: &str, step: &str) -> bool {
     key == step || camel(key).as_deref() == Some(step)

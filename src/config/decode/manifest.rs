@@ -1,20 +1,16 @@
 //! One document of Kubernetes' shape: its kind, its names, its spec, its outcome.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use serde::Deserialize;
 
 use super::kinds::{self, Class};
-use super::known::{self, Standing};
-use super::lines::{self, Detail, Lines};
 use super::mesh::{config_map_mesh, is_mesh};
-use super::pod::{PodManifest, TemplateManifest};
-use super::reader::{self, Fault, Reading};
+use super::pod::TemplateManifest;
+use super::reader::{self, Fault};
+use super::sheet::{Sheet, diagnostic};
 use super::yaml::{Node, Value};
-use super::{DecodedObject, Item, Place, PodTemplate, Rejected, unreadable};
+use super::{Item, PodTemplate, Rejected, unreadable};
 use crate::config::meta::{Labels, Meta};
-use crate::config::{Key, Kind, Object, Spec, check, core};
+use crate::config::{Key, Kind, check};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
 use crate::text::Str;
 
@@ -114,7 +110,6 @@ impl Manifest<'_> {
             Ok(meta) => meta,
             Err(fault) => return self.reject(Some(kind), fault),
         };
-        let Reading { value, unknown } = spec(kind, self.root);
         let sheet = Sheet {
             file: self.file,
             root: self.root,
@@ -129,7 +124,7 @@ impl Manifest<'_> {
         } else {
             Vec::new()
         };
-        sheet.finish(meta, value, stray.into_iter().chain(unknown).collect())
+        sheet.fill(meta, stray)
     }
 
     /// Top-level fields that no object of Istio's has.
@@ -254,139 +249,4 @@ fn meaningful(annotations: Labels) -> Labels {
         .into_iter()
         .filter(|(key, _)| istio(key))
         .collect()
-}
-
-pub(super) fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
-    match kind {
-        Kind::Namespace => Reading {
-            value: Ok(Spec::Namespace(core::Namespace {})),
-            unknown: Vec::new(),
-        },
-        Kind::EndpointSlice => reader::read(root, "").map(Spec::EndpointSlice),
-        Kind::Pod => {
-            let Reading { value, unknown } = reader::read::<PodManifest>(root, "");
-            Reading {
-                value: value.and_then(PodManifest::flatten).map(Spec::Pod),
-                unknown,
-            }
-        }
-        Kind::Service => section(root).map(Spec::Service),
-        Kind::WorkloadEntry => section(root).map(Spec::WorkloadEntry),
-        Kind::VirtualService => section(root).map(Spec::VirtualService),
-        Kind::DestinationRule => section(root).map(Spec::DestinationRule),
-        Kind::PeerAuthentication => section(root).map(Spec::PeerAuthentication),
-        Kind::Sidecar => section(root).map(Spec::Sidecar),
-        Kind::MeshConfig => reader::read(root, "").map(Spec::MeshConfig),
-    }
-}
-
-/// `spec`, empty when absent.
-fn section<'n, T: Deserialize<'n>>(root: &'n Node) -> Reading<T> {
-    const ABSENT: &Node = &Node {
-        line: 0,
-        value: Value::Null,
-    };
-    reader::read(root.get("spec").unwrap_or(ABSENT), "spec")
-}
-
-/// Turns what was read about one object into its outcome.
-pub(super) struct Sheet<'f> {
-    pub(super) file: &'f Str,
-    /// What the paths of its faults start at.
-    pub(super) root: &'f Node,
-    pub(super) key: Key,
-}
-
-impl Sheet<'_> {
-    pub(super) fn finish(
-        self,
-        meta: Meta,
-        value: Result<Spec, Fault>,
-        unknown: Vec<String>,
-    ) -> Item {
-        let Unread {
-            mut faults,
-            not_yet,
-        } = unread(self.key.kind, unknown);
-        let spec = value.map_err(|fault| faults.push(fault)).ok();
-        if let Some(spec) = &spec {
-            faults.extend(check::faults(spec, &meta, &not_yet));
-        }
-        faults.extend(not_yet.into_iter().map(|path| {
-            Fault::warning(
-                Code::NotYetInEffect,
-                path,
-                "this field is not in effect yet",
-            )
-        }));
-        let sound = faults.iter().all(|f| f.level != Level::Error);
-        let subject = self.key.subject();
-        let diagnostics: Vec<Diagnostic> = faults
-            .into_iter()
-            .map(|f| diagnostic(f, Some(subject.clone()), self.file, self.root))
-            .collect();
-        let detail = if self.key.kind.is_strict() {
-            Detail::Full
-        } else {
-            Detail::Shallow
-        };
-        match spec.filter(|_| sound) {
-            Some(spec) => Item::Object(DecodedObject {
-                object: Arc::new(Object { meta, spec }),
-                place: Place {
-                    file: self.file.clone(),
-                    lines: Arc::new(Lines::of(self.root, detail)),
-                },
-                warnings: diagnostics,
-            }),
-            None => Item::Rejected(Rejected {
-                key: Some(self.key),
-                diagnostics,
-            }),
-        }
-    }
-}
-
-/// What the fields come to that the spec's type does not have.
-struct Unread {
-    faults: Vec<Fault>,
-    not_yet: BTreeSet<String>,
-}
-
-fn unread(kind: Kind, paths: Vec<String>) -> Unread {
-    let mut faults = Vec::new();
-    let mut not_yet = BTreeSet::new();
-    for path in paths {
-        match known::standing(kind, &path) {
-            Standing::Dropped => {}
-            Standing::NotYet => drop(not_yet.insert(path)),
-            Standing::Retired => {
-                let message = "Istio has retired this field; it has no effect";
-                faults.push(Fault::warning(Code::NotYetInEffect, path, message));
-            }
-            Standing::Unknown => {
-                let message = format!("{kind} has no such field");
-                faults.push(Fault::error(Code::UnknownField, path, message));
-            }
-        }
-    }
-    Unread { faults, not_yet }
-}
-
-fn diagnostic(fault: Fault, subject: Option<Subject>, file: &Str, root: &Node) -> Diagnostic {
-    let Fault {
-        level,
-        code,
-        path,
-        message,
-    } = fault;
-    Diagnostic {
-        level,
-        code,
-        resource: subject,
-        line: Some(lines::line_in(root, &path)),
-        field: Str::from(path),
-        file: Some(file.clone()),
-        message,
-    }
 }

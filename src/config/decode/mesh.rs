@@ -1,7 +1,6 @@
 //! MeshConfig's three homes: a file of its own, a ConfigMap, a ConfigMap given as that file.
 
-use super::manifest::{Sheet, spec};
-use super::reader::Reading;
+use super::sheet::Sheet;
 use super::yaml::{self, Document, Node, Value};
 use super::{Decoded, Item, Rank, Rejected, bounded, unreadable};
 use crate::config::meta::Meta;
@@ -63,8 +62,7 @@ fn mesh(root: &Node, file: &Str) -> Item {
         namespace: MESH_NAMESPACE,
         ..Meta::default()
     };
-    let Reading { value, unknown } = spec(Kind::MeshConfig, root);
-    Sheet { file, root, key }.finish(meta, value, unknown)
+    Sheet { file, root, key }.fill(meta, Vec::new())
 }
 
 fn broken_mesh(file: &Str, line: u32, message: String) -> Item {

@@ -108,6 +108,27 @@ fn a_negative_weight_a_bad_regex_and_an_unknown_field_say_where() {
 }
 
 #[test]
+fn one_mistake_does_not_hide_the_others_nor_make_new_ones() {
+    let text = virtual_service(
+        "      weight: -1\n    timeuot: 1s\n    match: [{uri: {regex: '(a'}, port: x}]\n",
+    );
+    let all = rejected(&text).diagnostics;
+    let mut fields: Vec<&str> = all.iter().map(|d| d.field.as_str()).collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "spec.http[0].match[0].port",
+            "spec.http[0].match[0].uri.regex",
+            "spec.http[0].route[0].weight",
+            "spec.http[0].timeuot",
+        ]
+    );
+    let typo = virtual_service("").replace("http:", "htpp:");
+    assert_eq!(rejected(&typo).diagnostics.len(), 1);
+}
+
+#[test]
 fn a_rejected_object_still_says_which_it_is() {
     let key = rejected(&virtual_service("    timeuot: 1s\n")).key.unwrap();
     assert_eq!(key.to_string(), "VirtualService shop/reviews");
