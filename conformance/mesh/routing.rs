@@ -129,7 +129,7 @@ fn weights() -> Result<()> {
         Ok(())
     })?;
     let second = shop.apply(&split(90, 10))?;
-    shop.until_answered_by(REVIEWS, "v1")?;
+    shop.until_first_answer_from(REVIEWS, "v1")?;
     // Five standard deviations of 500 draws of one in ten on either side.
     let counts = shop.versions(REVIEWS, 500)?;
     let v2 = counts.get("v2").copied().unwrap_or(0);
@@ -153,10 +153,7 @@ fn headers() -> Result<()> {
         let call = shop.storefront.call(REVIEWS)?.header(name, value);
         Ok(shop.storefront.send(&call)?.seen()?["version"].to_string())
     };
-    eventually("the rule is in force", || {
-        ensure!(with("x-exact", "tester")? == "\"v2\"" && shop.versions(REVIEWS, 6)?.len() == 1);
-        Ok(())
-    })?;
+    shop.until_answered_by(REVIEWS, "v1")?;
     let cases = [
         ("x-exact", "tester", "v2"),
         ("x-exact", "testers", "v1"),
@@ -403,7 +400,7 @@ fn endpoints() -> Result<()> {
         .label("version", "v3")
         .serves(9080, App::Http);
     let v3 = Pod::start(&shop.mesh, spec)?;
-    shop.until_answered_by(REVIEWS, "v3")?;
+    shop.until_first_answer_from(REVIEWS, "v3")?;
     shop.mesh.remove_pod(&v3.spec)?;
     eventually("v3 is out of rotation", || {
         let counts = shop.versions(REVIEWS, 30)?;
@@ -433,7 +430,7 @@ spec:
     let subsets = shop.mesh.apply("scenario-subsets", SUBSETS)?;
     let route = shop.apply(&to("v1"))?;
     eventually("v1 alone answers", || {
-        let counts = shop.versions(REVIEWS, 12)?;
+        let counts = shop.versions(REVIEWS, 16)?;
         ensure!(counts.keys().eq(["v1"]), "{counts:?}");
         Ok(())
     })?;
@@ -485,7 +482,7 @@ fn broken() -> Result<()> {
     let good = rules("  - route: [{destination: {host: reviews, subset: v2}}]\n");
     let mut replaced = vec![shop.apply(&good)?];
     eventually("v2 alone answers", || {
-        let counts = shop.versions(REVIEWS, 12)?;
+        let counts = shop.versions(REVIEWS, 16)?;
         ensure!(counts.keys().eq(["v2"]), "{counts:?}");
         Ok(())
     })?;
@@ -536,7 +533,7 @@ fn outage() -> Result<()> {
         "  - route: [{destination: {host: reviews, subset: v2}}]\n",
     ))?;
     eventually("a change arrives after the restart", || {
-        let counts = shop.versions(REVIEWS, 12)?;
+        let counts = shop.versions(REVIEWS, 16)?;
         ensure!(counts.keys().eq(["v2"]), "{counts:?}");
         Ok(())
     })?;

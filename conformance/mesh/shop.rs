@@ -100,8 +100,19 @@ impl Shop {
         Ok(counts)
     }
 
-    /// Waits until `version` answers.
+    /// Waits until `version` alone answers, and not by chance of a balance over two.
     pub(crate) fn until_answered_by(&self, url: &str, version: &str) -> Result<()> {
+        eventually(&format!("{url} is answered by {version} alone"), || {
+            for _request in 0..16 {
+                let got = self.version_of(url)?;
+                ensure!(got == version, "answered by {got}");
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until `version`, which did not answer before, does.
+    pub(crate) fn until_first_answer_from(&self, url: &str, version: &str) -> Result<()> {
         eventually(&format!("{url} is answered by {version}"), || {
             let got = self.version_of(url)?;
             ensure!(got == version, "answered by {got}");
@@ -112,8 +123,11 @@ impl Shop {
     /// Waits until both versions answer again: what a scenario must leave.
     pub(crate) fn until_as_before(&self) -> Result<()> {
         eventually("reviews are balanced over both versions", || {
-            let counts = self.versions("http://reviews:9080/", 10)?;
-            ensure!(counts.len() == 2, "{counts:?}");
+            let counts = self.versions("http://reviews:9080/", 40)?;
+            ensure!(
+                counts.len() == 2 && counts.values().all(|n| *n >= 10),
+                "{counts:?}"
+            );
             Ok(())
         })
     }
