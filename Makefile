@@ -11,13 +11,13 @@ DENY_VERSION := 0.20.2
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
+# The same unoptimised build as the tests': a newcomer waits for one build, not for two.
 demo: build envoy ## six workloads and their Envoys on this machine, checked with real requests
 	$(CARGO) run --locked --quiet -- demo --junit target/junit/demo.xml $(DEMO)
 
 build: ## the program, as the tests and the demo use it: target/debug/fairlead
 	$(CARGO) build --locked
 
-# The same unoptimised build as the tests': a newcomer waits for one build, not for two.
 check: fmt clippy layers deny ## format, lints, the arrows between rooms, dependency policy
 
 fmt:
@@ -33,7 +33,8 @@ deny: $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
 
 $(TOOLS)/bin/cargo-deny:
-	$(CARGO) install cargo-deny@$(DENY_VERSION) --locked --root $(TOOLS)
+	@# Unoptimised: it runs for a second, and takes minutes to build.
+	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install cargo-deny@$(DENY_VERSION) --locked --debug --root $(TOOLS)
 
 envoy: ## the pinned stock Envoy into .cache/envoy, unless ENVOY_BIN names one
 	@conformance/prerequisites envoy

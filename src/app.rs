@@ -20,7 +20,8 @@ use self::intake::{ACCEPTED, Intake, MAX_ACCEPTED};
 use self::tasks::{Tasks, fallible, signals};
 use crate::acceptance::{Acceptance, Options, Places};
 use crate::analyze;
-use crate::ca::authority::Lifetimes;
+use crate::ca::authenticate::Authenticator;
+use crate::ca::authority::{Authority, Lifetimes};
 use crate::ca::service::{CertificateService, METHOD};
 use crate::ca::trust::{Plan, Trust};
 use crate::cli::settings::{Folders, Settings};
@@ -82,6 +83,9 @@ async fn start(
     intake::tell(&analyze::analyzed(&acceptance, &settings.domain));
     let trust = trust(settings, &dir, &engine.snapshot().mesh.trust_domain)?;
     let doors = Doors::bind(settings, trust.serving.live()).await?;
+    if let Some(file) = &settings.ports_file {
+        doors.ports.write(file)?;
+    }
 
     let (hub, inbox) = mpsc::channel(MESSAGES);
     let (kept, newest) = watch::channel(None);
@@ -93,71 +97,72 @@ async fn start(
         places,
     };
     intake.keep();
+    info!(ports = %doors.ports, "serving");
     tasks.run("intake", intake.run(batches, stop.clone()));
     tasks.run("accepted set", intake::keep(dir.clone(), newest));
-    if let Some(file) = &settings.ports_file {
-        doors.ports.write(file)?;
-    }
-    info!(ports = %doors.ports, "serving");
-    let channels = Channels { hub, inbox, read };
-    run(
-        settings,
-        (engine, trust, doors),
-        channels,
-        (dir, stop),
-        tasks,
-    );
+    let plane = Plane {
+        engine,
+        trust,
+        doors,
+        hub,
+        inbox,
+        read,
+    };
+    plane.run(settings, dir, stop, tasks);
     Ok(())
 }
 
-/// What the hub and the pages hear through.
-struct Channels {
+/// All that answers proxies and people, built and bound.
+struct Plane {
+    engine: Engine,
+    trust: Trust,
+    doors: Doors,
     hub: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
     read: watch::Receiver<Places>,
 }
 
-/// Hub, listeners and what ends them: the hub outlives the connections, the lock outlives the hub.
-fn run(
-    settings: &Settings,
-    (engine, trust, doors): (Engine, Trust, Doors),
-    channels: Channels,
-    (dir, stop): (Arc<LockedDir>, &CancellationToken),
-    tasks: &mut Tasks,
-) {
-    let root_namespace = engine.snapshot().mesh.root_namespace.clone();
-    let over = CancellationToken::new();
-    let hub = Hub::new(engine, limits(settings));
-    let server = Arc::new(server(settings, &trust, channels.hub.clone()));
-    let pages = Pages {
-        hub: channels.hub,
-        authenticator: trust.authenticator,
-        authority: trust.authority,
-        server: server.clone(),
-        metrics: hub.metrics(),
-        render: render(channels.read),
-        readers: Readers::Proven,
-        root_namespace,
-        stop: stop.clone(),
-        started: clock::mono(),
-    };
-    doors.open(tasks, &server, pages, (stop, &over));
-    let last = upkeep::farewell(
-        server,
-        settings.shutdown_duration,
-        stop.clone(),
-        over.clone(),
-    );
-    let hub = hub.run(channels.inbox, over);
-    tasks.run("hub", async {
-        tokio::join!(hub, last);
-        drop(dir);
-        Ok(())
-    });
-    tasks.run(
-        "own certificate",
-        upkeep::renew(trust.serving, stop.clone()),
-    );
+impl Plane {
+    /// The hub outlives the connections, and the directory's lock outlives the hub.
+    fn run(
+        self,
+        settings: &Settings,
+        dir: Arc<LockedDir>,
+        stop: &CancellationToken,
+        tasks: &mut Tasks,
+    ) {
+        let Trust {
+            authority,
+            authenticator,
+            serving,
+        } = self.trust;
+        let root_namespace = self.engine.snapshot().mesh.root_namespace.clone();
+        let hub = Hub::new(self.engine, limits(settings));
+        let server = Arc::new(server(settings, &authority, &authenticator, &self.hub));
+        let pages = Pages {
+            hub: self.hub,
+            authenticator,
+            authority,
+            server: server.clone(),
+            metrics: hub.metrics(),
+            render: render(self.read),
+            readers: Readers::Proven,
+            root_namespace,
+            stop: stop.clone(),
+            started: clock::mono(),
+        };
+        let over = CancellationToken::new();
+        self.doors.open(tasks, &server, pages, (stop, &over));
+        let grace = settings.shutdown_duration;
+        let farewell = upkeep::farewell(server, grace, stop.clone(), over.clone());
+        let hub = hub.run(self.inbox, over);
+        tasks.run("hub", async {
+            tokio::join!(hub, farewell);
+            drop(dir);
+            Ok(())
+        });
+        tasks.run("own certificate", upkeep::renew(serving, stop.clone()));
+    }
 }
 
 /// What the last run left, if there was one.
@@ -198,13 +203,17 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
-fn server(settings: &Settings, trust: &Trust, hub: mpsc::Sender<Message>) -> Server {
-    let certificates =
-        CertificateService::new(trust.authority.clone(), trust.authenticator.clone());
+fn server(
+    settings: &Settings,
+    authority: &Arc<Authority>,
+    authenticator: &Arc<Authenticator>,
+    hub: &mpsc::Sender<Message>,
+) -> Server {
+    let certificates = CertificateService::new(authority.clone(), authenticator.clone());
     Server {
-        hub,
-        authenticator: trust.authenticator.clone(),
-        authority: trust.authority.clone(),
+        hub: hub.clone(),
+        authenticator: authenticator.clone(),
+        authority: authority.clone(),
         limits: limits(settings),
         access: Access {
             age: settings.keepalive_max_server_connection_age,
