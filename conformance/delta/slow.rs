@@ -9,6 +9,7 @@ use crate::client::{Call, Client, names};
 use crate::plane::Plane;
 
 const TEA: &str = "outbound|80||tea.shop.svc.cluster.local";
+const CUPS: &str = "outbound|80||cups.shop.svc.cluster.local";
 
 fn slice(last: u32) -> String {
     format!(
@@ -41,11 +42,11 @@ async fn a_client_that_does_not_read_is_capped_and_closed_and_delays_nobody() {
     )
     .await;
     slow.subscribe(C, &[]).await;
-    slow.subscribe(E, &[TEA]).await;
+    slow.subscribe(E, &[TEA, CUPS]).await;
     let mut quick = Client::connect(&plane).await;
     quick.subscribe(C, &[]).await;
     quick.next(C).await;
-    quick.subscribe(E, &[TEA]).await;
+    quick.subscribe(E, &[TEA, CUPS]).await;
     quick.next(E).await;
     let mut most = 0;
     for last in 0..400 {
@@ -69,7 +70,7 @@ async fn a_client_that_does_not_read_is_capped_and_closed_and_delays_nobody() {
     let mut back = Client::connect(&plane).await;
     back.subscribe(C, &[]).await;
     back.next(C).await;
-    back.subscribe(E, &[TEA]).await;
+    back.subscribe(E, &[TEA, CUPS]).await;
     back.next(E).await;
     back.fence().await;
 }
