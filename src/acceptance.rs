@@ -109,6 +109,16 @@ enum Topic {
     Object(Key),
 }
 
+impl Topic {
+    /// Whether it is an object of a kind whose versions refer to each other.
+    fn is_linked(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Object(key) => links::absent(key.kind).is_some(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Version {
     object: Arc<Object>,
@@ -280,14 +290,20 @@ impl Acceptance {
 
     fn decide(&mut self) -> Vec<Change> {
         let mut topics = std::mem::take(&mut self.touched);
-        topics.extend(self.held.keys().cloned().map(Topic::Object));
+        // What waits is looked at again only when something came that it could wait for.
+        let linked = topics.iter().any(Topic::is_linked);
+        if linked {
+            topics.extend(self.held.keys().cloned().map(Topic::Object));
+        }
         let mut ready: BTreeMap<Key, Option<Version>> = BTreeMap::new();
         for topic in &topics {
             if let Topic::Object(key) = topic {
                 self.sort(key, &mut ready);
             }
         }
-        ready.extend(self.release());
+        if linked {
+            ready.extend(self.release());
+        }
         let mut changes = Vec::new();
         for (key, version) in ready {
             topics.extend(self.users_of(&key).map(Topic::Object));
@@ -297,7 +313,9 @@ impl Acceptance {
             topics.insert(Topic::Object(key.clone()));
             changes.push(Change { key, object });
         }
-        topics.extend(self.held.keys().cloned().map(Topic::Object));
+        if linked {
+            topics.extend(self.held.keys().cloned().map(Topic::Object));
+        }
         self.report(topics);
         changes
     }

@@ -167,7 +167,9 @@ impl Serialize for HeaderMatch {
 impl<'de> Deserialize<'de> for HeaderMatch {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let value = if d.is_human_readable() {
-            MatchForm::deserialize(d)?.read()?
+            // `*` is no expression; Istio takes it for presence.
+            let any = StringMatch::Regex(Str::new_static("*"));
+            MatchForm::deserialize(d)?.read()?.filter(|v| *v != any)
         } else {
             Option::deserialize(d)?
         };
@@ -184,6 +186,8 @@ mod tests {
         let present: HeaderMatch = serde_json::from_str("{}").unwrap();
         assert_eq!(present, HeaderMatch::Present);
         assert_eq!(serde_json::to_string(&present).unwrap(), "{}");
+        let star: HeaderMatch = serde_json::from_str(r#"{"regex":"*"}"#).unwrap();
+        assert_eq!(star, HeaderMatch::Present);
         let exact = HeaderMatch::Value(StringMatch::Exact("a".into()));
         assert_eq!(serde_json::to_string(&exact).unwrap(), r#"{"exact":"a"}"#);
         for one in [present, exact] {

@@ -150,11 +150,9 @@ fn http_route(path: &str, route: &HttpRoute, reach: Reach, not_yet: &NotYet) -> 
         let message = "a rule needs a route, a redirect, a direct response or a delegate";
         out.push(fault(path, message));
     }
-    if !route.route.is_empty() && sets(not_yet, path, &["redirect", "delegate"]) {
-        out.push(fault(
-            path,
-            "a rule has either a route or a redirect or a delegate",
-        ));
+    if !route.route.is_empty() && elsewhere {
+        let message = "a rule has only one of route, redirect, directResponse, delegate";
+        out.push(fault(path, message));
     }
     for (i, one) in route.matches.iter().enumerate() {
         out.extend(match_request(&format!("{path}.match[{i}]"), one, reach));
@@ -213,6 +211,11 @@ fn match_request(path: &str, one: &HttpMatchRequest, reach: Reach) -> Vec<Fault>
 
 fn string_match(path: &str, text: &StringMatch) -> Option<Fault> {
     match text {
+        // Envoy refuses it, except of paths.
+        StringMatch::Prefix(text) if text.is_empty() && !path.ends_with(".uri") => {
+            let message = "a prefix must not be empty; `{}` matches any value";
+            Some(fault(format!("{path}.prefix"), message))
+        }
         StringMatch::Exact(_) | StringMatch::Prefix(_) => None,
         StringMatch::Regex(text) => regex::compiles(text)
             .err()

@@ -163,6 +163,7 @@ const MESH_CONFIG: &[&str] = &[
     "localityLbSetting",
     "meshMTLS",
     "outboundClusterStatName",
+    "outboundTrafficPolicy.mode",
     "outboundTrafficPolicy.tls",
     "pathNormalization",
     "proxyHttpPort",

@@ -77,6 +77,16 @@ pub fn line_in(root: &Node, path: &str) -> u32 {
 
 /// Empties the value at `path`. False when there is none, or it is empty already.
 pub(super) fn clear(root: &mut Node, path: &str) -> bool {
+    replace(root, path, Value::Null).is_some_and(|was| was != Value::Null)
+}
+
+/// Puts a text at `path`, where there is a value.
+pub(super) fn set_text(root: &mut Node, path: &str, text: &str) {
+    replace(root, path, Value::Text(Str::new(text)));
+}
+
+/// Gives the value that was at `path`.
+fn replace(root: &mut Node, path: &str, value: Value) -> Option<Value> {
     let mut at = root;
     for step in steps(path) {
         let next = match &mut at.value {
@@ -87,11 +97,9 @@ pub(super) fn clear(root: &mut Node, path: &str) -> bool {
             }
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => None,
         };
-        let Some(next) = next else { return false };
-        at = next;
+        at = next?;
     }
-    let was = std::mem::replace(&mut at.value, Value::Null);
-    was != Value::Null
+    Some(std::mem::replace(&mut at.value, value))
 }
 
 /// Whether a key as written is the step of a path, which has camelCase.

@@ -1,5 +1,6 @@
 //! MeshConfig's three homes: a file of its own, a ConfigMap, a ConfigMap given as that file.
 
+use super::lines;
 use super::sheet::Sheet;
 use super::yaml::{self, Document, Node, Value};
 use super::{Decoded, Item, Rank, Rejected, bounded, unreadable};
@@ -62,7 +63,25 @@ fn mesh(root: &Node, file: &Str) -> Item {
         namespace: MESH_NAMESPACE,
         ..Meta::default()
     };
-    Sheet { file, root, key }.fill(meta, Vec::new())
+    match nearest_mode(root) {
+        None => Sheet { file, root, key }.fill(meta, Vec::new()),
+        Some(root) => {
+            let root = &root;
+            Sheet { file, root, key }.fill(meta, vec!["outboundTrafficPolicy.mode".to_owned()])
+        }
+    }
+}
+
+/// The tree with ALLOW_ANY for Istio's ALLOW_ANY_DYNAMIC_DNS, which is not in effect yet.
+fn nearest_mode(root: &Node) -> Option<Node> {
+    let mode = |policy: &Node| policy.get("mode").and_then(Node::text).map(str::to_owned);
+    let policy = root.get("outboundTrafficPolicy")?;
+    if mode(policy).as_deref() != Some("ALLOW_ANY_DYNAMIC_DNS") {
+        return None;
+    }
+    let mut root = root.clone();
+    lines::set_text(&mut root, "outboundTrafficPolicy.mode", "ALLOW_ANY");
+    Some(root)
 }
 
 fn broken_mesh(file: &Str, line: u32, message: String) -> Item {

@@ -209,23 +209,31 @@ impl<'de> Reader<'de, '_> {
     }
 
     fn string(&self) -> Result<&'de str, Refusal> {
-        match self.value {
-            Value::Text(text) => Ok(text),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) => Err(Refusal::new(
+        match (self.value, &self.trail.step) {
+            (Value::Text(text), _) => Ok(text),
+            (Value::Bool(_) | Value::Int(_) | Value::Float(_), _) => Err(Refusal::new(
                 self.trail,
                 format!("expected a string, found {}; put it in quotes", self.value),
             )),
-            Value::Null | Value::List(_) | Value::Map(_) => Err(self.expected("a string")),
+            // As in Kubernetes: `labels: {a: }`.
+            (Value::Null, Step::Key(_)) => Ok(""),
+            (Value::Null | Value::List(_) | Value::Map(_), _) => Err(self.expected("a string")),
         }
     }
 
     fn entries(&self) -> Result<&'de [(Str, Node)], Refusal> {
-        match self.value {
-            Value::Map(entries) => Ok(entries),
-            Value::Null => Ok(&[]),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::List(_) => {
-                Err(self.expected("a mapping"))
-            }
+        match (self.value, &self.trail.step) {
+            (Value::Map(entries), _) => Ok(entries),
+            (Value::Null, Step::Root(_)) => Ok(&[]),
+            (
+                Value::Null
+                | Value::Bool(_)
+                | Value::Int(_)
+                | Value::Float(_)
+                | Value::Text(_)
+                | Value::List(_),
+                _,
+            ) => Err(self.expected("a mapping")),
         }
     }
 

@@ -305,6 +305,36 @@ fn a_mesh_file_is_mesh_config_itself_and_a_typo_there_is_a_fault() {
 }
 
 #[test]
+fn a_mode_of_istios_that_is_not_in_effect_yet_acts_as_the_nearest() {
+    let text = "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}\n";
+    let decoded = decode_mesh(text, "mesh.yaml");
+    let [Item::Object(found)] = &decoded.items[..] else {
+        panic!("{decoded:?}")
+    };
+    let Spec::MeshConfig(mesh) = &found.object.spec else {
+        panic!()
+    };
+    assert_eq!(mesh.outbound_traffic_policy.mode, OutboundMode::AllowAny);
+    assert_eq!(found.warnings[0].field, "outboundTrafficPolicy.mode");
+}
+
+#[test]
+fn an_empty_match_of_a_header_is_a_fault_and_never_widens_the_rule() {
+    let header = |value: &str| {
+        virtual_service(&format!(
+            "    match: [{{headers: {{end-user: {value}}}}}]\n"
+        ))
+    };
+    let at = "spec.http[0].match[0].headers.end-user";
+    assert_eq!(fault(&header("")).1, at);
+    assert_eq!(fault(&header("{prefix: ''}")).1, format!("{at}.prefix"));
+    let any = virtual_service("    match: [{uri: {prefix: ''}, headers: {a: {}}}]\n");
+    assert!(object(&any).warnings.is_empty());
+    let labelled = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {x: }}\n";
+    assert_eq!(object(labelled).object.meta.labels["x"], "");
+}
+
+#[test]
 fn a_deployment_leaves_its_pods_labels() {
     let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  template:\n    \
                 metadata: {labels: {app: a}}\n";

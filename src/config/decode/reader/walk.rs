@@ -180,7 +180,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
     }
 }
 
-/// The entries of a mapping; of a struct when `fields` are given. Nulls count as absent.
+/// The entries of a mapping; of a struct when `fields` are given, where a null counts as absent.
 struct Entries<'de, 't> {
     reader: Reader<'de, 't>,
     fields: Option<&'static [&'static str]>,
@@ -221,7 +221,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             let Some((key, node)) = self.rest.next() else {
                 return Ok(None);
             };
-            if node.value == Value::Null {
+            if node.value == Value::Null && self.fields.is_some() {
                 continue;
             }
             let Some(name) = self.field(key) else {
