@@ -6,7 +6,7 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/.cache/tools
 DENY_VERSION := 0.20.2
 
-.PHONY: help demo build check fmt clippy layers deny envoy prerequisites test test-all bench
+.PHONY: help demo build check fmt clippy layers deny envoy kubernetes prerequisites test test-all bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,7 +39,10 @@ $(TOOLS)/bin/cargo-deny:
 envoy: ## the pinned stock Envoy into .cache/envoy, unless ENVOY_BIN names one
 	@conformance/prerequisites envoy
 
-prerequisites: envoy ## all that the tests need besides Rust
+kubernetes: ## etcd and kube-apiserver into .cache/kubernetes, built by Go, unless KUBEBUILDER_ASSETS names them
+	@conformance/prerequisites kubernetes
+
+prerequisites: envoy kubernetes ## all that the tests need besides Rust
 	@conformance/prerequisites namespaces
 
 test: build prerequisites ## every suite, large matrices sampled by a printed seed; JUnit in target/junit

@@ -10,6 +10,7 @@
     reason = "it is compiled into each suite, which uses the part it needs"
 )]
 
+pub mod api_server;
 pub mod client;
 pub mod control_plane;
 pub mod fixed;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -45,8 +46,16 @@ impl Process {
     }
 
     /// Waits until `ready` succeeds; a process that ends before shows its log.
-    pub fn wait_until<T>(&mut self, what: &str, mut ready: impl FnMut() -> Result<T>) -> Result<T> {
-        let limit = super::wait::PATIENCE;
+    pub fn wait_until<T>(&mut self, what: &str, ready: impl FnMut() -> Result<T>) -> Result<T> {
+        self.wait_within(super::wait::PATIENCE, what, ready)
+    }
+
+    pub fn wait_within<T>(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut ready: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         let Self { name, child, log } = self;
         let mut ended = None;
         let outcome = within(limit, &format!("{name}: {what}"), || {
