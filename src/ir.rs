@@ -12,6 +12,7 @@ pub mod inbound_listener;
 pub mod outbound;
 mod outbound_cluster;
 pub mod outbound_listener;
+pub mod relation;
 pub mod traffic_policy;
 
 use std::net::IpAddr;

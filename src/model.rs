@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use self::endpoints::{Endpoints, Slice};
+use self::endpoints::{Difference, Endpoints, Slice};
 use self::policies::Policies;
 use self::routes::Virtuals;
 use self::rules::Rules;
@@ -90,12 +90,13 @@ impl Snapshot {
         for host in sets {
             let service = self.services.get(host.as_str()).cloned();
             let endpoints = Arc::make_mut(&mut self.endpoints);
-            let (differs, accounts) = endpoints.refresh(&host, service.as_deref(), &self.workloads);
-            if accounts {
-                facts.hosts.insert(host.clone());
-            }
-            if differs {
-                facts.endpoints.insert(host);
+            match endpoints.refresh(&host, service.as_deref(), &self.workloads) {
+                Difference::None => {}
+                Difference::Endpoints => drop(facts.endpoints.insert(host)),
+                Difference::Clusters => {
+                    facts.hosts.insert(host.clone());
+                    facts.endpoints.insert(host);
+                }
             }
         }
         facts

@@ -10,7 +10,6 @@ use crate::model::proxy::Proxy;
 use crate::source::Event;
 use crate::text::Str;
 use crate::view::{Engine, ProxyId};
-use crate::xds::ResourceType;
 use crate::xds::json::JsonError;
 
 pub struct Offline {
@@ -61,15 +60,11 @@ impl Offline {
 
     /// Empty for a proxy that was never attached.
     pub fn dump(&self, id: ProxyId) -> Result<Dump, JsonError> {
-        let resources = self
-            .engine
-            .scope_of(id)
-            .and_then(|scope| self.engine.resources(scope));
-        let entries = resources.into_iter().flat_map(|r| {
-            ResourceType::ALL
-                .into_iter()
-                .flat_map(move |kind| r.of(kind))
-        });
-        dump::dump(entries, &|key, field| self.acceptance.place(key, field))
+        let scope = self.engine.scope_of(id);
+        let entries = scope.and_then(|scope| self.engine.entries(scope));
+        let entries = entries.unwrap_or_default();
+        dump::dump(entries.iter(), &|key, field| {
+            self.acceptance.place(key, field)
+        })
     }
 }

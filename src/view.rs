@@ -1,8 +1,14 @@
 //! What each scope's proxies must hold, kept current change by change. Sessions are not known here.
 
 pub mod engine;
+mod hosts;
+mod joined;
 mod outbound;
+mod places;
+mod provenance;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use fairlead::config::core::{Pod, Service, ServicePort, TargetPort};
 use fairlead::config::destination_rule::{
-    ClientTls, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode, TrafficPolicy,
-    WorkloadSelector,
+    ClientTls, ConsistentHash, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode,
+    TrafficPolicy, WorkloadSelector,
 };
 use fairlead::config::meta::{Labels, Meta};
 use fairlead::config::peer_authentication::{MtlsMode, MutualTls, PeerAuthentication};
-use fairlead::config::sidecar::{EgressListener, Sidecar};
+use fairlead::config::sidecar::{
+    EgressListener, OutboundMode, OutboundTrafficPolicy, Sidecar, SidecarPort,
+};
 use fairlead::config::value::{Span, StringMatch};
 use fairlead::config::virtual_service::{
     Destination, HttpMatchRequest, HttpRoute, HttpRouteDestination, VirtualService,
@@ -42,6 +44,8 @@ pub fn proxies() -> Vec<Proxy> {
         one("reviews-v1", "shop", "10.0.0.1", Interception::Redirect),
         one("other", "back", "10.1.0.2", Interception::Redirect),
         one("bare", "shop", "127.0.1.1", Interception::None),
+        one("bare", "back", "127.0.1.2", Interception::None),
+        one("caller", "away", "10.1.0.3", Interception::Redirect),
     ]
 }
 
@@ -56,6 +60,7 @@ pub fn change() -> impl Strategy<Value = Change> {
             name: Str::new(name),
             namespace: Str::new(ns),
             labels: pod_labels(&spec, name),
+            annotations: annotations(&spec),
             ..Meta::default()
         };
         let key = Key {
@@ -95,6 +100,17 @@ fn pod_labels(spec: &Spec, name: &str) -> Labels {
     }
 }
 
+/// `exportTo` of a Service, taken from its external name, which has no meaning of its own here.
+fn annotations(spec: &Spec) -> Labels {
+    let export = match spec {
+        Spec::Service(service) => service.external_name.clone(),
+        _ => None,
+    };
+    export.map_or_else(Labels::new, |to| {
+        labels("networking.istio.io/exportTo", &to)
+    })
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let port = (
         select(vec![80u16, 81, 9000]),
@@ -104,8 +120,10 @@ fn service() -> impl Strategy<Value = Service> {
         prop::collection::vec(port, 1..3),
         select(&NAMES[..]),
         0u8..4,
+        select(vec![None, None, Some("."), Some("shop"), Some("~")]),
+        any::<bool>(),
     )
-        .prop_map(|(ports, app, ip)| {
+        .prop_map(|(ports, app, ip, export, external)| {
             let mut own: Vec<ServicePort> = Vec::new();
             for (port, name) in ports {
                 if own.iter().all(|p| p.port != port) {
@@ -124,6 +142,12 @@ fn service() -> impl Strategy<Value = Service> {
                     0 => Str::new("None"),
                     n => Str::new(format!("10.96.0.{n}")),
                 }),
+                // One address for several Services: a domain that they all claim.
+                external_ips: external
+                    .then(|| std::net::IpAddr::from([192, 0, 2, 1]))
+                    .into_iter()
+                    .collect(),
+                external_name: export.map(Str::new),
                 ..Service::default()
             }
         })
@@ -155,6 +179,10 @@ fn host() -> impl Strategy<Value = Str> {
         "*.shop.svc.cluster.local",
         "example.com",
         "*.example.com",
+        // Nobody's full name: a short form of a Service.
+        "reviews.shop",
+        "ratings.back.svc",
+        "192.0.2.1",
     ])
     .prop_map(Str::new)
 }
@@ -175,17 +203,20 @@ fn virtual_service() -> impl Strategy<Value = VirtualService> {
                 weight,
             }
         });
-    let matches = (select(vec!["/", "/a", "/b"]), any::<bool>()).prop_map(|(path, labelled)| {
-        HttpMatchRequest {
-            uri: Some(StringMatch::Prefix(Str::new(path))),
-            source_labels: if labelled {
-                labels("app", "caller")
-            } else {
-                Labels::new()
-            },
-            ..HttpMatchRequest::default()
-        }
-    });
+    let from = select(vec!["", "", "shop", "back"]);
+    let matches =
+        (select(vec!["/", "/a", "/b"]), any::<bool>(), from).prop_map(|(path, labelled, from)| {
+            HttpMatchRequest {
+                uri: Some(StringMatch::Prefix(Str::new(path))),
+                source_namespace: Str::new(from),
+                source_labels: if labelled {
+                    labels("app", "caller")
+                } else {
+                    Labels::new()
+                },
+                ..HttpMatchRequest::default()
+            }
+        });
     let rule = (
         prop::collection::vec(matches, 0..2),
         prop::collection::vec(destination, 1..3),
@@ -224,33 +255,42 @@ fn destination_rule() -> impl Strategy<Value = DestinationRule> {
         SimpleLb::Random,
         SimpleLb::Passthrough,
     ]);
+    let lb = (lb, any::<bool>()).prop_map(|(simple, by_source)| LoadBalancer {
+        simple: (!by_source).then_some(simple),
+        consistent_hash: by_source.then(|| ConsistentHash {
+            use_source_ip: Some(true),
+            ..ConsistentHash::default()
+        }),
+    });
     let tls = select(vec![
         None,
         Some(TlsMode::Disable),
         Some(TlsMode::IstioMutual),
     ]);
     let policy = (lb, tls).prop_map(|(lb, tls)| TrafficPolicy {
-        load_balancer: Some(LoadBalancer {
-            simple: Some(lb),
-            consistent_hash: None,
-        }),
+        load_balancer: Some(lb),
         tls: tls.map(|mode| ClientTls {
             mode,
             ..ClientTls::default()
         }),
         port_level_settings: Vec::new(),
     });
+    let export = select(vec![vec![], vec![Str::new(".")], vec![Str::new("back")]]);
     (
         host(),
         prop::option::of(policy),
         prop::collection::vec(subset, 0..3),
+        export,
     )
-        .prop_map(|(host, traffic_policy, subsets)| DestinationRule {
-            host,
-            traffic_policy,
-            subsets,
-            ..Default::default()
-        })
+        .prop_map(
+            |(host, traffic_policy, subsets, export_to)| DestinationRule {
+                host,
+                traffic_policy,
+                subsets,
+                export_to,
+                ..Default::default()
+            },
+        )
 }
 
 fn peer_authentication() -> impl Strategy<Value = PeerAuthentication> {
@@ -286,11 +326,35 @@ fn sidecar() -> impl Strategy<Value = Sidecar> {
         "*/reviews.shop.svc.cluster.local",
         "~/*",
     ]);
-    prop::collection::vec(hosts, 1..3).prop_map(|hosts| Sidecar {
-        egress: vec![EgressListener {
-            hosts: hosts.into_iter().map(Str::new).collect(),
-            ..EgressListener::default()
-        }],
-        ..Sidecar::default()
+    let hosts = prop::collection::vec(hosts.prop_map(Str::new), 1..3);
+    let port = select(vec![
+        None,
+        Some((80, "HTTP")),
+        Some((81, "HTTP")),
+        Some((9000, "TCP")),
+    ]);
+    let bind = select(vec!["", "", "127.0.0.9"]);
+    let listener = (hosts, port, bind).prop_map(|(hosts, port, bind)| EgressListener {
+        hosts,
+        bind: Str::new(if port.is_some() { bind } else { "" }),
+        port: port.map(|(number, protocol)| SidecarPort {
+            number,
+            protocol: Str::new(protocol),
+            name: Str::default(),
+        }),
+        ..EgressListener::default()
+    });
+    let mode = select(vec![None, Some(OutboundMode::RegistryOnly)]);
+    let mode = mode.prop_map(|mode| mode.map(|mode| OutboundTrafficPolicy { mode }));
+    (prop::collection::vec(listener, 1..3), mode).prop_map(|(mut egress, mode)| {
+        // As every accepted one: a port once, and the listener of all others last.
+        let number = |e: &EgressListener| e.port.as_ref().map_or(u16::MAX, |p| p.number);
+        egress.sort_by_key(number);
+        egress.dedup_by_key(|e| number(e));
+        Sidecar {
+            egress,
+            outbound_traffic_policy: mode,
+            ..Sidecar::default()
+        }
     })
 }

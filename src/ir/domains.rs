@@ -16,8 +16,15 @@ pub enum Claim {
     Short,
 }
 
+/// Whether a Service is of the client's own namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    Own,
+    Elsewhere,
+}
+
 /// FQDN, with a trailing dot, addresses, and the short forms that the client's DNS search list allows.
-pub fn of_service(service: &Service, client_namespace: &str, domain: &str) -> Vec<(Str, Claim)> {
+pub fn of_service(service: &Service, home: Home, domain: &str) -> Vec<(Str, Claim)> {
     let Service {
         name, namespace, ..
     } = service;
@@ -28,7 +35,7 @@ pub fn of_service(service: &Service, client_namespace: &str, domain: &str) -> Ve
     if service.host.as_str() == format!("{name}.{namespace}.svc.{domain}") {
         names.push((Str::new(format!("{name}.{namespace}.svc")), Claim::Short));
         names.push((Str::new(format!("{name}.{namespace}")), Claim::Short));
-        if namespace == client_namespace {
+        if home == Home::Own {
             names.push((name.clone(), Claim::Short));
         }
     }

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::client::Client;
+use super::relation::{Followed, Lead};
 use super::traffic_policy;
 use super::{Action, Forward, Route, Target};
-use crate::config::meta::selects;
+use crate::config::mesh::MeshConfig;
 use crate::config::value::{Span, StringMatch};
 use crate::config::virtual_service::{Destination, HttpMatchRequest, HttpRetry, HttpRoute};
 use crate::config::{Key, Source};
-use crate::model::Snapshot;
-use crate::model::routes::Virtual;
+use crate::model::rules::Obeyed;
 use crate::text::{Hostname, Str};
 
 /// Routes, where they come from, and the hosts whose Service or rule decided part of them.
@@ -21,13 +20,14 @@ pub struct Joined {
     pub destinations: BTreeSet<Hostname>,
 }
 
-/// The default: everything to the Service's own cluster.
-pub fn default(client: &Client, snapshot: &Snapshot, host: &Hostname, port: u16) -> Joined {
+/// The default: everything to the Service's own cluster. `own` is what decides of it as a destination.
+pub fn default(host: &Hostname, own: &Lead, port: u16, mesh: &MeshConfig) -> Joined {
     let target = Destination {
         host: host.to_str(),
         ..Destination::default()
     };
-    let forward = forward(client, snapshot, &[(host.clone(), target, 1)], port, None);
+    let lead = |_: &Hostname| own;
+    let forward = forward(&[(host.clone(), target, 1)], lead, port, None, mesh);
     Joined {
         routes: vec![Route {
             name: Str::new_static("default"),
@@ -42,14 +42,22 @@ pub fn default(client: &Client, snapshot: &Snapshot, host: &Hostname, port: u16)
 
 /// A VirtualService's rules in their order, up to the first that takes everything.
 pub fn of_virtual(
-    client: &Client,
-    snapshot: &Snapshot,
-    entry: &Virtual,
+    followed: &Followed,
     host: &Hostname,
     port: u16,
+    mesh: &MeshConfig,
+    domain: &str,
 ) -> Joined {
+    const NOWHERE: &Lead = &Lead {
+        only_port: None,
+        rule: None,
+    };
+    let entry = &followed.entry;
+    let lead = |to: &Hostname| {
+        let mut leads = followed.leads.iter();
+        leads.find(|(h, _)| h == to).map_or(NOWHERE, |(_, l)| l)
+    };
     let mut joined = Joined::default();
-    let domain = &snapshot.settings.domain;
     for (index, rule) in entry.spec.http.iter().enumerate() {
         let targets = targets(rule, &entry.key, domain);
         joined
@@ -58,9 +66,9 @@ pub fn of_virtual(
         if targets.is_empty() {
             continue;
         }
-        let action = forward(client, snapshot, &targets, port, Some(rule));
+        let action = forward(&targets, lead, port, Some(rule), mesh);
         let mut ends = false;
-        for matches in passing(client, rule, port) {
+        for matches in passing(followed, index, rule, port) {
             ends |= matches.as_ref().is_none_or(takes_all);
             joined.routes.push(Route {
                 name: route_name(rule, matches.as_ref()),
@@ -84,7 +92,7 @@ pub fn of_virtual(
 type Resolved = (Hostname, Destination, u32);
 
 /// One destination counts whatever its weight; of several, those without weight get nothing.
-fn targets(rule: &HttpRoute, key: &Key, domain: &str) -> Vec<Resolved> {
+pub(super) fn targets(rule: &HttpRoute, key: &Key, domain: &str) -> Vec<Resolved> {
     let single = rule.route.len() == 1;
     let weighted = rule.route.iter().filter(|d| single || d.weight > 0);
     weighted
@@ -95,63 +103,45 @@ fn targets(rule: &HttpRoute, key: &Key, domain: &str) -> Vec<Resolved> {
         .collect()
 }
 
-fn forward(
-    client: &Client,
-    snapshot: &Snapshot,
+fn forward<'l>(
     targets: &[Resolved],
+    lead: impl Fn(&Hostname) -> &'l Lead,
     listener_port: u16,
     rule: Option<&HttpRoute>,
+    mesh: &MeshConfig,
 ) -> Forward {
-    let named = |(host, destination, weight): &Resolved| {
-        let port = destination_port(snapshot, host, destination, listener_port);
-        let cluster = Str::new(format!("outbound|{port}|{}|{host}", destination.subset));
-        (
-            port,
-            Target {
-                cluster,
-                weight: *weight,
-            },
-        )
+    // The port that is named, else the Service's only one, else the one that was called.
+    let port = |(host, to, _): &Resolved| match &to.port {
+        Some(port) => port.number,
+        None => lead(host).only_port.unwrap_or(listener_port),
+    };
+    let named = |target: &Resolved| {
+        let (host, destination, weight) = target;
+        let port = port(target);
+        Target {
+            cluster: Str::new(format!("outbound|{port}|{}|{host}", destination.subset)),
+            weight: *weight,
+        }
     };
     let hash = targets.first().map(|first| {
-        let (port, _) = named(first);
-        let rules = snapshot.services.get(first.0.as_str()).and_then(|service| {
-            snapshot
-                .rules
-                .select(&snapshot.mesh.root_namespace, &client.namespace, service)
-        });
-        let policy = traffic_policy::policy(rules.as_ref(), port, &first.1.subset);
+        let rules = lead(&first.0).rule.as_ref().map(Obeyed::merged);
+        let policy = traffic_policy::policy(rules.as_ref(), port(first), &first.1.subset);
         traffic_policy::hash_policies(&policy)
     });
     Forward {
-        targets: targets.iter().map(|t| named(t).1).collect(),
+        targets: targets.iter().map(named).collect(),
         timeout: rule
             .and_then(|r| r.timeout)
             .unwrap_or(Span(std::time::Duration::ZERO)),
-        retries: retries(rule.and_then(|r| r.retries.as_ref()), snapshot),
+        retries: retries(rule.and_then(|r| r.retries.as_ref()), mesh),
         hash: hash.unwrap_or_default(),
     }
 }
 
-/// The port that is named, else the Service's only one, else the one that was called.
-fn destination_port(snapshot: &Snapshot, host: &Hostname, to: &Destination, called: u16) -> u16 {
-    if let Some(port) = to.port {
-        return port.number;
-    }
-    match snapshot
-        .services
-        .get(host.as_str())
-        .map(|s| s.ports.as_slice())
-    {
-        Some([only]) => only.number,
-        _ => called,
-    }
-}
-
 /// The rule's, else the mesh's, else Istio's default. No attempts mean no retry.
-fn retries(rule: Option<&HttpRetry>, snapshot: &Snapshot) -> Option<HttpRetry> {
+fn retries(rule: Option<&HttpRetry>, mesh: &MeshConfig) -> Option<HttpRetry> {
     let standard = HttpRetry::standard();
-    let chosen = rule.or(snapshot.mesh.default_http_retry_policy.as_ref());
+    let chosen = rule.or(mesh.default_http_retry_policy.as_ref());
     let Some(chosen) = chosen else {
         return Some(standard);
     };
@@ -168,23 +158,27 @@ fn retries(rule: Option<&HttpRetry>, snapshot: &Snapshot) -> Option<HttpRetry> {
     Some(policy)
 }
 
-/// The matches that this client can meet on this port; one `None` for a rule without any.
-fn passing(client: &Client, rule: &HttpRoute, port: u16) -> Vec<Option<HttpMatchRequest>> {
+/// The matches that the client can meet on this port; one `None` for a rule without any.
+fn passing(
+    followed: &Followed,
+    index: usize,
+    rule: &HttpRoute,
+    port: u16,
+) -> Vec<Option<HttpMatchRequest>> {
     if rule.matches.is_empty() {
         return vec![None];
     }
-    let passes = |m: &&HttpMatchRequest| {
+    let passes = |(place, m): &(usize, &HttpMatchRequest)| {
         if m.port.is_some_and(|p| p != port) {
             return false;
         }
         if !m.gateways.is_empty() {
             return m.gateways.iter().any(|g| g == "mesh");
         }
-        let from = m.source_namespace.is_empty() || m.source_namespace == client.namespace;
-        from && selects(&m.source_labels, &client.labels)
+        !followed.elsewhere.contains(&(index, *place))
     };
     let mut out = Vec::new();
-    for matches in rule.matches.iter().filter(passes) {
+    for (_, matches) in rule.matches.iter().enumerate().filter(passes) {
         let ends = takes_all(matches);
         out.push(Some(matches.clone()));
         if ends {

@@ -3,22 +3,26 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::client::Client;
 use super::domains::{self, Claim};
 use super::http_routes;
 use super::outbound_cluster::{self, cluster_name, port_source};
+use super::relation::{Lead, OwnPort, Reach, Relation, Virtuals, Way};
 use super::traffic_policy;
 use super::{Cluster, Discovery, Route, Target};
-use crate::config::Source;
+use crate::config::mesh::MeshConfig;
 use crate::config::meta::Labels;
+use crate::config::{Key, Source};
 use crate::model::Snapshot;
+use crate::model::endpoints::EndpointSet;
+use crate::model::policies::Mode;
 use crate::model::protocol::{Class, Protocol};
 use crate::model::proxy::Interception;
-use crate::model::routes::Virtual;
-use crate::model::rules::Merged;
+use crate::model::rules::{Merged, Obeyed};
 use crate::model::services::{Service, ServicePort};
-use crate::model::sidecars::Egress;
 use crate::text::{Hostname, Str};
+
+/// Where a VirtualService's host is called that is no Service.
+pub const ROUTED_PORT: u16 = 80;
 
 /// Everything that a client holds because of one host. Joined again as a whole when the host is touched.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,7 +64,7 @@ pub struct ListenerEntry {
     pub source: Source,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asks {
     /// HTTP by the table of the port.
     Http { table: Str },
@@ -73,184 +77,215 @@ pub enum Asks {
     Detect { table: Str, target: Target },
 }
 
-/// Whether a client sees a host, and by which of its egress listeners.
-pub fn join(client: &Client, egress: &[Egress], snapshot: &Snapshot, host: &Hostname) -> HostView {
-    let service = snapshot.services.get(host.as_str());
-    let service = service.filter(|s| s.export_to.reaches(&client.namespace));
-    match service {
-        Some(service) => join_service(client, egress, snapshot, service),
-        None => join_routed_host(client, egress, snapshot, host),
-    }
+/// All that the join of a host reads of the mesh. Whatever changes one of these touches the host.
+pub struct HostFacts<'s> {
+    pub host: &'s Hostname,
+    pub service: Option<&'s Service>,
+    pub endpoints: Option<&'s EndpointSet>,
+    /// The mTLS mode of the Service's namespace, and the policies that say so.
+    pub namespace_mode: (Mode, Vec<Key>),
+    pub mesh: &'s MeshConfig,
+    /// Kubernetes' DNS domain.
+    pub domain: &'s str,
 }
 
-/// A host that another host's route leads to: clusters, but no way to call it by name.
-pub fn join_destination(client: &Client, snapshot: &Snapshot, host: &Hostname) -> HostView {
-    let mut view = HostView::default();
-    let service = snapshot.services.get(host.as_str());
-    if let Some(service) = service.filter(|s| s.export_to.reaches(&client.namespace)) {
-        let rule = rule_of(client, snapshot, service);
-        for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
-            add_clusters(&mut view, snapshot, service, port, rule.as_ref());
+impl<'s> HostFacts<'s> {
+    pub fn of(snapshot: &'s Snapshot, host: &'s Hostname) -> Self {
+        let service = snapshot.services.get(host.as_str()).map(AsRef::as_ref);
+        let namespace = service.map_or("", |s: &Service| &s.namespace);
+        let root = &snapshot.mesh.root_namespace;
+        Self {
+            host,
+            service,
+            endpoints: snapshot.endpoints.get(host.as_str()).map(AsRef::as_ref),
+            namespace_mode: snapshot.policies.namespace_mode(root, namespace),
+            mesh: &snapshot.mesh,
+            domain: &snapshot.settings.domain,
         }
     }
-    view
 }
 
-fn join_service(
-    client: &Client,
-    egress: &[Egress],
-    snapshot: &Snapshot,
-    service: &Service,
-) -> HostView {
+/// What a client that stands so to a host holds because of it.
+pub fn join(facts: &HostFacts<'_>, relation: &Relation) -> HostView {
+    match (&relation.reach, facts.service) {
+        (Reach::Routed(way), _) => join_routed_host(facts, relation, way),
+        (Reach::Led | Reach::Open | Reach::Ways(_), Some(service)) => {
+            join_service(facts, relation, service)
+        }
+        (Reach::Led | Reach::Open | Reach::Ways(_), None) => HostView::default(),
+    }
+}
+
+fn join_service(facts: &HostFacts<'_>, relation: &Relation, service: &Service) -> HostView {
     let mut view = HostView::default();
-    let rule = rule_of(client, snapshot, service);
-    for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
-        let by = egress.iter().enumerate().find(|(index, e)| {
-            takes_port(egress, *index, port.number) && e.imports(&service.namespace, &service.host)
-        });
-        let Some((_, listener)) = by else { continue };
-        add_clusters(&mut view, snapshot, service, port, rule.as_ref());
-        add_entry_points(
-            &mut view,
-            client,
-            listener,
-            snapshot,
+    let rule = relation.rule.as_ref().map(Obeyed::merged);
+    for (index, port) in service.ports.iter().enumerate() {
+        if port.protocol == Protocol::Udp {
+            continue;
+        }
+        let called = Called {
+            facts,
+            relation,
             service,
             port,
-            rule.as_ref(),
-        );
+            rule: rule.as_ref(),
+        };
+        match relation.reach.way(index) {
+            Some(way) => {
+                called.add_clusters(&mut view);
+                called.add_entry_points(&way, &mut view);
+            }
+            None if relation.reach == Reach::Led => called.add_clusters(&mut view),
+            None => {}
+        }
     }
     view
-}
-
-/// A listener with a port takes that port alone, and no later one gets it.
-fn takes_port(egress: &[Egress], index: usize, port: u16) -> bool {
-    match &egress[index].spec.port {
-        Some(own) => own.number == port,
-        None => !egress[..index]
-            .iter()
-            .any(|e| e.spec.port.as_ref().is_some_and(|p| p.number == port)),
-    }
-}
-
-fn rule_of(client: &Client, snapshot: &Snapshot, service: &Service) -> Option<Merged> {
-    snapshot
-        .rules
-        .select(&snapshot.mesh.root_namespace, &client.namespace, service)
-}
-
-fn add_clusters(
-    view: &mut HostView,
-    snapshot: &Snapshot,
-    service: &Service,
-    port: &ServicePort,
-    rule: Option<&Merged>,
-) {
-    let none = (Str::default(), Labels::new());
-    let subsets = rule.into_iter().flat_map(|r| &r.subsets);
-    let subsets = subsets.map(|(s, _)| (s.name.clone(), s.labels.clone()));
-    for (subset, labels) in std::iter::once(none).chain(subsets) {
-        let (cluster, sources) = outbound_cluster::join(snapshot, service, port, rule, &subset);
-        if cluster.discovery == Discovery::Eds {
-            let name = cluster.name.clone();
-            view.assignments.push(Assignment {
-                cluster: name,
-                port: port.number,
-                labels,
-            });
-        }
-        view.clusters.push((cluster, sources));
-    }
 }
 
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-fn add_entry_points(
-    view: &mut HostView,
-    client: &Client,
-    egress: &Egress,
-    snapshot: &Snapshot,
-    service: &Service,
-    port: &ServicePort,
-    rule: Option<&Merged>,
-) {
-    let source = port_source(service, port);
-    let target = Target {
-        cluster: cluster_name(port.number, "", &service.host),
-        weight: 1,
-    };
-    let own_port = egress.spec.port.as_ref();
-    let class = match own_port {
-        Some(p) if !p.protocol.is_empty() => Protocol::of_word(&p.protocol).class(),
-        _ => port.protocol.class(),
-    };
-    let bind = listener_address(client, egress, service);
-    let number = port.number;
-    let table = Str::new(number.to_string());
-    let asks = match (class, bind) {
-        (Class::Http, _) => Asks::Http {
-            table: table.clone(),
-        },
-        (Class::Tcp, _) => Asks::Tcp {
-            hash_source_ip: hash_source(rule, number),
-            target,
-        },
-        (Class::Auto, ANY) => Asks::Detect {
-            table: table.clone(),
-            target,
-        },
-        (Class::Auto, _) if own_port.is_some() => Asks::Detect {
-            table: table.clone(),
-            target,
-        },
-        (Class::Auto, _) => Asks::Detect {
-            table: Str::new(format!("{}:{number}", service.host)),
-            target,
-        },
-    };
-    let address = if class == Class::Http && own_port.is_none() {
-        http_address(client)
-    } else {
-        bind
-    };
-    let table = match &asks {
-        Asks::Http { table } | Asks::Detect { table, .. } => Some(table.clone()),
-        Asks::Tcp { .. } => None,
-    };
-    // Bytes to a headless Service go where the client's own lookup led (PassthroughCluster).
-    let headless_bytes = class != Class::Http && service.addresses.is_empty() && bind == ANY;
-    if !headless_bytes {
-        view.listeners.push(ListenerEntry {
-            address,
-            port: number,
-            asks,
-            source,
-        });
+/// One port of a Service, as a client meets it.
+struct Called<'a> {
+    facts: &'a HostFacts<'a>,
+    relation: &'a Relation,
+    service: &'a Service,
+    port: &'a ServicePort,
+    rule: Option<&'a Merged>,
+}
+
+impl Called<'_> {
+    fn add_clusters(&self, view: &mut HostView) {
+        let none = (Str::default(), Labels::new());
+        let subsets = self.rule.into_iter().flat_map(|r| &r.subsets);
+        let subsets = subsets.map(|(s, _)| (s.name.clone(), s.labels.clone()));
+        for (subset, labels) in std::iter::once(none).chain(subsets) {
+            let (cluster, sources) =
+                outbound_cluster::join(self.facts, self.service, self.port, self.rule, &subset);
+            if cluster.discovery == Discovery::Eds {
+                view.assignments.push(Assignment {
+                    cluster: cluster.name.clone(),
+                    port: self.port.number,
+                    labels,
+                });
+            }
+            view.clusters.push((cluster, sources));
+        }
     }
-    if let Some(table) = table.filter(|_| !headless_bytes) {
-        add_virtual_host(view, client, egress, snapshot, service, port, table);
+
+    fn add_entry_points(&self, way: &Way, view: &mut HostView) {
+        let Self { service, port, .. } = self;
+        let own_port = way.own_port != OwnPort::None;
+        let class = match way.own_port {
+            OwnPort::Stated(Some(class)) => class,
+            OwnPort::Stated(None) | OwnPort::None => port.protocol.class(),
+        };
+        let bind = self.listener_address(way);
+        // Bytes to a headless Service go where the client's own lookup led (PassthroughCluster).
+        if class != Class::Http && service.addresses.is_empty() && bind == ANY {
+            return;
+        }
+        let asks = self.asks(class, bind == ANY || own_port);
+        let table = asks.table().cloned();
+        view.listeners.push(ListenerEntry {
+            address: if class == Class::Http && !own_port {
+                http_address(self.relation.interception)
+            } else {
+                bind
+            },
+            port: port.number,
+            asks,
+            source: port_source(service, port),
+        });
+        if let Some(table) = table {
+            self.add_virtual_host(way, table, view);
+        }
+    }
+
+    /// `shared` addresses detect by the table of the port, a Service's own by a table of its own.
+    fn asks(&self, class: Class, shared: bool) -> Asks {
+        let number = self.port.number;
+        let target = Target {
+            cluster: cluster_name(number, "", &self.service.host),
+            weight: 1,
+        };
+        let of_port = || Str::new(number.to_string());
+        match class {
+            Class::Http => Asks::Http { table: of_port() },
+            Class::Tcp => Asks::Tcp {
+                hash_source_ip: hash_source(self.rule, number),
+                target,
+            },
+            Class::Auto => Asks::Detect {
+                table: if shared {
+                    of_port()
+                } else {
+                    Str::new(format!("{}:{number}", self.service.host))
+                },
+                target,
+            },
+        }
+    }
+
+    /// `bind` of the Sidecar listener; without capture the loopback; else the Service's own address.
+    fn listener_address(&self, way: &Way) -> IpAddr {
+        if let Some(bind) = way.bind {
+            return bind;
+        }
+        match self.relation.interception {
+            Interception::None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Interception::Redirect | Interception::Tproxy => {
+                let mut addresses = self.service.addresses.iter().copied();
+                addresses.find(IpAddr::is_ipv4).unwrap_or(ANY)
+            }
+        }
+    }
+
+    fn add_virtual_host(&self, way: &Way, table: Str, view: &mut HostView) {
+        let HostFacts { mesh, domain, .. } = *self.facts;
+        let host = &self.service.host;
+        let number = self.port.number;
+        let followed = self.relation.followed.as_ref();
+        let followed = followed.filter(|_| way.virtuals == Virtuals::Imported);
+        let of_virtual = followed.map(|f| http_routes::of_virtual(f, host, number, mesh, domain));
+        let joined = of_virtual.filter(|j| !j.routes.is_empty());
+        let joined = joined.unwrap_or_else(|| {
+            let own = Lead {
+                only_port: self.service.only_port(),
+                rule: self.relation.rule.clone(),
+            };
+            http_routes::default(host, &own, number, mesh)
+        });
+        view.destinations
+            .extend(joined.destinations.into_iter().filter(|d| d != host));
+        let domains = if table == number.to_string() {
+            domains::of_service(self.service, self.relation.home, domain)
+        } else {
+            vec![(Str::new_static("*"), Claim::Own)]
+        };
+        let mut sources = vec![port_source(self.service, self.port)];
+        sources.extend(joined.sources);
+        view.virtual_hosts.push(TableEntry {
+            table,
+            name: Str::new(format!("{host}:{number}")),
+            domains,
+            routes: joined.routes,
+            sources,
+        });
     }
 }
 
-/// `bind` of the Sidecar listener; without capture the loopback; else the Service's own address.
-fn listener_address(client: &Client, egress: &Egress, service: &Service) -> IpAddr {
-    if let Ok(bind) = egress.spec.bind.parse() {
-        return bind;
-    }
-    match client.interception {
-        Interception::None => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Interception::Redirect | Interception::Tproxy => service
-            .addresses
-            .iter()
-            .copied()
-            .find(IpAddr::is_ipv4)
-            .unwrap_or(ANY),
+impl Asks {
+    pub fn table(&self) -> Option<&Str> {
+        match self {
+            Self::Http { table } | Self::Detect { table, .. } => Some(table),
+            Self::Tcp { .. } => None,
+        }
     }
 }
 
 /// HTTP ports share one listener, whatever the address that was called.
-pub fn http_address(client: &Client) -> IpAddr {
-    match client.interception {
+pub fn http_address(interception: Interception) -> IpAddr {
+    match interception {
         Interception::None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         Interception::Redirect | Interception::Tproxy => ANY,
     }
@@ -265,115 +300,38 @@ fn hash_source(rule: Option<&Merged>, port: u16) -> super::HashSourceIp {
     }
 }
 
-fn add_virtual_host(
-    view: &mut HostView,
-    client: &Client,
-    egress: &Egress,
-    snapshot: &Snapshot,
-    service: &Service,
-    port: &ServicePort,
-    table: Str,
-) {
-    let host = &service.host;
-    let number = port.number;
-    let entry = snapshot.virtuals.select(&client.namespace, host);
-    let entry = entry.filter(|v| egress.imports(&v.key.namespace, host));
-    let of_virtual = entry.map(|v| http_routes::of_virtual(client, snapshot, v, host, number));
-    let joined = of_virtual
-        .filter(|j| !j.routes.is_empty())
-        .unwrap_or_else(|| http_routes::default(client, snapshot, host, number));
-    view.destinations
-        .extend(joined.destinations.into_iter().filter(|d| d != host));
-    let own = table != number.to_string();
-    let domains = if own {
-        vec![(Str::new_static("*"), Claim::Own)]
-    } else {
-        domains::of_service(service, &client.namespace, &snapshot.settings.domain)
-    };
-    let mut sources = vec![port_source(service, port)];
-    sources.extend(joined.sources);
-    view.virtual_hosts.push(TableEntry {
-        table,
-        name: Str::new(format!("{host}:{number}")),
-        domains,
-        routes: joined.routes,
-        sources,
-    });
-}
-
-/// A VirtualService's host that is no Service stands on port 80 alone, as in Istio; a wildcard only while
-/// no Service falls under it.
-fn join_routed_host(
-    client: &Client,
-    egress: &[Egress],
-    snapshot: &Snapshot,
-    host: &Hostname,
-) -> HostView {
-    const PORT: u16 = 80;
+fn join_routed_host(facts: &HostFacts<'_>, relation: &Relation, way: &Way) -> HostView {
     let mut view = HostView::default();
-    let Some(entry) = snapshot.virtuals.named(&client.namespace, host) else {
+    let HostFacts {
+        host, mesh, domain, ..
+    } = *facts;
+    let Some(followed) = &relation.followed else {
         return view;
     };
-    let imported = |e: &(usize, &Egress)| {
-        takes_port(egress, e.0, PORT) && e.1.imports(&entry.key.namespace, host)
-    };
-    let shadowed = host.is_wildcard() && !visible_under(client, snapshot, host).is_empty();
-    let Some((_, listener)) = egress.iter().enumerate().find(imported) else {
-        return view;
-    };
-    if shadowed {
-        return view;
-    }
-    add_routed_host(&mut view, client, listener, snapshot, entry, host);
-    view
-}
-
-fn visible_under<'a>(
-    client: &Client,
-    snapshot: &'a Snapshot,
-    host: &'a Hostname,
-) -> Vec<&'a std::sync::Arc<Service>> {
-    let mut services = snapshot.services.matching(host);
-    services.retain(|s| s.export_to.reaches(&client.namespace));
-    services
-}
-
-fn add_routed_host(
-    view: &mut HostView,
-    client: &Client,
-    egress: &Egress,
-    snapshot: &Snapshot,
-    entry: &Virtual,
-    host: &Hostname,
-) {
-    const PORT: u16 = 80;
-    let joined = http_routes::of_virtual(client, snapshot, entry, host, PORT);
+    let joined = http_routes::of_virtual(followed, host, ROUTED_PORT, mesh, domain);
     if joined.routes.is_empty() {
-        return;
+        return view;
     }
     view.destinations = joined.destinations;
-    let address = egress
-        .spec
-        .bind
-        .parse()
-        .unwrap_or_else(|_| http_address(client));
-    let table = Str::new_static("80");
+    let table = Str::new(ROUTED_PORT.to_string());
+    let http_address = http_address(relation.interception);
     view.listeners.push(ListenerEntry {
-        address,
-        port: PORT,
+        address: way.bind.unwrap_or(http_address),
+        port: ROUTED_PORT,
         asks: Asks::Http {
             table: table.clone(),
         },
         source: Source {
-            key: entry.key.clone(),
+            key: followed.entry.key.clone(),
             field: Str::new_static("spec.hosts"),
         },
     });
     view.virtual_hosts.push(TableEntry {
         table,
-        name: Str::new(format!("{host}:{PORT}")),
+        name: Str::new(format!("{host}:{ROUTED_PORT}")),
         domains: domains::of_host(host),
         routes: joined.routes,
         sources: joined.sources,
     });
+    view
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::http_routes;
+use super::outbound::HostFacts;
 use super::traffic_policy::{self, Server};
-use super::{Cluster, Discovery, LoadBalancer, Origin, TlsMode, UpstreamProtocol, UpstreamTls};
+use super::{Cluster, Discovery, LoadBalancer, Origin, UpstreamProtocol, UpstreamTls};
 use crate::config::{Key, Kind, Source};
-use crate::model::Snapshot;
+use crate::model::endpoints::EndpointSet;
 use crate::model::protocol::Protocol;
 use crate::model::rules::Merged;
 use crate::model::services::{Resolution, Service, ServicePort};
@@ -14,24 +15,22 @@ use crate::text::{Hostname, Str};
 
 /// The cluster of one port and subset (empty for all endpoints), and what made it.
 pub(super) fn join(
-    snapshot: &Snapshot,
+    facts: &HostFacts<'_>,
     service: &Service,
     port: &ServicePort,
     rule: Option<&Merged>,
     subset: &str,
 ) -> (Cluster, Vec<Source>) {
     let policy = traffic_policy::policy(rule, port.number, subset);
-    let mesh = &snapshot.mesh;
-    let (namespace_mode, policies) = snapshot
-        .policies
-        .namespace_mode(&mesh.root_namespace, &service.namespace);
+    let mesh = facts.mesh;
+    let (namespace_mode, policies) = &facts.namespace_mode;
     let server = Server {
         host: service.host.as_str(),
         port: port.number,
         subset,
         protocol: port.protocol,
-        identities: identities(snapshot, service),
-        auto: mesh.enable_auto_mtls.then_some(namespace_mode),
+        identities: identities(facts),
+        auto: mesh.enable_auto_mtls.then_some(*namespace_mode),
     };
     let balancer = traffic_policy::load_balancer(&policy)
         .filter(|_| service.resolution == Resolution::Endpoints);
@@ -51,8 +50,7 @@ pub(super) fn join(
         tls: original_dst_tls(
             traffic_policy::upstream_tls(&policy, server),
             balancer,
-            snapshot,
-            service,
+            facts,
         ),
         origin: Some(Origin {
             host: service.host.to_str(),
@@ -64,8 +62,8 @@ pub(super) fn join(
     };
     let mut sources = vec![port_source(service, port)];
     sources.extend(policy.sources);
-    sources.extend(policies.into_iter().map(|key| Source {
-        key,
+    sources.extend(policies.iter().map(|key| Source {
+        key: key.clone(),
         field: Str::default(),
     }));
     (cluster, sources)
@@ -75,19 +73,11 @@ pub(super) fn join(
 fn original_dst_tls(
     tls: UpstreamTls,
     balancer: Option<LoadBalancer>,
-    snapshot: &Snapshot,
-    service: &Service,
+    facts: &HostFacts<'_>,
 ) -> UpstreamTls {
     match tls {
         UpstreamTls::Auto(mutual) if balancer.is_none() => {
-            let set = snapshot.endpoints.get(service.host.as_str());
-            let mut members = set
-                .iter()
-                .flat_map(|s| s.by_port.values().flatten())
-                .peekable();
-            let all =
-                members.peek().is_some() && members.all(|m| m.endpoint.tls_mode == TlsMode::Istio);
-            if all {
+            if facts.endpoints.is_some_and(EndpointSet::all_speak_mtls) {
                 UpstreamTls::Mutual(mutual)
             } else {
                 UpstreamTls::Off
@@ -98,12 +88,9 @@ fn original_dst_tls(
 }
 
 /// Who the endpoints are, in the mesh's trust domain and in each alias of it.
-fn identities(snapshot: &Snapshot, service: &Service) -> Vec<Str> {
-    let mesh = &snapshot.mesh;
-    let accounts = snapshot
-        .endpoints
-        .get(service.host.as_str())
-        .map(|s| &s.accounts);
+fn identities(facts: &HostFacts<'_>) -> Vec<Str> {
+    let mesh = facts.mesh;
+    let accounts = facts.endpoints.map(|s| &s.accounts);
     let domains: Vec<&Str> = std::iter::once(&mesh.trust_domain)
         .chain(&mesh.trust_domain_aliases)
         .collect();

@@ -95,8 +95,8 @@ struct Bytes<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn add(mut self, entry: &'a ListenerEntry) -> Self {
-        match &entry.asks {
+    fn add(mut self, asks: &'a Asks) -> Self {
+        match asks {
             Asks::Http { table } => self.http = self.http.or(Some(table)),
             Asks::Tcp {
                 target,
@@ -129,9 +129,9 @@ pub fn listener<'a>(
     around: &Surroundings<'_>,
     address: IpAddr,
     port: u16,
-    entries: impl Iterator<Item = &'a ListenerEntry>,
+    asks: impl IntoIterator<Item = &'a Asks>,
 ) -> Listener {
-    let asked = entries.fold(Asked::default(), Asked::add);
+    let asked = asks.into_iter().fold(Asked::default(), Asked::add);
     let name = Str::new(format!("{address}_{port}"));
     let captured = around.interception != Interception::None;
     let other = match asked.bytes {
@@ -161,6 +161,17 @@ pub fn listener<'a>(
         access_log: access_log(around.mesh),
         name,
     }
+}
+
+/// The listener of an address for which one host alone asks, for bytes: what becomes of traffic that no
+/// host takes has no part in it.
+pub fn alone(interception: Interception, mesh: &MeshConfig, entry: &ListenerEntry) -> Listener {
+    let around = Surroundings {
+        interception,
+        mode: OutboundMode::AllowAny,
+        mesh,
+    };
+    listener(&around, entry.address, entry.port, [&entry.asks])
 }
 
 fn bytes_chain(around: &Surroundings<'_>, bytes: Bytes<'_>) -> FilterChain {

@@ -69,6 +69,24 @@ pub struct EndpointSet {
     pub accounts: BTreeSet<(Str, Str)>,
 }
 
+impl EndpointSet {
+    /// Whether there are endpoints and all of them speak Istio's mTLS.
+    pub fn all_speak_mtls(&self) -> bool {
+        let mut members = self.by_port.values().flatten().peekable();
+        members.peek().is_some() && members.all(|m| m.endpoint.tls_mode == TlsMode::Istio)
+    }
+}
+
+/// How a host's endpoints differ from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    None,
+    /// Its load assignments alone.
+    Endpoints,
+    /// Also what its clusters say of them: the accounts, or whether all speak mTLS.
+    Clusters,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
     slices: BTreeMap<Hostname, BTreeMap<Key, Arc<Slice>>>,
@@ -115,20 +133,20 @@ impl Endpoints {
         }
     }
 
-    /// Joins the host's endpoints again. Says whether they differ, and whether the accounts do.
+    /// Joins the host's endpoints again.
     pub(super) fn refresh(
         &mut self,
         host: &Hostname,
         service: Option<&Service>,
         workloads: &Workloads,
-    ) -> (bool, bool) {
+    ) -> Difference {
         let set = service.map(|s| Arc::new(join(s, self.slices.get(host), workloads)));
         let before = match &set {
             Some(set) => self.sets.insert(host.clone(), set.clone()),
             None => self.sets.remove(host),
         };
         if before == set {
-            return (false, false);
+            return Difference::None;
         }
         for ip in before.iter().flat_map(|s| addresses(s)) {
             if let Some(hosts) = self.at.get_mut(&ip) {
@@ -141,11 +159,16 @@ impl Endpoints {
         for ip in set.iter().flat_map(|s| addresses(s)) {
             self.at.entry(ip).or_default().insert(host.clone());
         }
-        let accounts = |s: &Option<Arc<EndpointSet>>| s.as_ref().map(|s| s.accounts.clone());
-        (
-            true,
-            accounts(&before).unwrap_or_default() != accounts(&set).unwrap_or_default(),
-        )
+        let told = |s: &Option<Arc<EndpointSet>>| {
+            let s = s.as_deref();
+            s.map(|s| (s.accounts.clone(), s.all_speak_mtls()))
+                .unwrap_or_default()
+        };
+        if told(&before) == told(&set) {
+            Difference::Endpoints
+        } else {
+            Difference::Clusters
+        }
     }
 }
 

@@ -108,10 +108,9 @@ impl Virtuals {
     /// the client's namespace before public, then the oldest.
     pub fn select(&self, client: &str, host: &Hostname) -> Option<&Arc<Virtual>> {
         self.named(client, host).or_else(|| {
-            let wild = self
-                .by_host
-                .keys()
-                .filter(|h| h.is_wildcard() && h.matches(host.as_str()));
+            // Wildcards come first in the order of hosts.
+            let wild = self.by_host.keys().take_while(|h| h.is_wildcard());
+            let wild = wild.filter(|h| h.matches(host.as_str()));
             let mut wild: Vec<&Hostname> = wild.collect();
             wild.sort_by_key(|h| std::cmp::Reverse(h.specificity()));
             wild.into_iter().find_map(|h| self.named(client, h))

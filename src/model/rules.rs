@@ -9,13 +9,24 @@ use crate::config::meta::{ExportTo, Meta};
 use crate::config::{Key, Object};
 use crate::text::{Hostname, Str};
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Rule {
     key: Key,
     meta: Meta,
     host: Hostname,
     export_to: ExportTo,
     spec: Arc<DestinationRule>,
+}
+
+/// The rules of one host that a client obeys, oldest first. Equal only if they are the same versions.
+#[derive(Clone, Debug)]
+pub struct Obeyed(Box<[Arc<Rule>]>);
+
+impl PartialEq for Obeyed {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Rule>, &Arc<Rule>)| Arc::ptr_eq(a, b);
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
+    }
 }
 
 /// The rules of one host and namespace as one: subsets together, the policy of the oldest that has one.
@@ -88,7 +99,7 @@ impl Rules {
 
     /// The client's namespace, then the service's, then the root: the first with a matching host wins,
     /// even if that leaves nothing visible.
-    pub fn select(&self, root: &str, client: &str, service: &Service) -> Option<Merged> {
+    pub fn select(&self, root: &str, client: &str, service: &Service) -> Option<Obeyed> {
         let levels = [
             (
                 client,
@@ -108,13 +119,18 @@ impl Rules {
                 reach
             };
             if let Some(rules) = self.most_specific(namespace, &service.host, reach) {
-                return merge(rules, client);
+                return obeyed(rules, client);
             }
         }
         None
     }
 
-    fn most_specific(&self, namespace: &str, host: &Hostname, reach: Reach) -> Option<Vec<&Rule>> {
+    fn most_specific(
+        &self,
+        namespace: &str,
+        host: &Hostname,
+        reach: Reach,
+    ) -> Option<&[Arc<Rule>]> {
         let of_namespace = self.by_namespace.get(namespace)?;
         let usable = |rules: &'_ [Arc<Rule>]| {
             reach == Reach::Own
@@ -124,39 +140,39 @@ impl Rules {
         };
         let exact = of_namespace.get(host).filter(|r| usable(r));
         let found = exact.or_else(|| {
-            let wild = of_namespace
-                .iter()
-                .filter(|(h, r)| h.is_wildcard() && h.matches(host.as_str()) && usable(r));
+            // Wildcards come first in the order of hosts.
+            let wild = of_namespace.iter().take_while(|(h, _)| h.is_wildcard());
+            let wild = wild.filter(|(h, r)| h.matches(host.as_str()) && usable(r));
             wild.max_by_key(|(h, _)| h.specificity())
                 .map(|(_, rules)| rules)
         });
-        found.map(|rules| rules.iter().map(Arc::as_ref).collect())
+        found.map(Vec::as_slice)
     }
 }
 
-fn merge(rules: Vec<&Rule>, client: &str) -> Option<Merged> {
-    let visible: Vec<&Rule> = rules
-        .into_iter()
-        .filter(|r| r.key.namespace == client || r.export_to.reaches(client))
-        .collect();
-    let first = visible.first()?;
-    let mut merged = Merged::default();
-    for rule in visible
-        .iter()
-        .filter(|r| r.export_to == first.export_to && r.host == first.host)
-    {
-        if merged.policy.is_none() {
-            merged.policy = rule
-                .spec
-                .traffic_policy
-                .clone()
-                .map(|p| (p, rule.key.clone()));
-        }
-        for subset in &rule.spec.subsets {
-            if !merged.subsets.iter().any(|(s, _)| s.name == subset.name) {
-                merged.subsets.push((subset.clone(), rule.key.clone()));
+/// Of those that the client sees, the oldest and all with the same host and reach.
+fn obeyed(rules: &[Arc<Rule>], client: &str) -> Option<Obeyed> {
+    let sees = |r: &&Arc<Rule>| r.key.namespace == client || r.export_to.reaches(client);
+    let first = rules.iter().find(sees)?;
+    let alike = |r: &&Arc<Rule>| r.export_to == first.export_to && r.host == first.host;
+    let chosen = rules.iter().filter(sees).filter(alike);
+    Some(Obeyed(chosen.cloned().collect()))
+}
+
+impl Obeyed {
+    pub fn merged(&self) -> Merged {
+        let mut merged = Merged::default();
+        for rule in &self.0 {
+            if merged.policy.is_none() {
+                let own = rule.spec.traffic_policy.clone();
+                merged.policy = own.map(|p| (p, rule.key.clone()));
+            }
+            for subset in &rule.spec.subsets {
+                if !merged.subsets.iter().any(|(s, _)| s.name == subset.name) {
+                    merged.subsets.push((subset.clone(), rule.key.clone()));
+                }
             }
         }
+        merged
     }
-    Some(merged)
 }

@@ -85,6 +85,14 @@ impl Service {
         self.ports.iter().find(|p| p.number == number)
     }
 
+    /// The port's number, if there is just one.
+    pub fn only_port(&self) -> Option<u16> {
+        match self.ports.as_slice() {
+            [only] => Some(only.number),
+            _ => None,
+        }
+    }
+
     /// An empty selector selects nothing (endpoints come from slices alone).
     pub fn selects(&self, namespace: &str, labels: &Labels) -> bool {
         self.namespace == namespace && !self.selector.is_empty() && selects(&self.selector, labels)

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::outbound::Outbound;
-use super::{Layer, Names, ProxyId, Resources, ScopeId, Touched, Update};
+use super::hosts::Hosts;
+use super::outbound::{Common, Outbound};
+use super::{Layer, Names, ProxyId, Resources, ScopeId, Touched, Update, provenance};
 use crate::config::Change;
 use crate::config::Kind;
 use crate::config::meta::Labels;
@@ -17,11 +18,11 @@ use crate::text::Str;
 use crate::xds::encode::Cache;
 use crate::xds::{Entry, ResourceType};
 
-/// The only owner of the snapshot, the render cache and all scopes.
+/// The only owner of the snapshot, of what is joined and rendered from it, and of all scopes.
 #[derive(Default)]
 pub struct Engine {
     snapshot: Snapshot,
-    cache: Cache,
+    hosts: Hosts,
     outbounds: BTreeMap<u32, Outbound>,
     scopes: BTreeMap<ScopeId, Scope>,
     proxies: BTreeMap<ProxyId, Member>,
@@ -58,7 +59,18 @@ impl Engine {
 
     /// Renders done since the start, by type.
     pub fn renders(&self) -> [u64; ResourceType::COUNT] {
-        self.cache.renders
+        self.hosts.cache.renders
+    }
+
+    /// Joins of a host done since the start.
+    pub fn joins(&self) -> u64 {
+        self.hosts.joins
+    }
+
+    /// Whether nothing is kept for any proxy.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.scopes.is_empty() && self.outbounds.is_empty() && self.hosts.is_empty()
     }
 
     /// Puts a proxy into its scope, which is made when it is the first.
@@ -102,6 +114,20 @@ impl Engine {
         Some(Resources::new(&scope.layer, &outbound.layer))
     }
 
+    /// As `resources`, with the objects that made each. Not cheap: for people who look.
+    pub fn entries(&self, id: ScopeId) -> Option<Vec<Entry>> {
+        let scope = self.scopes.get(&id)?;
+        let outbound = self.outbounds.get(&scope.outbound)?;
+        let resources = self.resources(id)?;
+        let Scope { server, .. } = scope;
+        Some(provenance::entries(
+            resources,
+            outbound,
+            server,
+            &self.snapshot,
+        ))
+    }
+
     /// Applies a batch: work is touched hosts × the scopes that see them.
     pub fn apply(&mut self, changes: &[Change]) -> Update {
         let facts = self.snapshot.apply(changes);
@@ -131,14 +157,24 @@ impl Engine {
         if !facts.mesh && facts.hosts.is_empty() && facts.endpoints.is_empty() {
             return touched;
         }
+        let Facts {
+            hosts, endpoints, ..
+        } = facts;
+        if facts.mesh {
+            self.hosts.touch_all();
+        } else {
+            self.hosts.touch(hosts);
+            self.hosts.assign(endpoints, &self.snapshot);
+        }
+        let mut common = Common {
+            snapshot: &self.snapshot,
+            hosts: &mut self.hosts,
+        };
         for (id, outbound) in &mut self.outbounds {
             let names = if facts.mesh {
-                outbound.rebuild(&self.snapshot, &mut self.cache)
+                outbound.rebuild(&mut common)
             } else {
-                let Facts {
-                    hosts, endpoints, ..
-                } = facts;
-                outbound.touch(hosts, endpoints, &self.snapshot, &mut self.cache)
+                outbound.touch(hosts, endpoints, &mut common)
             };
             touched.insert(*id, names);
         }
@@ -148,7 +184,7 @@ impl Engine {
     /// The mesh's own settings (trust domains, access log) stand in every inbound listener.
     fn rebuild_inbound(&mut self, update: &mut Update) {
         for (id, scope) in &mut self.scopes {
-            let layer = inbound_layer(&scope.server, &self.snapshot, &mut self.cache);
+            let layer = inbound_layer(&scope.server, &self.snapshot, &mut self.hosts.cache);
             let names = differing(&scope.layer, &layer);
             scope.layer = layer;
             if !names.is_empty() {
@@ -214,7 +250,7 @@ impl Engine {
             scope.members.insert(id);
             return *known;
         }
-        let layer = inbound_layer(&server, &self.snapshot, &mut self.cache);
+        let layer = inbound_layer(&server, &self.snapshot, &mut self.hosts.cache);
         self.next += 1;
         let new = ScopeId(self.next);
         self.scopes.insert(
@@ -234,7 +270,11 @@ impl Engine {
             return *known;
         }
         self.next += 1;
-        let outbound = Outbound::new(client, &self.snapshot, &mut self.cache);
+        let mut common = Common {
+            snapshot: &self.snapshot,
+            hosts: &mut self.hosts,
+        };
+        let outbound = Outbound::new(client, &mut common);
         self.outbounds.insert(self.next, outbound);
         self.next
     }
@@ -249,7 +289,13 @@ impl Engine {
     fn sweep(&mut self) {
         self.scopes.retain(|_, s| !s.members.is_empty());
         let used: BTreeSet<u32> = self.scopes.values().map(|s| s.outbound).collect();
-        self.outbounds.retain(|id, _| used.contains(id));
+        let unused = self.outbounds.keys().filter(|id| !used.contains(id));
+        for id in unused.copied().collect::<Vec<_>>() {
+            if let Some(gone) = self.outbounds.remove(&id) {
+                gone.release(&mut self.hosts);
+            }
+        }
+        self.hosts.sweep();
     }
 }
 
@@ -265,17 +311,12 @@ fn vouches(proxy: &Proxy, workload: &Workload) -> bool {
 fn inbound_layer(server: &Server, snapshot: &Snapshot, cache: &mut Cache) -> Layer {
     let view = inbound_listener::join(server, &snapshot.mesh);
     let mut layer = Layer::default();
-    for (cluster, sources) in &view.clusters {
-        layer.insert(Entry {
-            encoded: cache.get(cluster),
-            sources: sources.clone().into(),
-        });
-    }
-    for (listener, sources) in &view.listeners {
-        layer.insert(Entry {
-            encoded: cache.get(listener),
-            sources: sources.clone().into(),
-        });
+    let clusters = view.clusters.iter().map(|(c, _)| cache.get(c)).collect();
+    let listeners = view.listeners.iter().map(|(l, _)| cache.get(l)).collect();
+    let all: [Vec<_>; 2] = [clusters, listeners];
+    for encoded in all.into_iter().flatten() {
+        let sources = Default::default();
+        layer.insert(Entry { encoded, sources });
     }
     layer
 }

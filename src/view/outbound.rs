@@ -1,86 +1,75 @@
 //! The outbound resources of one kind of client, kept current host by host.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::table::Table;
+use super::hosts::Hosts;
+use super::joined::JoinedHost;
+use super::places::{Deciders, Place, Places};
+use super::table::{Catches, Grant, Table};
 use super::{Layer, Names};
 use crate::config::Source;
 use crate::ir::client::Client;
-use crate::ir::outbound::{self, Asks, HostView, ListenerEntry};
+use crate::ir::domains::Claim;
+use crate::ir::outbound::{self, Asks, ListenerEntry};
 use crate::ir::outbound_listener::{self, Surroundings};
-use crate::ir::{Listener, assignments};
+use crate::ir::relation::Relation;
+use crate::ir::{Listener, VirtualHost};
 use crate::model::Snapshot;
 use crate::model::protocol::{Class, Protocol};
+use crate::model::proxy::Interception;
 use crate::model::sidecars::Egress;
 use crate::text::{Hostname, Str};
-use crate::xds::encode::Cache;
-use crate::xds::{Entry, ResourceType};
+use crate::xds::{Encoded, Entry, ResourceType, route};
 
 #[derive(Debug)]
 pub struct Outbound {
     pub client: Client,
     egress: Vec<Egress>,
     pub layer: Layer,
-    views: BTreeMap<Hostname, HostView>,
+    hosts: BTreeMap<Hostname, Arc<JoinedHost>>,
     /// Which hosts' routes lead to a host.
     callers: BTreeMap<Hostname, BTreeSet<Hostname>>,
     tables: BTreeMap<Str, Table>,
-    listeners: BTreeMap<Place, BTreeMap<Hostname, Vec<ListenerEntry>>>,
+    places: Places,
     /// What stands whether or not a host asks for it: the Sidecar's egress listeners with a port.
     fixed: BTreeMap<Place, ListenerEntry>,
 }
 
-type Place = (IpAddr, u16);
+/// What all kinds of client have in common: the facts, and what was joined and rendered from them.
+pub struct Common<'a> {
+    pub snapshot: &'a Snapshot,
+    pub hosts: &'a mut Hosts,
+}
 
 /// Everything that one batch must put together again, once.
 #[derive(Default)]
 struct Dirty {
     tables: BTreeSet<Str>,
     places: BTreeSet<Place>,
-    names: Names,
+    names: Vec<(ResourceType, Str)>,
 }
 
 impl Outbound {
-    pub fn new(client: Client, snapshot: &Snapshot, cache: &mut Cache) -> Self {
+    pub fn new(client: Client, common: &mut Common<'_>) -> Self {
         let egress = client.egress();
         let mut own = Self {
             fixed: fixed(&client, &egress),
             client,
             egress,
             layer: Layer::default(),
-            views: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             callers: BTreeMap::new(),
             tables: BTreeMap::new(),
-            listeners: BTreeMap::new(),
+            places: Places::default(),
         };
-        own.rebuild(snapshot, cache);
+        own.join_everything(common);
         own
     }
 
     /// Joins every host again, for a mesh-wide fact.
-    pub fn rebuild(&mut self, snapshot: &Snapshot, cache: &mut Cache) -> Names {
-        let mut hosts: BTreeSet<Hostname> =
-            snapshot.services.all().map(|s| s.host.clone()).collect();
-        hosts.extend(snapshot.virtuals.hosts().cloned());
-        hosts.extend(self.views.keys().cloned());
-        let mut dirty = Dirty {
-            tables: self.tables.keys().cloned().collect(),
-            places: self
-                .listeners
-                .keys()
-                .chain(self.fixed.keys())
-                .copied()
-                .collect(),
-            ..Dirty::default()
-        };
-        for entry in self.fixed.values() {
-            dirty.tables.extend(table_of(&entry.asks).cloned());
-        }
-        self.fix_clusters(snapshot, cache, &mut dirty);
-        self.join_all(&hosts, snapshot, cache, &mut dirty);
-        self.assign(&hosts, snapshot, cache, &mut dirty.names);
-        self.assemble(snapshot, cache, dirty)
+    pub fn rebuild(&mut self, common: &mut Common<'_>) -> Names {
+        self.join_everything(common).into_iter().collect()
     }
 
     /// Joins the touched hosts, those whose routes lead to them, and nothing else.
@@ -88,71 +77,111 @@ impl Outbound {
         &mut self,
         hosts: &BTreeSet<Hostname>,
         endpoints: &BTreeSet<Hostname>,
-        snapshot: &Snapshot,
-        cache: &mut Cache,
+        common: &mut Common<'_>,
     ) -> Names {
         let mut dirty = Dirty::default();
-        self.join_all(hosts, snapshot, cache, &mut dirty);
-        self.assign(endpoints, snapshot, cache, &mut dirty.names);
-        self.assemble(snapshot, cache, dirty)
+        let callers = hosts.iter().filter_map(|host| self.callers.get(host));
+        // An endpoint changes what its own host adds, and nobody's routes.
+        let held = endpoints.iter().filter(|h| self.hosts.contains_key(*h));
+        let queue = hosts.iter().chain(callers.flatten()).chain(held);
+        self.join_all(queue.cloned().collect(), common, &mut dirty);
+        self.assemble(common, dirty).into_iter().collect()
     }
 
-    fn fix_clusters(&mut self, snapshot: &Snapshot, cache: &mut Cache, dirty: &mut Dirty) {
-        for cluster in outbound_listener::fixed_clusters(&snapshot.mesh) {
-            let entry = Entry {
-                encoded: cache.get(&cluster),
-                sources: [].into(),
-            };
-            self.put(entry, &mut dirty.names);
+    /// Lets go of all that it shares.
+    pub fn release(self, hosts: &mut Hosts) {
+        for host in self.hosts.keys() {
+            hosts.release(host);
         }
-        if self.client.interception != crate::model::proxy::Interception::None {
-            let around = Surroundings::of(&self.client, snapshot);
+    }
+
+    /// The joins that it holds.
+    pub fn joined(&self) -> impl Iterator<Item = (&Hostname, &JoinedHost)> {
+        self.hosts.iter().map(|(host, joined)| (host, &**joined))
+    }
+
+    /// The egress listeners that stand by themselves.
+    pub fn fixed(&self) -> impl Iterator<Item = &ListenerEntry> {
+        self.fixed.values()
+    }
+
+    fn join_everything(&mut self, common: &mut Common<'_>) -> Vec<(ResourceType, Str)> {
+        let snapshot = common.snapshot;
+        let mut hosts: BTreeSet<Hostname> =
+            snapshot.services.all().map(|s| s.host.clone()).collect();
+        hosts.extend(snapshot.virtuals.hosts().cloned());
+        hosts.extend(self.hosts.keys().cloned());
+        let mut dirty = Dirty {
+            tables: self.tables.keys().cloned().collect(),
+            places: self
+                .places
+                .all()
+                .chain(self.fixed.keys().copied())
+                .collect(),
+            ..Dirty::default()
+        };
+        let fixed = self.fixed.values().filter_map(|e| e.asks.table());
+        dirty.tables.extend(fixed.cloned());
+        self.fix_clusters(common, &mut dirty);
+        self.join_all(hosts, common, &mut dirty);
+        self.assemble(common, dirty)
+    }
+
+    fn fix_clusters(&mut self, common: &mut Common<'_>, dirty: &mut Dirty) {
+        let cache = &mut common.hosts.cache;
+        for cluster in outbound_listener::fixed_clusters(&common.snapshot.mesh) {
+            self.put(cache.get(&cluster), dirty);
+        }
+        if self.client.interception != Interception::None {
+            let around = Surroundings::of(&self.client, common.snapshot);
             let listener = outbound_listener::virtual_outbound(&around);
-            let entry = Entry {
-                encoded: cache.get(&listener),
-                sources: [].into(),
-            };
-            self.put(entry, &mut dirty.names);
+            self.put(cache.get(&listener), dirty);
         }
     }
 
     fn join_all(
         &mut self,
-        hosts: &BTreeSet<Hostname>,
-        snapshot: &Snapshot,
-        cache: &mut Cache,
+        mut queue: BTreeSet<Hostname>,
+        common: &mut Common<'_>,
         dirty: &mut Dirty,
     ) {
-        let mut queue = hosts.clone();
-        for host in hosts {
-            queue.extend(self.callers.get(host).into_iter().flatten().cloned());
-        }
         while let Some(host) = queue.pop_first() {
-            let mut view = outbound::join(&self.client, &self.egress, snapshot, &host);
-            if view.clusters.is_empty() && self.callers.contains_key(&host) {
-                let led_to = outbound::join_destination(&self.client, snapshot, &host);
-                view.clusters = led_to.clusters;
-                view.assignments = led_to.assignments;
+            let new = self
+                .relation(&host, common.snapshot)
+                .map(|relation| common.hosts.get(&host, relation, common.snapshot));
+            let old = match &new {
+                Some(new) => self.hosts.insert(host.clone(), new.clone()),
+                None => self.hosts.remove(&host),
+            };
+            if let (Some(old), Some(new)) = (&old, &new)
+                && Arc::ptr_eq(old, new)
+            {
+                continue;
             }
-            let old = self.views.remove(&host).unwrap_or_default();
-            queue.extend(self.lead(&host, &old.destinations, &view.destinations));
-            if old != view {
-                self.replace(&host, &old, &view, cache, dirty);
-                self.assign_view(&host, &view, snapshot, cache, &mut dirty.names);
-            }
-            if view != HostView::default() {
-                self.views.insert(host, view);
+            queue.extend(self.lead(&host, old.as_deref(), new.as_deref()));
+            self.replace(&host, old.as_deref(), new.as_deref(), common, dirty);
+            if old.is_some() {
+                common.hosts.release(&host);
             }
         }
+    }
+
+    fn relation(&self, host: &Hostname, snapshot: &Snapshot) -> Option<Relation> {
+        let called = Relation::of(&self.client, &self.egress, snapshot, host);
+        let led = || Relation::led(&self.client, snapshot, host);
+        called.or_else(|| self.callers.contains_key(host).then(led).flatten())
     }
 
     /// Keeps `callers`; gives the hosts that are led to for the first time, or no longer.
     fn lead(
         &mut self,
         host: &Hostname,
-        before: &BTreeSet<Hostname>,
-        after: &BTreeSet<Hostname>,
+        before: Option<&JoinedHost>,
+        after: Option<&JoinedHost>,
     ) -> Vec<Hostname> {
+        const NONE: &BTreeSet<Hostname> = &BTreeSet::new();
+        let before = before.map_or(NONE, |j| &j.destinations);
+        let after = after.map_or(NONE, |j| &j.destinations);
         let mut turned = Vec::new();
         for gone in before.difference(after) {
             if let Some(callers) = self.callers.get_mut(gone) {
@@ -176,175 +205,225 @@ impl Outbound {
     fn replace(
         &mut self,
         host: &Hostname,
-        old: &HostView,
-        new: &HostView,
-        cache: &mut Cache,
+        old: Option<&JoinedHost>,
+        new: Option<&JoinedHost>,
+        common: &mut Common<'_>,
         dirty: &mut Dirty,
     ) {
-        let kept: BTreeSet<&Str> = new.clusters.iter().map(|(c, _)| &c.name).collect();
-        for (gone, _) in old.clusters.iter().filter(|(c, _)| !kept.contains(&c.name)) {
-            self.take(ResourceType::Cluster, &gone.name, &mut dirty.names);
-        }
-        let kept: BTreeSet<&Str> = new.assignments.iter().map(|a| &a.cluster).collect();
-        for gone in old
-            .assignments
-            .iter()
-            .filter(|a| !kept.contains(&a.cluster))
-        {
-            self.take(ResourceType::Endpoint, &gone.cluster, &mut dirty.names);
-        }
-        for (cluster, sources) in &new.clusters {
-            let entry = Entry {
-                encoded: cache.get(cluster),
-                sources: sources.clone().into(),
-            };
-            self.put(entry, &mut dirty.names);
-        }
-        let tables: BTreeSet<Str> = old
-            .virtual_hosts
-            .iter()
-            .chain(&new.virtual_hosts)
-            .map(|v| v.table.clone())
-            .collect();
-        for name in tables {
-            let entry = new.virtual_hosts.iter().find(|v| v.table == name).cloned();
-            let table = self.tables.entry(name.clone()).or_default();
-            table.set(host, entry, cache);
-            dirty.tables.insert(name);
-        }
-        let places = old
-            .listeners
-            .iter()
-            .chain(&new.listeners)
-            .map(|l| (l.address, l.port));
-        for place in places.collect::<BTreeSet<Place>>() {
-            let asks = new
-                .listeners
-                .iter()
-                .filter(|l| (l.address, l.port) == place);
-            let asks: Vec<ListenerEntry> = asks.cloned().collect();
-            let of_place = self.listeners.entry(place).or_default();
-            if asks.is_empty() {
-                of_place.remove(host);
-            } else {
-                of_place.insert(host.clone(), asks);
-            }
-            dirty.places.insert(place);
-        }
+        let clusters = |j: Option<&JoinedHost>| j.map_or(&[][..], |j| &j.clusters).to_vec();
+        let assignments = |j: Option<&JoinedHost>| -> Vec<Arc<Encoded>> {
+            let all = j.map_or(&[][..], |j| &j.assignments);
+            all.iter().map(|a| a.encoded.clone()).collect()
+        };
+        self.exchange(&clusters(old), clusters(new), dirty);
+        self.exchange(&assignments(old), assignments(new), dirty);
+        self.replace_routes(host, old, new, common, dirty);
+        self.replace_asks(host, old, new, dirty);
     }
 
-    fn assign(
-        &mut self,
-        hosts: &BTreeSet<Hostname>,
-        snapshot: &Snapshot,
-        cache: &mut Cache,
-        names: &mut Names,
-    ) {
-        for host in hosts {
-            if let Some(view) = self.views.remove(host) {
-                self.assign_view(host, &view, snapshot, cache, names);
-                self.views.insert(host.clone(), view);
+    fn exchange(&mut self, old: &[Arc<Encoded>], new: Vec<Arc<Encoded>>, dirty: &mut Dirty) {
+        for gone in old {
+            if new.iter().all(|n| n.name != gone.name) {
+                self.take(gone.kind, &gone.name, dirty);
+            }
+        }
+        for encoded in new {
+            if !old.iter().any(|o| Arc::ptr_eq(o, &encoded)) {
+                self.put(encoded, dirty);
             }
         }
     }
 
-    fn assign_view(
+    /// A host's own virtual hosts, and those of the hosts that claim one of its domains too.
+    fn replace_routes(
         &mut self,
         host: &Hostname,
-        view: &HostView,
-        snapshot: &Snapshot,
-        cache: &mut Cache,
-        names: &mut Names,
+        old: Option<&JoinedHost>,
+        new: Option<&JoinedHost>,
+        common: &mut Common<'_>,
+        dirty: &mut Dirty,
     ) {
-        let sources: std::sync::Arc<[Source]> = view
-            .clusters
-            .first()
-            .and_then(|(_, s)| s.first())
-            .cloned()
-            .into_iter()
+        if let (Some(old), Some(new)) = (old, new)
+            && old.routes_as(new)
+        {
+            return;
+        }
+        let both = || [old, new].into_iter().flatten();
+        let tables: BTreeSet<Str> = both()
+            .flat_map(|j| j.virtual_hosts.iter().map(|v| v.table.clone()))
             .collect();
-        for assignment in &view.assignments {
-            let joined = assignments::join(snapshot, host.as_str(), assignment);
-            let entry = Entry {
-                encoded: cache.get(&joined),
-                sources: sources.clone(),
-            };
-            self.put(entry, names);
+        for name in tables {
+            let mut affected = BTreeSet::from([host.clone()]);
+            for joined in both() {
+                affected.extend(common.hosts.rivals(host, joined, &name));
+            }
+            for host in affected {
+                let grant = self.grant(&host, &name, common);
+                let table = self.tables.entry(name.clone()).or_default();
+                if table.set(&host, grant) {
+                    dirty.tables.insert(name.clone());
+                }
+            }
         }
     }
 
-    fn assemble(&mut self, snapshot: &Snapshot, cache: &mut Cache, mut dirty: Dirty) -> Names {
-        let around = Surroundings::of(&self.client, snapshot);
+    /// Of the domains that a host claims in a table those that it gets: the strongest claim wins, then the
+    /// first by host.
+    fn grant(&self, host: &Hostname, table: &str, common: &mut Common<'_>) -> Option<Grant> {
+        let joined = self.hosts.get(host)?;
+        let wanted = joined.virtual_host(table)?;
+        let rivals = common.hosts.rivals(host, joined, table);
+        let rivals = rivals
+            .iter()
+            .filter_map(|r| Some((r, self.hosts.get(r)?.virtual_host(table)?)));
+        let rivals: Vec<_> = rivals.collect();
+        let gets = |domain: &str, claim: Claim| {
+            rivals.iter().all(|(rival, theirs)| {
+                let stronger = |c: Claim| (c, *rival) < (claim, host);
+                !theirs.claim(domain).is_some_and(stronger)
+            })
+        };
+        let domains = wanted.domains.iter();
+        let got: Vec<Str> = domains
+            .filter(|(d, claim)| gets(d, *claim))
+            .map(|(d, _)| d.clone())
+            .collect();
+        let catches = if got.iter().any(|d| d == "*") {
+            Catches::All
+        } else {
+            Catches::Own
+        };
+        let part = if got.len() == wanted.domains.len() {
+            wanted.part.clone()
+        } else if got.is_empty() {
+            return None;
+        } else {
+            let entry = common
+                .hosts
+                .table_entry(host, joined, table, common.snapshot)?;
+            let node = VirtualHost {
+                name: entry.name,
+                domains: got,
+                routes: entry.routes,
+            };
+            route::part(&mut common.hosts.cache, &node)
+        };
+        Some(Grant { part, catches })
+    }
+
+    fn replace_asks(
+        &mut self,
+        host: &Hostname,
+        old: Option<&JoinedHost>,
+        new: Option<&JoinedHost>,
+        dirty: &mut Dirty,
+    ) {
+        let all = |j: Option<&JoinedHost>| -> BTreeMap<Place, Asks> {
+            let asked = j.map_or(&[][..], |j| &j.listeners).iter();
+            // Of two asks for one address the first counts.
+            asked
+                .rev()
+                .map(|l| ((l.address, l.port), l.asks.clone()))
+                .collect()
+        };
+        let (before, after) = (all(old), all(new));
+        let version = |e: &Arc<Encoded>| e.version.clone();
+        for (place, _) in before.iter().filter(|(p, _)| !after.contains_key(*p)) {
+            self.places.remove(*place, host);
+            dirty.places.insert(*place);
+        }
+        for (place, asks) in &after {
+            if before.get(place) != Some(asks) {
+                let hosts = &self.hosts;
+                let asks_of = |host: &Hostname| hosts.get(host).and_then(|j| asks_at(j, *place));
+                self.places.set(*place, host, asks, asks_of);
+                dirty.places.insert(*place);
+            } else if alone(old, *place).map(version) != alone(new, *place).map(version) {
+                dirty.places.insert(*place);
+            }
+        }
+    }
+
+    fn assemble(&mut self, common: &mut Common<'_>, mut dirty: Dirty) -> Vec<(ResourceType, Str)> {
+        let around = Surroundings::of(&self.client, common.snapshot);
         for place in std::mem::take(&mut dirty.places) {
-            match self.listener(&around, place) {
-                Some((listener, sources)) => {
-                    let entry = Entry {
-                        encoded: cache.get(&listener),
-                        sources: sources.into(),
-                    };
-                    self.put(entry, &mut dirty.names);
-                }
+            match self.listener(&around, place, common.hosts) {
+                Some(encoded) => self.put(encoded, &mut dirty),
                 None => {
-                    self.listeners.remove(&place);
                     let name = Str::new(format!("{}_{}", place.0, place.1));
-                    self.take(ResourceType::Listener, &name, &mut dirty.names);
+                    self.take(ResourceType::Listener, &name, &mut dirty);
                 }
             }
         }
         for name in std::mem::take(&mut dirty.tables) {
-            let wanted = self
-                .fixed
-                .values()
-                .any(|e| table_of(&e.asks) == Some(&name));
+            let mut fixed = self.fixed.values();
+            let wanted = fixed.any(|e| e.asks.table() == Some(&name));
             let table = self.tables.entry(name.clone()).or_default();
             if table.is_empty() && !wanted {
                 self.tables.remove(&name);
-                self.take(ResourceType::Route, &name, &mut dirty.names);
+                self.take(ResourceType::Route, &name, &mut dirty);
             } else {
-                let entry = table.assemble(&name, around.mode, cache);
-                self.put(entry, &mut dirty.names);
+                let encoded = table.assemble(&name, around.mode, &mut common.hosts.cache);
+                self.put(encoded, &mut dirty);
             }
         }
         dirty.names
     }
 
-    fn listener(&self, around: &Surroundings<'_>, place: Place) -> Option<(Listener, Vec<Source>)> {
-        let asked = self
-            .listeners
-            .get(&place)
-            .into_iter()
-            .flat_map(|m| m.values())
-            .flatten();
-        let entries: Vec<&ListenerEntry> =
-            self.fixed.get(&place).into_iter().chain(asked).collect();
-        let sources: BTreeSet<Source> = entries.iter().map(|e| e.source.clone()).collect();
-        if entries.is_empty() {
+    fn listener(
+        &self,
+        around: &Surroundings<'_>,
+        place: Place,
+        hosts: &mut Hosts,
+    ) -> Option<Arc<Encoded>> {
+        let fixed = self.fixed.get(&place);
+        let deciders = match self.places.deciders(place) {
+            Deciders::Nobody => BTreeSet::new(),
+            Deciders::One(host) => {
+                let alone = self.hosts.get(&host).and_then(|j| alone(Some(j), place));
+                if let Some(alone) = alone.filter(|_| fixed.is_none()) {
+                    return Some(alone.clone());
+                }
+                BTreeSet::from([host])
+            }
+            Deciders::Several(hosts) => hosts,
+        };
+        let asked = deciders.iter().filter_map(|h| self.hosts.get(h));
+        let asked = asked.filter_map(|j| asks_at(j, place));
+        let asks: Vec<&Asks> = fixed.map(|e| &e.asks).into_iter().chain(asked).collect();
+        if asks.is_empty() {
             return None;
         }
         let (address, port) = place;
-        let listener = outbound_listener::listener(around, address, port, entries.into_iter());
-        Some((listener, sources.into_iter().collect()))
+        let listener: Listener = outbound_listener::listener(around, address, port, asks);
+        Some(hosts.cache.get(&listener))
     }
 
-    fn put(&mut self, entry: Entry, names: &mut Names) {
-        let (kind, name) = (entry.encoded.kind, entry.encoded.name.clone());
-        if self.layer.insert(entry) {
-            names.insert((kind, name));
+    fn put(&mut self, encoded: Arc<Encoded>, dirty: &mut Dirty) {
+        let (kind, name) = (encoded.kind, encoded.name.clone());
+        let sources = Arc::default();
+        if self.layer.insert(Entry { encoded, sources }) {
+            dirty.names.push((kind, name));
         }
     }
 
-    fn take(&mut self, kind: ResourceType, name: &Str, names: &mut Names) {
+    fn take(&mut self, kind: ResourceType, name: &Str, dirty: &mut Dirty) {
         if self.layer.remove(kind, name) {
-            names.insert((kind, name.clone()));
+            dirty.names.push((kind, name.clone()));
         }
     }
 }
 
-fn table_of(asks: &Asks) -> Option<&Str> {
-    match asks {
-        Asks::Http { table } | Asks::Detect { table, .. } => Some(table),
-        Asks::Tcp { .. } => None,
-    }
+fn asks_at(joined: &JoinedHost, place: Place) -> Option<&Asks> {
+    let mut asked = joined.listeners.iter();
+    let there = asked.find(|l| (l.address, l.port) == place);
+    there.map(|l| &l.asks)
+}
+
+fn alone(joined: Option<&JoinedHost>, place: Place) -> Option<&Arc<Encoded>> {
+    let mut asked = joined?.listeners.iter();
+    let there = asked.find(|l| (l.address, l.port) == place);
+    there.and_then(|l| l.alone.as_ref())
 }
 
 /// An egress listener with an HTTP port stands even while no host is called through it.
@@ -360,11 +439,8 @@ fn fixed(client: &Client, egress: &[Egress]) -> BTreeMap<Place, ListenerEntry> {
         if Protocol::of_word(&port.protocol).class() != Class::Http {
             continue;
         }
-        let address = listener
-            .spec
-            .bind
-            .parse()
-            .unwrap_or_else(|_| outbound::http_address(client));
+        let bind = listener.spec.bind.parse();
+        let address = bind.unwrap_or_else(|_| outbound::http_address(client.interception));
         let entry = ListenerEntry {
             address,
             port: port.number,

@@ -1,114 +1,67 @@
-//! One route table: who gets which domain, and the parts it is assembled from.
+//! One route table of one client: the parts it is assembled from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::config::Source;
 use crate::config::sidecar::OutboundMode;
 use crate::config::value::Span;
-use crate::ir::domains::Claim;
-use crate::ir::outbound::TableEntry;
 use crate::ir::outbound_listener::PASSTHROUGH;
 use crate::ir::{Action, Forward, Route, RouteTable, Target, VirtualHost};
 use crate::text::{Hostname, Str};
 use crate::xds::encode::{Cache, Part};
-use crate::xds::{Entry, route};
+use crate::xds::{Encoded, route};
 
-/// A domain stands in one virtual host of a table; the strongest claim gets it, then the first by host.
+/// The virtual hosts that have a domain here. No domain stands in two of them.
 #[derive(Debug, Default)]
 pub struct Table {
-    entries: BTreeMap<Hostname, TableEntry>,
-    claims: BTreeMap<Str, BTreeSet<(Claim, Hostname)>>,
     parts: BTreeMap<Hostname, Arc<Part>>,
+    /// Hosts that take every name that no other takes.
+    catching: BTreeSet<Hostname>,
+}
+
+/// A host's virtual host in a table, with those of its domains that it gets there.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    pub part: Arc<Part>,
+    pub catches: Catches,
+}
+
+/// Whether the domain `*` is among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Catches {
+    Own,
+    All,
 }
 
 impl Table {
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.parts.is_empty()
     }
 
-    /// Replaces what a host has here; encodes again only the hosts whose domains or routes differ.
-    pub fn set(&mut self, host: &Hostname, entry: Option<TableEntry>, cache: &mut Cache) {
-        let old = self.entries.remove(host);
-        let domains = |e: &Option<TableEntry>| -> Vec<(Str, Claim)> {
-            e.as_ref().map(|e| e.domains.clone()).unwrap_or_default()
+    /// Replaces what a host has here. Says whether that differs.
+    pub fn set(&mut self, host: &Hostname, grant: Option<Grant>) -> bool {
+        let catches = grant.as_ref().map(|g| g.catches);
+        if catches == Some(Catches::All) {
+            self.catching.insert(host.clone());
+        } else {
+            self.catching.remove(host);
+        }
+        let version = |p: &Option<Arc<Part>>| p.as_ref().map(|p| p.version);
+        let after = grant.as_ref().map(|g| g.part.version);
+        let before = match grant {
+            Some(grant) => self.parts.insert(host.clone(), grant.part),
+            None => self.parts.remove(host),
         };
-        let (before, after) = (domains(&old), domains(&entry));
-        let mut affected = BTreeSet::from([host.clone()]);
-        if before != after {
-            let named: BTreeSet<&Str> = before.iter().chain(&after).map(|(d, _)| d).collect();
-            affected.extend(named.iter().filter_map(|d| self.owner(d).cloned()));
-            for (domain, claim) in &before {
-                if let Some(claims) = self.claims.get_mut(domain) {
-                    claims.remove(&(*claim, host.clone()));
-                    if claims.is_empty() {
-                        self.claims.remove(domain);
-                    }
-                }
-            }
-            for (domain, claim) in &after {
-                let claims = self.claims.entry(domain.clone()).or_default();
-                claims.insert((*claim, host.clone()));
-            }
-            affected.extend(named.iter().filter_map(|d| self.owner(d).cloned()));
-        }
-        if let Some(entry) = entry {
-            self.entries.insert(host.clone(), entry);
-        }
-        for host in affected {
-            self.encode(&host, cache);
-        }
+        version(&before) != after
     }
 
     /// The whole table, with a last virtual host for what nobody claims.
-    pub fn assemble(&self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Entry {
+    pub fn assemble(&self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
         let mut parts: Vec<Arc<Part>> = self.parts.values().cloned().collect();
-        if self.owner("*").is_none() {
+        if self.catching.is_empty() {
             parts.push(route::part(cache, &catch_all(mode)));
         }
-        let encoded = route::table(cache, &RouteTable { name: name.clone() }, &parts);
-        let sources: Vec<Source> = self
-            .entries
-            .values()
-            .flat_map(|e| e.sources.iter().cloned())
-            .collect();
-        Entry {
-            encoded,
-            sources: sources.into(),
-        }
-    }
-
-    fn owner(&self, domain: &str) -> Option<&Hostname> {
-        self.claims
-            .get(domain)
-            .and_then(|c| c.first())
-            .map(|(_, host)| host)
-    }
-
-    fn encode(&mut self, host: &Hostname, cache: &mut Cache) {
-        let domains: Vec<Str> = match self.entries.get(host) {
-            Some(entry) => entry
-                .domains
-                .iter()
-                .map(|(domain, _)| domain)
-                .filter(|domain| self.owner(domain) == Some(host))
-                .cloned()
-                .collect(),
-            None => Vec::new(),
-        };
-        match self.entries.get(host).filter(|_| !domains.is_empty()) {
-            Some(entry) => {
-                let node = VirtualHost {
-                    name: entry.name.clone(),
-                    domains,
-                    routes: entry.routes.clone(),
-                };
-                self.parts.insert(host.clone(), route::part(cache, &node));
-            }
-            None => {
-                self.parts.remove(host);
-            }
-        }
+        route::table(cache, &RouteTable { name: name.clone() }, &parts)
     }
 }
 

@@ -73,14 +73,7 @@ impl Hub {
             .links
             .iter()
             .find(|(stream, _)| self.engine.proxy(ProxyId(stream.0)).is_some_and(is));
-        let resources = self.engine.resources(stream?.1.scope)?;
-        Some(
-            ResourceType::ALL
-                .iter()
-                .flat_map(|k| resources.of(*k))
-                .cloned()
-                .collect(),
-        )
+        self.engine.entries(stream?.1.scope)
     }
 
     fn summary(&self) -> Summary {

@@ -1,0 +1,274 @@
+//! How a client stands to a host: all that the join of the host reads of the client.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::client::Client;
+use super::domains::Home;
+use super::http_routes;
+use crate::config::meta::selects;
+use crate::model::Snapshot;
+use crate::model::protocol::{Class, Protocol};
+use crate::model::proxy::Interception;
+use crate::model::routes::Virtual;
+use crate::model::rules::Obeyed;
+use crate::model::services::Service;
+use crate::model::sidecars::Egress;
+use crate::text::Hostname;
+
+/// Clients with equal relations to a host share its join, whatever else tells them apart.
+///
+/// Of objects it holds the versions themselves: it is equal only to a relation by the same ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relation {
+    pub reach: Reach,
+    pub home: Home,
+    pub interception: Interception,
+    /// The DestinationRules that calls to the Service obey.
+    pub rule: Option<Obeyed>,
+    pub followed: Option<Followed>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reach {
+    /// Another host's route leads there: clusters, but no way to call it by name.
+    Led,
+    /// By name, on every port.
+    Open,
+    /// By name, on those of the Service's ports that an egress listener takes.
+    Ways(Vec<Option<Way>>),
+    /// By a name that only a VirtualService gives it.
+    Routed(Way),
+}
+
+/// The egress listener that takes a port, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    pub bind: Option<IpAddr>,
+    pub own_port: OwnPort,
+    pub virtuals: Virtuals,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnPort {
+    #[default]
+    None,
+    /// With the protocol that it states, if any.
+    Stated(Option<Class>),
+}
+
+/// Whether the listener imports the VirtualService too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Virtuals {
+    #[default]
+    Imported,
+    Hidden,
+}
+
+/// The VirtualService that calls to the host obey, and what of the client it asks about.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub entry: Arc<Virtual>,
+    /// Matches, by rule and place in it, that are for other clients.
+    pub elsewhere: Vec<(usize, usize)>,
+    /// The hosts that its routes lead to, each once.
+    pub leads: Vec<(Hostname, Lead)>,
+}
+
+/// What of a destination decides part of a route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lead {
+    /// Set if its Service has just one.
+    pub only_port: Option<u16>,
+    pub rule: Option<Obeyed>,
+}
+
+impl PartialEq for Followed {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entry, &other.entry)
+            && self.elsewhere == other.elsewhere
+            && self.leads == other.leads
+    }
+}
+
+impl Relation {
+    /// None if the client cannot call the host by its name.
+    pub fn of(
+        client: &Client,
+        egress: &[Egress],
+        snapshot: &Snapshot,
+        host: &Hostname,
+    ) -> Option<Self> {
+        match visible(client, snapshot, host) {
+            Some(service) => to_service(client, egress, snapshot, service),
+            None => to_routed_host(client, egress, snapshot, host),
+        }
+    }
+
+    /// To a host that another host's route leads to. None if there is no such Service for this client.
+    pub fn led(client: &Client, snapshot: &Snapshot, host: &Hostname) -> Option<Self> {
+        visible(client, snapshot, host).map(|service| Self {
+            reach: Reach::Led,
+            home: Home::Elsewhere,
+            interception: client.interception,
+            rule: rule(client, snapshot, service),
+            followed: None,
+        })
+    }
+}
+
+impl Reach {
+    /// How the port at this place among the Service's ports is called, if it is.
+    pub fn way(&self, index: usize) -> Option<Way> {
+        match self {
+            Self::Led | Self::Routed(_) => None,
+            Self::Open => Some(Way::default()),
+            Self::Ways(ways) => ways.get(index).cloned().flatten(),
+        }
+    }
+
+    /// What stands without a Sidecar is `Open`, also where a Sidecar says the same.
+    fn of(ways: Vec<Option<Way>>) -> Self {
+        if ways.iter().all(|w| *w == Some(Way::default())) {
+            Self::Open
+        } else {
+            Self::Ways(ways)
+        }
+    }
+}
+
+fn visible<'s>(
+    client: &Client,
+    snapshot: &'s Snapshot,
+    host: &Hostname,
+) -> Option<&'s Arc<Service>> {
+    let service = snapshot.services.get(host.as_str());
+    service.filter(|s| s.export_to.reaches(&client.namespace))
+}
+
+fn rule(client: &Client, snapshot: &Snapshot, service: &Service) -> Option<Obeyed> {
+    let root = &snapshot.mesh.root_namespace;
+    snapshot.rules.select(root, &client.namespace, service)
+}
+
+fn to_service(
+    client: &Client,
+    egress: &[Egress],
+    snapshot: &Snapshot,
+    service: &Service,
+) -> Option<Relation> {
+    let entry = snapshot.virtuals.select(&client.namespace, &service.host);
+    let way = |port: u16| {
+        let takes = |e: &&Egress| e.imports(&service.namespace, &service.host);
+        let listener = taking(egress, port).find(takes)?;
+        let hidden = entry.is_some_and(|v| !listener.imports(&v.key.namespace, &service.host));
+        Some(Way {
+            virtuals: if hidden {
+                Virtuals::Hidden
+            } else {
+                Virtuals::Imported
+            },
+            ..way_by(listener)
+        })
+    };
+    // A port of UDP is none of the mesh's, whatever takes it.
+    let udp = |index: usize| service.ports[index].protocol == Protocol::Udp;
+    let ways: Vec<Option<Way>> = service.ports.iter().map(|p| way(p.number)).collect();
+    if !ways.iter().enumerate().any(|(i, w)| w.is_some() && !udp(i)) {
+        return None;
+    }
+    Some(Relation {
+        reach: Reach::of(ways),
+        home: if service.namespace == client.namespace {
+            Home::Own
+        } else {
+            Home::Elsewhere
+        },
+        interception: client.interception,
+        rule: rule(client, snapshot, service),
+        followed: entry.map(|e| followed(client, snapshot, e)),
+    })
+}
+
+/// A VirtualService's host that is no Service stands on port 80 alone, as in Istio; a wildcard only while
+/// no Service falls under it.
+fn to_routed_host(
+    client: &Client,
+    egress: &[Egress],
+    snapshot: &Snapshot,
+    host: &Hostname,
+) -> Option<Relation> {
+    let entry = snapshot.virtuals.named(&client.namespace, host)?;
+    let mut taking = taking(egress, super::outbound::ROUTED_PORT);
+    let listener = taking.find(|e| e.imports(&entry.key.namespace, host))?;
+    let sees = |s: &&Arc<Service>| s.export_to.reaches(&client.namespace);
+    if host.is_wildcard() && snapshot.services.matching(host).iter().any(sees) {
+        return None;
+    }
+    Some(Relation {
+        reach: Reach::Routed(way_by(listener)),
+        home: Home::Elsewhere,
+        interception: client.interception,
+        rule: None,
+        followed: Some(followed(client, snapshot, entry)),
+    })
+}
+
+/// A listener with a port takes that port alone, and no later one gets it.
+fn taking(egress: &[Egress], port: u16) -> impl Iterator<Item = &Egress> {
+    let own = move |e: &Egress| e.spec.port.as_ref().is_some_and(|p| p.number == port);
+    egress
+        .iter()
+        .enumerate()
+        .filter(move |(index, e)| match &e.spec.port {
+            Some(_) => own(e),
+            None => !egress[..*index].iter().any(own),
+        })
+        .map(|(_, e)| e)
+}
+
+fn way_by(listener: &Egress) -> Way {
+    let stated = |word: &str| (!word.is_empty()).then(|| Protocol::of_word(word).class());
+    Way {
+        bind: listener.spec.bind.parse().ok(),
+        own_port: match &listener.spec.port {
+            Some(port) => OwnPort::Stated(stated(&port.protocol)),
+            None => OwnPort::None,
+        },
+        virtuals: Virtuals::Imported,
+    }
+}
+
+fn followed(client: &Client, snapshot: &Snapshot, entry: &Arc<Virtual>) -> Followed {
+    let mut elsewhere = Vec::new();
+    let mut leads: Vec<(Hostname, Lead)> = Vec::new();
+    for (index, rule) in entry.spec.http.iter().enumerate() {
+        for (place, m) in rule.matches.iter().enumerate() {
+            let from = m.source_namespace.is_empty() || m.source_namespace == client.namespace;
+            if !(from && selects(&m.source_labels, &client.labels)) {
+                elsewhere.push((index, place));
+            }
+        }
+        for (host, ..) in http_routes::targets(rule, &entry.key, &snapshot.settings.domain) {
+            if leads.iter().all(|(known, _)| *known != host) {
+                let lead = lead(client, snapshot, &host);
+                leads.push((host, lead));
+            }
+        }
+    }
+    Followed {
+        entry: entry.clone(),
+        elsewhere,
+        leads,
+    }
+}
+
+fn lead(client: &Client, snapshot: &Snapshot, host: &Hostname) -> Lead {
+    let Some(service) = snapshot.services.get(host.as_str()) else {
+        return Lead::default();
+    };
+    Lead {
+        only_port: service.only_port(),
+        rule: rule(client, snapshot, service),
+    }
+}

@@ -1,0 +1,81 @@
+//! Which objects made each resource of a scope, found again when somebody asks.
+//!
+//! Nothing of it is kept: joining the hosts of one client once more tells it.
+
+use std::collections::BTreeMap;
+
+use super::Resources;
+use super::outbound::Outbound;
+use crate::config::Source;
+use crate::ir::inbound::Server;
+use crate::ir::inbound_listener;
+use crate::ir::outbound::{self, HostFacts, ListenerEntry};
+use crate::model::Snapshot;
+use crate::text::Str;
+use crate::xds::{Entry, ResourceType};
+
+type Sources = BTreeMap<(ResourceType, Str), Vec<Source>>;
+
+/// Every resource of a scope with the objects that made it.
+pub fn entries(
+    resources: Resources<'_>,
+    outbound: &Outbound,
+    server: &Server,
+    snapshot: &Snapshot,
+) -> Vec<Entry> {
+    let mut sources = of_outbound(outbound, snapshot);
+    sources.extend(of_inbound(server, snapshot));
+    let all = ResourceType::ALL
+        .into_iter()
+        .flat_map(|kind| resources.of(kind));
+    all.map(|entry| {
+        let encoded = entry.encoded.clone();
+        let sources = sources.remove(&(encoded.kind, encoded.name.clone()));
+        Entry {
+            encoded,
+            sources: sources.unwrap_or_default().into(),
+        }
+    })
+    .collect()
+}
+
+fn of_inbound(server: &Server, snapshot: &Snapshot) -> Sources {
+    let view = inbound_listener::join(server, &snapshot.mesh);
+    let clusters = view.clusters.into_iter();
+    let clusters = clusters.map(|(c, s)| ((ResourceType::Cluster, c.name), s));
+    let listeners = view.listeners.into_iter();
+    let listeners = listeners.map(|(l, s)| ((ResourceType::Listener, l.name), s));
+    clusters.chain(listeners).collect()
+}
+
+fn of_outbound(outbound: &Outbound, snapshot: &Snapshot) -> Sources {
+    let mut sources = Sources::new();
+    for (host, joined) in outbound.joined() {
+        let view = outbound::join(&HostFacts::of(snapshot, host), &joined.relation);
+        let first = view.clusters.first().and_then(|(_, s)| s.first()).cloned();
+        for assignment in view.assignments {
+            let name = (ResourceType::Endpoint, assignment.cluster);
+            sources.insert(name, first.clone().into_iter().collect());
+        }
+        for (cluster, of_cluster) in view.clusters {
+            sources.insert((ResourceType::Cluster, cluster.name), of_cluster);
+        }
+        for entry in view.virtual_hosts {
+            let of_table = sources.entry((ResourceType::Route, entry.table));
+            of_table.or_default().extend(entry.sources);
+        }
+        for entry in &view.listeners {
+            add_listener(&mut sources, entry);
+        }
+    }
+    for entry in outbound.fixed() {
+        add_listener(&mut sources, entry);
+    }
+    sources
+}
+
+fn add_listener(sources: &mut Sources, entry: &ListenerEntry) {
+    let name = Str::new(format!("{}_{}", entry.address, entry.port));
+    let of_listener = sources.entry((ResourceType::Listener, name));
+    of_listener.or_default().push(entry.source.clone());
+}

@@ -1,0 +1,166 @@
+//! What a change costs, in joins and renders, with clients in many namespaces.
+
+use crate::acceptance::{Acceptance, Options};
+use crate::config::decode;
+use crate::config::event::Event;
+use crate::model::Settings;
+use crate::model::proxy::Proxy;
+use crate::text::Str;
+use crate::view::{Engine, ProxyId};
+use crate::xds::ResourceType;
+
+const NAMESPACES: usize = 6;
+
+struct Mesh {
+    acceptance: Acceptance,
+    engine: Engine,
+}
+
+/// What one edit cost.
+#[derive(Debug, PartialEq)]
+struct Cost {
+    joins: u64,
+    clusters: u64,
+    assignments: u64,
+    listeners: u64,
+    tables: u64,
+}
+
+impl Mesh {
+    /// One Service in each namespace, with a client beside it.
+    fn new() -> Self {
+        let options = Options {
+            hold_unresolved: true,
+            domain: Str::new_static("cluster.local"),
+        };
+        let mut mesh = Self {
+            acceptance: Acceptance::new(options),
+            engine: Engine::new(Settings::default()),
+        };
+        let services = (0..NAMESPACES).map(|n| {
+            format!(
+                "apiVersion: v1
+kind: Service
+metadata: {{name: shop, namespace: ns-{n}}}
+spec:
+  clusterIP: 10.96.0.{}
+  ports: [{{name: http, port: 80}}, {{name: tcp, port: 9000}}]
+---
+",
+                n + 1
+            )
+        });
+        let text: String = services.collect();
+        let found = Event::File(decode::documents(&text, "services.yaml"));
+        let events = vec![Event::Init, found, Event::InitDone];
+        mesh.engine.apply(&mesh.acceptance.on(events));
+        for n in 0..NAMESPACES {
+            let id = format!("sidecar~10.0.0.{n}~client.ns-{n}~ns-{n}.svc.cluster.local");
+            let proxy = Proxy::parse(&id, serde_json::Value::Null, None).unwrap();
+            mesh.engine.attach(ProxyId(n as u64), proxy);
+        }
+        mesh
+    }
+
+    fn counts(&self) -> Cost {
+        let renders = self.engine.renders();
+        let of = |kind: ResourceType| renders[kind as usize];
+        Cost {
+            joins: self.engine.joins(),
+            clusters: of(ResourceType::Cluster),
+            assignments: of(ResourceType::Endpoint),
+            listeners: of(ResourceType::Listener),
+            tables: of(ResourceType::Route),
+        }
+    }
+
+    fn edit(&mut self, file: &str, text: &str) -> (Cost, usize) {
+        let before = self.counts();
+        let found = Event::File(decode::documents(text, file));
+        let update = self.engine.apply(&self.acceptance.on(vec![found]));
+        let after = self.counts();
+        let cost = Cost {
+            joins: after.joins - before.joins,
+            clusters: after.clusters - before.clusters,
+            assignments: after.assignments - before.assignments,
+            listeners: after.listeners - before.listeners,
+            tables: after.tables - before.tables,
+        };
+        (cost, update.scopes.len())
+    }
+}
+
+fn rule(balancer: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: shop, namespace: ns-0}}
+spec: {{host: shop, trafficPolicy: {{loadBalancer: {{simple: {balancer}}}}}}}
+"
+    )
+}
+
+#[test]
+fn clients_alike_to_a_host_share_its_join() {
+    let mesh = Mesh::new();
+    let services = NAMESPACES as u64;
+    let found = mesh.counts();
+    // For clients beside it, which call it by its short name, and for all others.
+    assert_eq!(found.joins, 2 * services);
+    // Once each; and the black hole and passthrough of outbound, and the passthrough of inbound.
+    assert_eq!(found.clusters, 2 * services + 3);
+    assert_eq!(found.assignments, 2 * services);
+}
+
+#[test]
+fn a_rule_is_joined_once_for_each_relation_and_rendered_once_for_all() {
+    let mut mesh = Mesh::new();
+    let (cost, scopes) = mesh.edit("rule.yaml", &rule("RANDOM"));
+    let want = Cost {
+        joins: 2,
+        clusters: 2,
+        assignments: 0,
+        listeners: 0,
+        tables: 0,
+    };
+    assert_eq!((cost, scopes), (want, NAMESPACES));
+}
+
+#[test]
+fn an_edit_that_changes_no_resource_renders_none_and_touches_nobody() {
+    let mut mesh = Mesh::new();
+    mesh.edit("rule.yaml", &rule("RANDOM"));
+    let noted = rule("RANDOM").replace("name: shop, ", "name: shop, annotations: {note: x}, ");
+    let (cost, scopes) = mesh.edit("rule.yaml", &noted);
+    assert_eq!((cost.clusters, cost.tables, scopes), (0, 0, 0));
+}
+
+#[test]
+fn an_endpoint_is_joined_with_no_host_and_rendered_once_for_all() {
+    let mut mesh = Mesh::new();
+    let slice = "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: shop, namespace: ns-0, labels: {kubernetes.io/service-name: shop}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.1.0.1]}]
+";
+    let (cost, scopes) = mesh.edit("slice.yaml", slice);
+    let want = Cost {
+        joins: 0,
+        clusters: 0,
+        assignments: 1,
+        listeners: 0,
+        tables: 0,
+    };
+    assert_eq!((cost, scopes), (want, NAMESPACES));
+}
+
+#[test]
+fn joins_are_forgotten_with_the_last_client_that_held_them() {
+    let mut mesh = Mesh::new();
+    for n in 0..NAMESPACES {
+        mesh.engine.detach(ProxyId(n as u64));
+    }
+    assert!(mesh.engine.is_idle());
+}
