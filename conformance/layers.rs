@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ir", &["config", "model"]),
     ("xds", &["config", "ir"]),
     ("view", &["config", "model", "ir", "xds"]),
-    ("source", &["config", "clock"]),
+    ("source", &["config", "clock", "telemetry"]),
     (
         "delivery",
         &[
@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("state", &[]),
     ("tls", &[]),
     ("ca", &["clock", "state", "tls", "xds"]),
-    ("telemetry", &[]),
+    ("telemetry", &["config"]),
     (
         "debug",
         &[

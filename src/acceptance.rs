@@ -25,7 +25,7 @@ use self::settle::Proposal;
 use crate::config::decode::lines::Lines;
 use crate::config::decode::{DecodedObject, Place, PodTemplate};
 use crate::config::event::Event;
-use crate::config::{Change, Key, Object};
+use crate::config::{Change, Key, Kind, Object};
 use crate::diagnostic::{Diagnostic, Level};
 use crate::text::Str;
 
@@ -139,7 +139,7 @@ impl Acceptance {
 
     /// Starts with the set that was in force; the first listing decides what of it is gone.
     pub fn restore(options: Options, persisted: Persisted) -> Self {
-        let lines = Arc::new(Lines::unknown());
+        let lines = Lines::unknown();
         let mut acceptance = Self {
             options,
             claims: Claims::default(),
@@ -206,7 +206,8 @@ impl Acceptance {
     /// The same for all objects, as it is now. Cheap: what each one holds is shared.
     pub fn places(&self) -> Places {
         let place = |(key, version): (&Key, &Version)| (key.clone(), version.place.clone());
-        Places(self.force.iter().map(place).collect())
+        let filed = self.force.iter().filter(|(_, v)| !v.place.file.is_empty());
+        Places(filed.map(place).collect())
     }
 
     pub fn counts(&self) -> Counts {
@@ -218,14 +219,15 @@ impl Acceptance {
         }
     }
 
-    /// Cheap: objects are shared.
-    pub fn persist(&self) -> Persisted {
+    /// The objects in force of the kinds that `holds` says. Cheap: objects are shared.
+    pub fn persist(&self, holds: &dyn Fn(Kind) -> bool) -> Persisted {
+        let held = self.force.iter().filter(|(key, _)| holds(key.kind));
         let kept = |v: &Version| Kept {
             file: v.place.file.clone(),
             object: Arc::clone(&v.object),
         };
         Persisted {
-            objects: self.force.values().map(kept).collect(),
+            objects: held.map(|(_, version)| kept(version)).collect(),
         }
     }
 
@@ -345,7 +347,8 @@ impl Acceptance {
         match (&wanted, self.force.get_mut(key)) {
             (None, None) => return,
             (Some(wanted), Some(now)) if wanted.object == now.object => {
-                now.place = wanted.place.clone();
+                // One copy of what is equal: the claim's.
+                *now = wanted.clone();
                 return;
             }
             (_, _) => {}

@@ -3,6 +3,7 @@
 pub mod doors;
 pub mod intake;
 pub mod ports;
+pub mod source;
 pub mod tasks;
 pub mod upkeep;
 
@@ -16,15 +17,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use self::doors::Doors;
-use self::intake::{ACCEPTED, Intake, MAX_ACCEPTED};
-use self::tasks::{Tasks, fallible, signals};
+use self::intake::{ACCEPTED, Intake, Keeps, MAX_ACCEPTED};
+use self::tasks::{Tasks, signals};
 use crate::acceptance::{Acceptance, Options, Places};
 use crate::analyze;
 use crate::ca::authenticate::Authenticator;
 use crate::ca::authority::{Authority, Lifetimes};
 use crate::ca::service::{CertificateService, METHOD};
 use crate::ca::trust::{Plan, Trust};
-use crate::cli::settings::{Folders, Settings};
+use crate::cli::settings::{Home, Settings};
 use crate::clock;
 use crate::debug::{Pages, Readers, Render};
 use crate::delivery::hub::{Hub, Message};
@@ -32,22 +33,20 @@ use crate::delivery::server::{Server, Streams};
 use crate::delivery::{Access, Limits};
 use crate::dump;
 use crate::model;
-use crate::source::file::{self, Batch, Directory};
 use crate::state::{LockedDir, StateDir};
+use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
 use crate::view::Engine;
 
-/// Batches of the source that wait for acceptance. The source reads files together when it is full.
-const BATCHES: usize = 4;
 /// Messages that wait for the hub. Connections and the intake wait when it is full.
 const MESSAGES: usize = 4096;
 
 /// Serves until SIGTERM or SIGINT, or until something that must go on has ended.
-pub async fn serve(settings: &Settings, folders: &Folders) -> Result<()> {
+pub async fn serve(settings: &Settings, home: &Home) -> Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new(stop.clone());
     tasks.run("signals", signals(stop.clone()));
-    match start(settings, folders, &stop, &mut tasks).await {
+    match start(settings, home, &stop, &mut tasks).await {
         Ok(()) => tasks.end().await,
         Err(fault) => {
             stop.cancel();
@@ -61,16 +60,14 @@ pub async fn serve(settings: &Settings, folders: &Folders) -> Result<()> {
 /// Builds all, binds all, then runs all. A task that ends meanwhile leaves its word to `Tasks::end`.
 async fn start(
     settings: &Settings,
-    folders: &Folders,
+    home: &Home,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Result<()> {
-    let dir = Arc::new(StateDir::prepare(&folders.state)?.lock()?);
+    let dir = Arc::new(StateDir::prepare(&home.state)?.lock()?);
     let mut acceptance = acceptance(settings, &dir)?;
-    let (batches_in, mut batches) = mpsc::channel::<Batch>(BATCHES);
-    let directory = Directory::new(&folders.config).with_mesh(settings.mesh_config.as_deref());
-    let source = file::run(directory, batches_in, stop.clone());
-    tasks.run("source", fallible(source));
+    let metrics = Arc::<Metrics>::default();
+    let mut batches = source::run(settings, home, &metrics, stop, tasks).await?;
     let Some(Some((events, _))) = tasks.unless_ended(batches.recv()).await else {
         return Ok(());
     };
@@ -93,6 +90,7 @@ async fn start(
     let intake = Intake {
         acceptance,
         hub: hub.clone(),
+        keeps: Keeps::of(&home.source),
         kept,
         places,
     };
@@ -102,6 +100,7 @@ async fn start(
     tasks.run("accepted set", intake::keep(dir.clone(), newest));
     let plane = Plane {
         engine,
+        metrics,
         trust,
         doors,
         hub,
@@ -115,6 +114,7 @@ async fn start(
 /// All that answers proxies and people, built and bound.
 struct Plane {
     engine: Engine,
+    metrics: Arc<Metrics>,
     trust: Trust,
     doors: Doors,
     hub: mpsc::Sender<Message>,
@@ -137,7 +137,7 @@ impl Plane {
             serving,
         } = self.trust;
         let root_namespace = self.engine.snapshot().mesh.root_namespace.clone();
-        let hub = Hub::new(self.engine, limits(settings));
+        let hub = Hub::new(self.engine, limits(settings)).counting(self.metrics);
         let server = Arc::new(server(settings, &authority, &authenticator, &self.hub));
         let pages = Pages {
             hub: self.hub,

@@ -35,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve proxies from a folder of configuration.
+    /// Serve proxies from a folder of configuration or from a Kubernetes API server.
     Discovery(Box<settings::Settings>),
     /// Print what is wrong or waits in a folder of configuration.
     Analyze(analyze::Args),

@@ -1,6 +1,7 @@
 //! What the source says now: which file claims which object, and whose claim counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::config::Key;
 use crate::config::decode::{Decoded, DecodedObject, Item, PodTemplate, Rank, Rejected};
@@ -128,12 +129,16 @@ impl Claims {
         touched
     }
 
-    pub(super) fn apply(&mut self, object: DecodedObject) -> Key {
+    pub(super) fn apply(&mut self, mut object: DecodedObject) -> Key {
         let key = object.object.key();
-        self.by_key
-            .entry(key.clone())
-            .or_default()
-            .insert(API, Claim::Version(object));
+        let claims = self.by_key.entry(key.clone()).or_default();
+        // A listing tells again what is known: it is not held twice.
+        if let Some(Claim::Version(known)) = claims.get(&API)
+            && known.object == object.object
+        {
+            object.object = Arc::clone(&known.object);
+        }
+        claims.insert(API, Claim::Version(object));
         key
     }
 

@@ -196,7 +196,7 @@ proptest! {
             acceptance.take([file(&name, &text)]);
             files.insert(name, text);
         }
-        let before = acceptance.persist();
+        let before = acceptance.persist(&|_| true);
         let mut after = Acceptance::restore(acceptance.options.clone(), before);
         let listed = files.iter().map(|(n, t)| file(n, t));
         after.take([Event::Init].into_iter().chain(listed).chain([Event::InitDone]));

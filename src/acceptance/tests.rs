@@ -406,7 +406,7 @@ fn a_restart_keeps_what_was_in_force_and_finds_what_is_gone() {
         ("v", &route("reviews", "reviews", "v2")),
         ("d", &rule("reviews", "reviews", &["v2"])),
     ]);
-    let json = serde_json::to_string(&before.persist()).unwrap();
+    let json = serde_json::to_string(&before.persist(&|_| true)).unwrap();
     let mut after = Acceptance::restore(options(), serde_json::from_str(&json).unwrap());
     // `a` is gone, `r` broke, the rule's file is torn, the route names a subset to come.
     let outcome = listing(

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::acceptance::{Acceptance, Persisted, Places};
+use crate::cli::settings;
+use crate::config::Kind;
 use crate::delivery::hub::Message;
 use crate::diagnostic::{Diagnostic, Level};
-use crate::source::Event;
-use crate::source::file::Batch;
+use crate::source::{Batch, Event};
 use crate::state::LockedDir;
 
 /// Where the accepted set is kept, in the state directory.
@@ -27,10 +28,37 @@ const GATHER: Duration = Duration::from_millis(200);
 /// The newest accepted set; None at the very start.
 pub type Kept = Option<Arc<Persisted>>;
 
+/// Of which kinds the objects in force are kept over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// Of all: any file may be broken when it is read again.
+    All,
+    /// Of those that the API server does not know by itself. Of its own kinds it takes no faulty form, and
+    /// an endpoint that comes or goes must not cost a write of everything.
+    Checked,
+}
+
+impl Keeps {
+    pub fn of(source: &settings::Source) -> Self {
+        match source {
+            settings::Source::Files(_) => Self::All,
+            settings::Source::Kubernetes(_) => Self::Checked,
+        }
+    }
+
+    fn holds(self, kind: Kind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Checked => kind.is_strict(),
+        }
+    }
+}
+
 /// The one owner of `Acceptance` while the program serves.
 pub struct Intake {
     pub acceptance: Acceptance,
     pub hub: mpsc::Sender<Message>,
+    pub keeps: Keeps,
     pub kept: watch::Sender<Kept>,
     /// Where objects were read, for debug pages; as old as what is kept.
     pub places: watch::Sender<Places>,
@@ -60,8 +88,8 @@ impl Intake {
                 batch = batches.recv() => match batch {
                     None => break,
                     Some((events, seen)) => {
-                        self.on_batch(events, seen).await;
-                        keep_at = keep_at.or_else(|| Some(time::Instant::now() + GATHER));
+                        let keep = self.on_batch(events, seen).await;
+                        keep_at = keep_at.or_else(|| keep.map(|()| time::Instant::now() + GATHER));
                     }
                 },
             }
@@ -70,21 +98,26 @@ impl Intake {
         Ok(())
     }
 
-    async fn on_batch(&mut self, events: Vec<Event>, seen: Instant) {
+    /// None when nothing of what is kept can have changed. In a file, objects move without a change.
+    async fn on_batch(&mut self, events: Vec<Event>, seen: Instant) -> Option<()> {
         let changes = self.acceptance.on(events);
         tell(self.acceptance.news());
+        let moved = self.keeps == Keeps::All;
+        let keep = moved || changes.iter().any(|c| self.keeps.holds(c.key.kind));
         if !changes.is_empty() {
             info!(changes = changes.len(), "configuration changed");
             // The hub ends only with the program.
             let _ = self.hub.send(Message::Changes(changes, seen)).await;
         }
+        keep.then_some(())
     }
 
     /// Hands the accepted set to whoever writes it or asks where things stand.
     pub fn keep(&self) {
         self.places.send_replace(self.acceptance.places());
-        self.kept
-            .send_replace(Some(Arc::new(self.acceptance.persist())));
+        self.kept.send_replace(Some(Arc::new(
+            self.acceptance.persist(&|kind| self.keeps.holds(kind)),
+        )));
     }
 }
 

@@ -35,6 +35,7 @@ const SCOPES: &[(&str, &str)] = &[
     ("rootcertrotator", "ca"),
     ("model", "model"),
     ("file", "source"),
+    ("kube", "source"),
     ("validation", "config"),
 ];
 
@@ -64,14 +65,9 @@ pub fn directives(levels: &str) -> Result<String, String> {
             }
         }
     }
-    // Other people's crates speak only of trouble unless they are asked by name.
-    scoped.insert(
-        0,
-        format!(
-            "{},fairlead={default}",
-            if default == "off" { "off" } else { "warn" }
-        ),
-    );
+    // Other people's crates speak only of trouble. What the API server's client says, its watches say better.
+    let others = if default == "off" { "off" } else { "warn" };
+    scoped.insert(0, format!("{others},kube_client=off,fairlead={default}"));
     Ok(scoped.join(","))
 }
 
@@ -95,11 +91,20 @@ mod tests {
     fn istios_scopes_become_modules() {
         assert_eq!(
             directives("default:info,ads:debug").unwrap(),
-            "warn,fairlead=info,fairlead::delivery=debug"
+            "warn,kube_client=off,fairlead=info,fairlead::delivery=debug"
         );
-        assert_eq!(directives("debug").unwrap(), "warn,fairlead=debug");
-        assert_eq!(directives("all:none").unwrap(), "off,fairlead=off");
-        assert_eq!(directives("").unwrap(), "warn,fairlead=info");
+        assert_eq!(
+            directives("debug").unwrap(),
+            "warn,kube_client=off,fairlead=debug"
+        );
+        assert_eq!(
+            directives("all:none").unwrap(),
+            "off,kube_client=off,fairlead=off"
+        );
+        assert_eq!(
+            directives("").unwrap(),
+            "warn,kube_client=off,fairlead=info"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args};
 use super::address::Listen;
 use super::logging::Format;
 use super::span;
+use crate::source::kube::Access;
 
 /// Flags are kebab-case; the spellings of `pilot-discovery` are accepted beside them.
 #[derive(Args, Clone, Debug)]
@@ -39,8 +40,8 @@ pub struct Settings {
     )]
     pub custom_host: Vec<String>,
 
-    /// Kubernetes API access. Not built yet: only --config-dir serves.
-    #[arg(long, env = "FAIRLEAD_KUBECONFIG", value_name = "FILE", hide = true)]
+    /// Kubeconfig of the API server to serve from. Without it and --config-dir, KUBECONFIG or the pod's own service account says.
+    #[arg(long, env = "FAIRLEAD_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
     /// File with MeshConfig. Without it, the ConfigMap `istio` of the root namespace decides.
@@ -171,9 +172,15 @@ pub struct Settings {
 
 /// Where configuration and state live, after the checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folders {
-    pub config: PathBuf,
+pub struct Home {
+    pub source: Source,
     pub state: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Files(PathBuf),
+    Kubernetes(Access),
 }
 
 impl Settings {
@@ -186,12 +193,7 @@ impl Settings {
     }
 
     /// Refuses what contradicts itself or is not built, before anything is started.
-    pub fn check(&self) -> Result<Folders> {
-        if self.kubeconfig.is_some() {
-            bail!(
-                "--kubeconfig: reading a Kubernetes API server is not built yet; use --config-dir"
-            );
-        }
+    pub fn check(&self) -> Result<Home> {
         if self.https_addr != Listen::Off {
             bail!("--https-addr: webhooks are not built yet; leave it empty");
         }
@@ -222,17 +224,40 @@ impl Settings {
                 self.max_workload_cert_ttl
             );
         }
-        match (&self.config_dir, &self.state_dir) {
-            (Some(config), Some(state)) => Ok(Folders {
-                config: config.clone(),
-                state: state.clone(),
-            }),
-            (None, _) => bail!("--config-dir is missing: the folder of YAML to serve"),
-            (_, None) => {
-                bail!("--state-dir is missing: the folder that keeps the CA over a restart")
+        let source = self.source(surroundings())?;
+        let Some(state) = self.state_dir.clone() else {
+            bail!("--state-dir is missing: the folder that keeps the CA over a restart")
+        };
+        Ok(Home { source, state })
+    }
+
+    fn source(&self, surroundings: Option<Access>) -> Result<Source> {
+        match (&self.config_dir, &self.kubeconfig) {
+            (Some(_), Some(_)) => {
+                bail!("--config-dir and --kubeconfig: configuration comes from one of them")
             }
+            (Some(folder), None) => Ok(Source::Files(folder.clone())),
+            (None, Some(file)) => Ok(Source::Kubernetes(Access::Kubeconfig(file.clone()))),
+            (None, None) => match surroundings {
+                Some(access) => Ok(Source::Kubernetes(access)),
+                None => bail!(
+                    "--config-dir or --kubeconfig is missing: the folder of YAML, or the API server to serve"
+                ),
+            },
         }
     }
+}
+
+/// Whether the surroundings name an API server, as they do in a pod.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
+fn surroundings() -> Option<Access> {
+    ["KUBECONFIG", "KUBERNETES_SERVICE_HOST"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+        .then_some(Access::Surroundings)
 }
 
 #[cfg(test)]
@@ -276,7 +301,8 @@ mod tests {
             Duration::from_secs(3600)
         );
         assert_eq!(got.log_format(), Format::Json);
-        assert_eq!(got.check().unwrap().config, PathBuf::from("conf"));
+        let source = got.check().unwrap().source;
+        assert_eq!(source, Source::Files(PathBuf::from("conf")));
     }
 
     #[test]
@@ -303,10 +329,27 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        for flag in ["--kubeconfig=x", "--https-addr=:15017"] {
-            let why = settings(&[flag]).check().unwrap_err().to_string();
-            assert!(why.contains("not built yet"), "{why}");
-        }
+        let why = settings(&["--https-addr=:15017"]).check().unwrap_err();
+        assert!(why.to_string().contains("not built yet"), "{why}");
+    }
+
+    #[test]
+    fn configuration_comes_from_one_source() {
+        let why = settings(&["--kubeconfig=x"]).check().unwrap_err();
+        assert!(why.to_string().contains("one of them"), "{why}");
+        let bare = |flags: &[&str]| Settings {
+            config_dir: None,
+            ..settings(flags)
+        };
+        let named = Source::Kubernetes(Access::Kubeconfig(PathBuf::from("x")));
+        let pod = Some(Access::Surroundings);
+        let source = |flags: &[&str], around| bare(flags).source(around).ok();
+        assert_eq!(source(&["--kubeconfig=x"], pod.clone()), Some(named));
+        assert_eq!(
+            source(&[], pod),
+            Some(Source::Kubernetes(Access::Surroundings))
+        );
+        assert_eq!(source(&[], None), None);
     }
 
     #[test]

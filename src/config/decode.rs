@@ -1,8 +1,9 @@
 //! Text in, objects and diagnostics out: one document, one outcome, whatever the others are.
 //!
-//! `yaml` parses, `reader` types, `known` and `check` judge. Which version of an object is in force
+//! `yaml` and `json` parse, `reader` types, `known` and `check` judge. Which version of an object is in force
 //! is decided in `acceptance`.
 
+pub mod json;
 pub mod kinds;
 mod known;
 pub mod lines;
@@ -16,9 +17,9 @@ pub mod yaml;
 use std::sync::Arc;
 
 use self::lines::Lines;
-use self::yaml::Document;
+use self::yaml::{Document, Node};
 use super::meta::Labels;
-use super::{Key, Object};
+use super::{Key, Kind, Object};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
 use crate::text::Str;
 
@@ -69,9 +70,22 @@ pub struct Rejected {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// What one object came to.
+pub type Outcome = Result<DecodedObject, Rejected>;
+
+impl From<Outcome> for Item {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Ok(object) => Self::Object(object),
+            Err(rejected) => Self::Rejected(rejected),
+        }
+    }
+}
+
 /// Where an object was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
+    /// Empty for an object of the API server.
     pub file: Str,
     pub lines: Arc<Lines>,
 }
@@ -93,12 +107,15 @@ pub fn documents(text: &str, file: &str) -> Decoded {
     let file = Str::new(file);
     let mut items = Vec::new();
     match bounded(text) {
-        Err(message) => items.push(unreadable(&file, 1, message)),
+        Err(message) => items.push(Item::Rejected(unreadable(&file, 1, message))),
         Ok(documents) => {
             for document in documents {
                 match yaml::parse(document) {
                     Ok(root) => items.extend(manifest::items(&root, &file)),
-                    Err(fault) => items.push(unreadable(&file, fault.line, fault.message)),
+                    Err(fault) => {
+                        let rejected = unreadable(&file, fault.line, fault.message);
+                        items.push(Item::Rejected(rejected));
+                    }
                 }
             }
         }
@@ -110,10 +127,30 @@ pub fn documents(text: &str, file: &str) -> Decoded {
     }
 }
 
+/// The file of what comes from the API server.
+const NOWHERE: Str = Str::new_static("");
+
+/// Decodes one object of the API server, which is asked for objects of one kind. It is judged as a
+/// document of a file is; its findings have no file and no line.
+pub fn live(kind: Kind, root: &Node) -> Outcome {
+    match kind {
+        Kind::MeshConfig => mesh::config_map_mesh(root, &NOWHERE),
+        Kind::Namespace
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::Pod
+        | Kind::WorkloadEntry
+        | Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::PeerAuthentication
+        | Kind::Sidecar => manifest::live(kind, root),
+    }
+}
+
 /// A file that cannot be had as text; what came from it before stays.
 pub fn unreadable_file(file: &str, message: String) -> Decoded {
     let file = Str::new(file);
-    let items = vec![unreadable(&file, 1, message)];
+    let items = vec![Item::Rejected(unreadable(&file, 1, message))];
     Decoded {
         file,
         rank: Rank::Folder,
@@ -138,20 +175,26 @@ fn bounded(text: &str) -> Result<Vec<Document<'_>>, String> {
     Ok(documents)
 }
 
-fn unreadable(file: &Str, line: u32, message: String) -> Item {
+fn unreadable(file: &Str, line: u32, message: String) -> Rejected {
+    let (file, line) = spot(file, line);
     let diagnostic = Diagnostic {
         level: Level::Error,
         code: Code::Malformed,
         resource: None,
         field: Str::default(),
-        file: Some(file.clone()),
-        line: Some(line),
+        file,
+        line,
         message,
     };
-    Item::Rejected(Rejected {
+    Rejected {
         key: None,
         diagnostics: vec![diagnostic],
-    })
+    }
+}
+
+/// A place as findings name it.
+fn spot(file: &Str, line: u32) -> (Option<Str>, Option<u32>) {
+    (*file != NOWHERE).then(|| (file.clone(), line)).unzip()
 }
 
 #[cfg(test)]

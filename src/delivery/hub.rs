@@ -157,6 +157,12 @@ impl Hub {
         }
     }
 
+    /// Counts where others count as well.
+    pub fn counting(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// What it counts, for whoever shows it.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()

@@ -21,13 +21,10 @@ use tracing::{info, warn};
 
 use self::desk::Desk;
 use self::watch::Watch;
-use super::Event;
+use super::{Batch, Event};
 use crate::clock;
 
 pub use self::directory::Directory;
-
-/// A batch and the moment when its cause was seen.
-pub type Batch = (Vec<Event>, Instant);
 
 #[derive(Debug, thiserror::Error)]
 pub enum FileSourceError {

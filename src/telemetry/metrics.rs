@@ -1,6 +1,7 @@
 //! Every metric: name, type, help, labels. Istio's names where they mean the same.
 
 use super::exposition::{Counter, CounterByType, Gauge, Histogram, Page};
+use super::watching::{Config, CounterByKind, Events, Registry};
 
 macro_rules! metrics {
     ($($field:ident: $kind:ty, $name:literal, $help:literal;)*) => {
@@ -30,6 +31,8 @@ metrics! {
     rds_reject: Gauge, "pilot_xds_rds_reject", "Route tables in a form that its proxy rejected, now.";
     services: Gauge, "pilot_services", "Services in the mesh.";
     virtual_services: Gauge, "pilot_virt_services", "VirtualServices in force.";
+    registry_events: Events<Registry>, "pilot_k8s_reg_events", "Kubernetes' own objects that came, changed or went at the API server.";
+    config_events: Events<Config>, "pilot_k8s_cfg_events", "Configuration objects that came, changed or went at the API server.";
     convergence: Histogram, "pilot_proxy_convergence_time", "Seconds from a change to a proxy's ACK of it.";
     push_time: Histogram, "pilot_xds_push_time", "Seconds from the start of work on a batch of changes to its last response being queued.";
     issued: Counter, "citadel_server_success_cert_issuance_count", "Certificates issued, our own among them.";
@@ -45,6 +48,9 @@ metrics! {
     secrets_refused: Counter, "fairlead_secrets_refused_total", "Secrets asked for that nobody is served.";
     batches: Counter, "fairlead_batches_total", "Batches of changes worked on.";
     changes: Counter, "fairlead_changes_total", "Objects that came, changed or went.";
+    faulty_objects: CounterByKind, "fairlead_k8s_faulty_objects_total", "Objects that came from the API server with a fault inside.";
+    watch_failures: CounterByKind, "fairlead_k8s_watch_failures_total", "Watches and listings that broke off and were tried again.";
+    relists: CounterByKind, "fairlead_k8s_relists_total", "Listings after the first, for what happened meanwhile is forgotten by the API server.";
     in_flight: Gauge, "fairlead_in_flight_bytes", "Bytes of responses that connections have not taken yet.";
 }
 
@@ -67,6 +73,8 @@ mod tests {
             "pilot_xds_eds_reject 0",
             "pilot_services 0",
             "pilot_virt_services 0",
+            "pilot_k8s_reg_events{type=\"EndpointSlice\",event=\"update\"} 0",
+            "pilot_k8s_cfg_events{type=\"VirtualService\",event=\"add\"} 0",
             "pilot_proxy_convergence_time_count 0",
             "pilot_xds_push_time_bucket{le=\"0.1\"} 0",
             "citadel_server_success_cert_issuance_count 0",

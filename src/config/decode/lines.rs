@@ -1,5 +1,7 @@
 //! Where the fields of one object stand in its file: field path → line.
 
+use std::sync::{Arc, LazyLock};
+
 use super::yaml::{Node, Value};
 use crate::text::Str;
 
@@ -30,12 +32,15 @@ pub enum Detail {
 const SHALLOW: usize = 2;
 
 impl Lines {
-    /// Of an object whose text is not at hand; every line is 0.
-    pub fn unknown() -> Self {
-        Self(Branch {
-            line: 0,
-            under: Under::Nothing,
-        })
+    /// Of an object whose text is not at hand; every line is 0. All such objects share it.
+    pub fn unknown() -> Arc<Self> {
+        static UNKNOWN: LazyLock<Arc<Lines>> = LazyLock::new(|| {
+            Arc::new(Lines(Branch {
+                line: 0,
+                under: Under::Nothing,
+            }))
+        });
+        Arc::clone(&UNKNOWN)
     }
 
     pub fn of(root: &Node, detail: Detail) -> Self {

@@ -8,7 +8,7 @@ use super::pod::TemplateManifest;
 use super::reader::{self, Fault};
 use super::sheet::{Sheet, diagnostic};
 use super::yaml::{Node, Value};
-use super::{Item, PodTemplate, Rejected, unreadable};
+use super::{Item, NOWHERE, Outcome, PodTemplate, Rejected, unreadable};
 use crate::config::meta::{Labels, Meta};
 use crate::config::{Key, Kind, check};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
@@ -42,14 +42,15 @@ pub(super) fn items(root: &Node, file: &Str) -> Vec<Item> {
             | Value::Text(_)
             | Value::List(_) => format!("this is no Kubernetes object, but {}", root.value),
         };
-        return vec![unreadable(file, root.line, message)];
+        return vec![Item::Rejected(unreadable(file, root.line, message))];
     };
     if let (true, Some(list)) = (kind.ends_with("List"), root.get("items")) {
         return match &list.value {
             Value::List(nodes) => nodes.iter().flat_map(|n| items(n, file)).collect(),
             Value::Null => Vec::new(),
             Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::Map(_) => {
-                vec![unreadable(file, list.line, "`items` is no list".to_owned())]
+                let message = "`items` is no list".to_owned();
+                vec![Item::Rejected(unreadable(file, list.line, message))]
             }
         };
     }
@@ -62,6 +63,17 @@ pub(super) fn items(root: &Node, file: &Str) -> Vec<Item> {
     .read()
     .into_iter()
     .collect()
+}
+
+/// One object of the API server, which does not say its kind where it lists many.
+pub(super) fn live(kind: Kind, root: &Node) -> Outcome {
+    Manifest {
+        root,
+        file: &NOWHERE,
+        api_version: "",
+        kind: kind.name(),
+    }
+    .object(kind)
 }
 
 #[derive(Default, Deserialize)]
@@ -85,13 +97,16 @@ impl Manifest<'_> {
     fn read(&self) -> Option<Item> {
         let (api, kind) = (self.api_version, self.kind);
         match kinds::classify(api, kind) {
-            Class::Read(kind) => Some(self.object(kind)),
+            Class::Read(kind) => Some(self.object(kind).into()),
             Class::OtherVersion(kind) => {
                 let served = kind.versions().join(", ");
                 let message = format!("`{api}` is not served; {kind} is read in versions {served}");
-                Some(self.reject(Some(kind), invalid("apiVersion", message)))
+                let rejected = self.reject(Some(kind), invalid("apiVersion", message));
+                Some(Item::Rejected(rejected))
             }
-            Class::ConfigMap => is_mesh(self.root).then(|| config_map_mesh(self.root, self.file)),
+            Class::ConfigMap => {
+                is_mesh(self.root).then(|| config_map_mesh(self.root, self.file).into())
+            }
             Class::PodTemplate => self.template(),
             Class::NotYet => Some(self.notice(
                 Code::NotYetInEffect,
@@ -105,11 +120,10 @@ impl Manifest<'_> {
         }
     }
 
-    fn object(&self, kind: Kind) -> Item {
-        let meta = match self.meta(kind) {
-            Ok(meta) => meta,
-            Err(fault) => return self.reject(Some(kind), fault),
-        };
+    fn object(&self, kind: Kind) -> Outcome {
+        let meta = self
+            .meta(kind)
+            .map_err(|fault| self.reject(Some(kind), fault))?;
         let sheet = Sheet {
             file: self.file,
             root: self.root,
@@ -204,7 +218,7 @@ impl Manifest<'_> {
         })
     }
 
-    fn reject(&self, kind: Option<Kind>, fault: Fault) -> Item {
+    fn reject(&self, kind: Option<Kind>, fault: Fault) -> Rejected {
         let subject = self.subject();
         let key = kind.zip(subject.as_ref()).map(|(kind, s)| Key {
             kind,
@@ -216,10 +230,10 @@ impl Manifest<'_> {
             name: s.name.clone(),
         });
         let diagnostic = diagnostic(fault, subject, self.file, self.root);
-        Item::Rejected(Rejected {
+        Rejected {
             key,
             diagnostics: vec![diagnostic],
-        })
+        }
     }
 
     fn notice(&self, code: Code, message: String) -> Item {

@@ -3,7 +3,7 @@
 use super::lines;
 use super::sheet::Sheet;
 use super::yaml::{self, Document, Node, Value};
-use super::{Decoded, Item, Rank, Rejected, bounded, unreadable};
+use super::{Decoded, Outcome, Rank, Rejected, bounded, unreadable};
 use crate::config::meta::Meta;
 use crate::config::{Key, Kind};
 use crate::text::Str;
@@ -36,7 +36,7 @@ pub fn decode_mesh(text: &str, file: &str) -> Decoded {
     Decoded {
         file,
         rank: Rank::Named,
-        items: vec![item],
+        items: vec![item.into()],
     }
 }
 
@@ -56,7 +56,7 @@ fn mesh_key() -> Key {
 }
 
 /// `root` is MeshConfig itself.
-fn mesh(root: &Node, file: &Str) -> Item {
+fn mesh(root: &Node, file: &Str) -> Outcome {
     let key = mesh_key();
     let meta = Meta {
         name: MESH_NAME,
@@ -84,24 +84,19 @@ fn nearest_mode(root: &Node) -> Option<Node> {
     Some(root)
 }
 
-fn broken_mesh(file: &Str, line: u32, message: String) -> Item {
-    match unreadable(file, line, message) {
-        Item::Rejected(rejected) => {
-            let mut diagnostics = rejected.diagnostics;
-            diagnostics
-                .iter_mut()
-                .for_each(|d| d.resource = Some(mesh_key().subject()));
-            Item::Rejected(Rejected {
-                key: Some(mesh_key()),
-                diagnostics,
-            })
-        }
-        other => other,
-    }
+fn broken_mesh(file: &Str, line: u32, message: String) -> Outcome {
+    let mut diagnostics = unreadable(file, line, message).diagnostics;
+    diagnostics
+        .iter_mut()
+        .for_each(|d| d.resource = Some(mesh_key().subject()));
+    Err(Rejected {
+        key: Some(mesh_key()),
+        diagnostics,
+    })
 }
 
 /// `data.mesh` is YAML inside YAML; its first line is the one below its key.
-pub(super) fn config_map_mesh(root: &Node, file: &Str) -> Item {
+pub(super) fn config_map_mesh(root: &Node, file: &Str) -> Outcome {
     let Some(data) = root.get("data").and_then(|d| d.get("mesh")) else {
         return broken_mesh(
             file,
@@ -119,7 +114,7 @@ pub(super) fn config_map_mesh(root: &Node, file: &Str) -> Item {
     let lines_before = if text.contains('\n') {
         data.line
     } else {
-        data.line - 1
+        data.line.saturating_sub(1)
     };
     if text.trim().is_empty() {
         return mesh(

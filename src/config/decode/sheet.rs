@@ -10,7 +10,7 @@ use super::lines::{self, Detail, Lines};
 use super::pod::PodManifest;
 use super::reader::{self, Fault, Reading};
 use super::yaml::{Node, Value};
-use super::{DecodedObject, Item, Place, Rejected};
+use super::{DecodedObject, NOWHERE, Outcome, Place, Rejected, spot};
 use crate::config::meta::Meta;
 use crate::config::{Key, Kind, Object, Spec, check, core};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
@@ -28,7 +28,7 @@ pub(super) struct Sheet<'f> {
 
 impl Sheet<'_> {
     /// `stray` are paths outside the spec that no object of the kind has.
-    pub(super) fn fill(self, meta: Meta, stray: Vec<String>) -> Item {
+    pub(super) fn fill(self, meta: Meta, stray: Vec<String>) -> Outcome {
         let Readout {
             spec,
             mistyped,
@@ -59,12 +59,12 @@ impl Sheet<'_> {
             .map(|f| diagnostic(f, Some(subject.clone()), self.file, self.root))
             .collect();
         match spec.filter(|_| sound) {
-            Some(spec) => Item::Object(DecodedObject {
+            Some(spec) => Ok(DecodedObject {
                 object: Arc::new(Object { meta, spec }),
                 place: self.place(),
                 warnings: diagnostics,
             }),
-            None => Item::Rejected(Rejected {
+            None => Err(Rejected {
                 key: Some(self.key),
                 diagnostics,
             }),
@@ -72,6 +72,12 @@ impl Sheet<'_> {
     }
 
     fn place(&self) -> Place {
+        if *self.file == NOWHERE {
+            return Place {
+                file: NOWHERE,
+                lines: Lines::unknown(),
+            };
+        }
         let strict = self.key.kind.is_strict();
         let detail = if strict {
             Detail::Full
@@ -203,13 +209,14 @@ pub(super) fn diagnostic(
         path,
         message,
     } = fault;
+    let (file, line) = spot(file, lines::line_in(root, &path));
     Diagnostic {
         level,
         code,
         resource: subject,
-        line: Some(lines::line_in(root, &path)),
         field: Str::from(path),
-        file: Some(file.clone()),
+        file,
+        line,
         message,
     }
 }

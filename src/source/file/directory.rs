@@ -24,7 +24,8 @@ const CHECKOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Directory {
-    root: PathBuf,
+    /// None when there is the mesh file alone.
+    root: Option<PathBuf>,
     /// The file of `--mesh-config`.
     mesh: Option<PathBuf>,
     /// Of each file, a digest of its bytes.
@@ -51,8 +52,22 @@ impl Directory {
             last_sign: None,
             recheck: None,
             git_lock: git.map(|g| g.join("index.lock")),
-            root,
+            root: Some(root),
         }
+    }
+
+    /// The file of MeshConfig without a directory.
+    pub fn alone(mesh: &Path) -> Self {
+        Self {
+            mesh: None,
+            files: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            last_sign: None,
+            recheck: None,
+            git_lock: None,
+            root: None,
+        }
+        .with_mesh(Some(mesh))
     }
 
     /// Takes MeshConfig from a file of its own, before any ConfigMap.
@@ -61,8 +76,8 @@ impl Directory {
         self
     }
 
-    pub(super) fn root(&self) -> &Path {
-        &self.root
+    pub(super) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
     }
 
     pub(super) fn mesh(&self) -> Option<&Path> {
@@ -85,7 +100,7 @@ impl Directory {
         let mut events = vec![Event::Init];
         self.files.clear();
         self.missing.clear();
-        let found = listing::walk(&self.root, enter)?;
+        let found = self.walk(enter)?;
         // At the start a mesh file must be there: nobody said that it may be absent.
         if let Some(path) = &self.mesh {
             let readable = listing::read(path).map(drop);
@@ -126,16 +141,19 @@ impl Directory {
             events.extend(self.read_mesh());
         }
         let found = if everything {
-            let found = listing::walk(&self.root, enter)?;
-            let there: BTreeSet<Str> = found.iter().map(|f| self.name(f.path())).collect();
+            let found = self.walk(enter)?;
+            let mesh = self.mesh.as_deref();
+            let named = found.iter().map(Found::path).chain(mesh);
+            let there: BTreeSet<Str> = named.map(|path| self.name(path)).collect();
             let gone = self.files.keys().filter(|name| !there.contains(*name));
             for name in gone.cloned().collect::<Vec<_>>() {
                 events.extend(self.miss(name, now));
             }
             found
         } else {
-            let look = look.into_iter().filter(|p| p.starts_with(&self.root));
-            look.filter_map(|p| listing::look(&self.root, p)).collect()
+            let look = look.into_iter();
+            let found = |path: PathBuf| listing::look(self.root.as_deref()?, path);
+            look.filter_map(found).collect()
         };
         for file in found.iter().filter(|f| !writing.contains(f.path())) {
             match file {
@@ -153,9 +171,17 @@ impl Directory {
         self.recheck
     }
 
+    fn walk(&self, enter: Enter<'_>) -> Result<Vec<Found>, FileSourceError> {
+        match &self.root {
+            Some(root) => listing::walk(root, enter),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn name(&self, path: &Path) -> Str {
-        let below = path.strip_prefix(&self.root).unwrap_or(path);
-        Str::new(below.to_string_lossy())
+        let root = self.root.as_deref();
+        let below = root.and_then(|root| path.strip_prefix(root).ok());
+        Str::new(below.unwrap_or(path).to_string_lossy())
     }
 
     fn read_file(&mut self, file: &Found) -> Option<Event> {

@@ -265,6 +265,36 @@ async fn the_mesh_file_is_read_and_watched_beside_the_directory() {
 }
 
 #[tokio::test]
+async fn the_mesh_file_stays_when_the_whole_directory_is_listed_anew() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mesh = other.path().join("mesh.yaml");
+    write(other.path(), "mesh.yaml", "trustDomain: a\n");
+    let directory = Directory::new(folder.path()).with_mesh(Some(&mesh));
+    let (mut watched, _) = Watched::start(directory).await;
+    write(folder.path(), "new/a.yaml", &namespace("a"));
+    watched.until(&is("new/a.yaml", &["a"])).await;
+    fs::remove_file(folder.path().join("new/a.yaml")).unwrap();
+    let all = watched.until(&is("new/a.yaml", &[])).await;
+    let name = mesh.display().to_string();
+    assert!(!all.iter().any(|(file, _)| file.contains(&name)), "{all:?}");
+    watched.stop().await;
+}
+
+#[tokio::test]
+async fn the_mesh_file_is_followed_where_there_is_no_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mesh = folder.path().join("mesh.yaml");
+    write(folder.path(), "mesh.yaml", "trustDomain: a\n");
+    let name = mesh.display().to_string();
+    let (mut watched, listed) = Watched::start(Directory::alone(&mesh)).await;
+    assert_eq!(listed, [is(&name, &["istio"])]);
+    write(folder.path(), "other.yaml", &namespace("a"));
+    write(folder.path(), "mesh.yaml", "trustDomain: b\n");
+    assert_eq!(watched.batch().await, [is(&name, &["istio"])]);
+    watched.stop().await;
+}
+
+#[tokio::test]
 async fn a_checkout_by_git_never_takes_an_object_away() {
     let folder = tempfile::tempdir().unwrap();
     let git = |args: &[&str]| {

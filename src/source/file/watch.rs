@@ -29,12 +29,16 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches `root`'s own place and `mesh`; folders below are added as they are listed.
-    pub(super) fn new(root: &Path, mesh: Option<&Path>) -> Result<Self, FileSourceError> {
+    pub(super) fn new(root: Option<&Path>, mesh: Option<&Path>) -> Result<Self, FileSourceError> {
         let (sender, signs) = mpsc::channel(SIGNS);
         let lost = Arc::new(AtomicBool::new(false));
         let translator = Translator {
-            root: root.to_owned(),
-            pivots: pivots(root).chain(mesh.map(Path::to_owned)).collect(),
+            root: root.map(Path::to_owned),
+            pivots: root
+                .into_iter()
+                .flat_map(pivots)
+                .chain(mesh.map(Path::to_owned))
+                .collect(),
             mesh: mesh.map(Path::to_owned),
         };
         let folders: BTreeSet<PathBuf> = translator
@@ -52,7 +56,7 @@ impl Watch {
             }
         };
         let watcher = notify::recommended_watcher(on_event).map_err(|source| {
-            let path = root.to_owned();
+            let path = root.or(mesh).unwrap_or(Path::new("")).to_owned();
             FileSourceError::Watch { path, source }
         })?;
         let mut watch = Self {
@@ -93,7 +97,7 @@ fn pivots(root: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 struct Translator {
-    root: PathBuf,
+    root: Option<PathBuf>,
     /// Paths outside the listing whose replacement counts.
     pivots: BTreeSet<PathBuf>,
     mesh: Option<PathBuf>,
@@ -122,16 +126,21 @@ impl Translator {
         // A mounted ConfigMap is replaced by a rename of `..data`.
         if name.starts_with("..") {
             let of_mesh = self.mesh.as_deref().and_then(Path::parent) == folder;
-            let below = path.starts_with(&self.root);
-            return ((below || of_mesh) && replaces(kind)).then_some(Sign::Everything);
+            return ((self.is_below(path) || of_mesh) && replaces(kind))
+                .then_some(Sign::Everything);
         }
-        if !is_mesh && (name.starts_with('.') || !path.starts_with(&self.root)) {
+        if !is_mesh && (name.starts_with('.') || !self.is_below(path)) {
             return None;
         }
         if is_mesh || is_configuration(path) {
             return of_file(kind, path);
         }
         of_other(kind, path)
+    }
+
+    fn is_below(&self, path: &Path) -> bool {
+        let root = self.root.as_deref();
+        root.is_some_and(|root| path.starts_with(root))
     }
 }
 
