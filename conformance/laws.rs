@@ -129,7 +129,7 @@ proptest! {
                     if entry.encoded.eds {
                         prop_assert!(resources.get(ResourceType::Endpoint, &entry.encoded.name).is_some());
                     }
-                    for r in entry.encoded.refs.iter() {
+                    for r in entry.encoded.refs.iter().flat_map(|refs| refs.iter()) {
                         // A route may name a subset or host that nobody defines (503, as in Istio).
                         let dangling = r.kind == ResourceType::Cluster && kind == ResourceType::Route;
                         prop_assert!(

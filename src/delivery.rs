@@ -7,6 +7,8 @@ pub mod frame;
 pub mod grpc;
 pub mod hub;
 pub mod issue;
+pub mod pool;
+pub mod roster;
 pub mod server;
 pub mod session;
 pub mod stream;

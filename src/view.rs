@@ -13,7 +13,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::text::Str;
-use crate::xds::{Entry, ResourceType};
+use crate::xds::stamp::{Key, Mark};
+use crate::xds::{Entry, ResourceType, Stamp};
 
 pub use self::engine::Engine;
 
@@ -32,14 +33,27 @@ pub struct ProxyId(pub u64);
 #[derive(Debug, Default)]
 pub struct Layer {
     by_kind: [BTreeMap<Str, Entry>; ResourceType::COUNT],
+    digests: [Digest; ResourceType::COUNT],
 }
+
+/// What a set of resources is, in two numbers: equal sets have equal ones, others other ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Digest {
+    /// Sum of the marks: names and versions.
+    pub content: Mark,
+    /// Sum of the keys: names alone.
+    pub names: Key,
+}
+
+/// How many layers make up a scope's set.
+pub const LAYERS: usize = 2;
 
 /// The full set of one scope: what is its own (inbound) over what it shares (outbound).
 ///
 /// No name stands in both layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Resources<'a> {
-    layers: [&'a Layer; 2],
+    layers: [&'a Layer; LAYERS],
 }
 
 /// Names whose entry may differ from before: changed, new, or gone. Latest content is in `Resources`.
@@ -65,12 +79,29 @@ impl Layer {
     pub fn insert(&mut self, entry: Entry) -> bool {
         let kind = entry.encoded.kind;
         let version = entry.encoded.version.clone();
+        let digest = &mut self.digests[kind as usize];
+        digest.add(&entry.encoded);
         let before = self.by_kind[kind as usize].insert(entry.encoded.name.clone(), entry);
+        if let Some(before) = &before {
+            digest.take(&before.encoded);
+        }
         before.is_none_or(|b| b.encoded.version != version)
     }
 
     pub fn remove(&mut self, kind: ResourceType, name: &str) -> bool {
-        self.by_kind[kind as usize].remove(name).is_some()
+        let before = self.by_kind[kind as usize].remove(name);
+        if let Some(before) = &before {
+            self.digests[kind as usize].take(&before.encoded);
+        }
+        before.is_some()
+    }
+
+    pub fn digest(&self, kind: ResourceType) -> Digest {
+        self.digests[kind as usize]
+    }
+
+    pub fn count(&self, kind: ResourceType) -> usize {
+        self.by_kind[kind as usize].len()
     }
 
     /// All of a type, ordered by name.
@@ -90,6 +121,12 @@ impl<'a> Resources<'a> {
         self.layers.iter().find_map(|l| l.get(kind, name))
     }
 
+    /// With the number of its layer.
+    pub fn find(&self, kind: ResourceType, name: &str) -> Option<(usize, &'a Entry)> {
+        let found = |(at, layer): (usize, &'a Layer)| Some((at, layer.get(kind, name)?));
+        self.layers.into_iter().enumerate().find_map(found)
+    }
+
     /// All of a type, ordered by name within each layer.
     pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &'a Entry> + use<'a> {
         self.layers
@@ -98,9 +135,33 @@ impl<'a> Resources<'a> {
     }
 
     pub fn count(&self, kind: ResourceType) -> usize {
+        self.layers.iter().map(|l| l.count(kind)).sum()
+    }
+
+    /// Most particular first; their order does not change.
+    pub fn layers(&self) -> [&'a Layer; LAYERS] {
         self.layers
-            .iter()
-            .map(|l| l.by_kind[kind as usize].len())
-            .sum()
+    }
+
+    pub fn digest(&self, kind: ResourceType) -> Digest {
+        let mut sum = Digest::default();
+        for layer in self.layers {
+            let Digest { content, names } = layer.digest(kind);
+            sum.content = sum.content.wrapping_add(content);
+            sum.names = sum.names.wrapping_add(names);
+        }
+        sum
+    }
+}
+
+impl Digest {
+    fn add(&mut self, stamp: &Stamp) {
+        self.content = self.content.wrapping_add(stamp.mark());
+        self.names = self.names.wrapping_add(stamp.key());
+    }
+
+    fn take(&mut self, stamp: &Stamp) {
+        self.content = self.content.wrapping_sub(stamp.mark());
+        self.names = self.names.wrapping_sub(stamp.key());
     }
 }

@@ -11,14 +11,17 @@ pub mod listener;
 mod proto;
 pub mod route;
 pub mod secret;
+pub mod stamp;
 mod tls;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::stamp::Stamp;
 pub use crate::config::Source;
 use crate::text::Str;
 
@@ -102,19 +105,22 @@ pub enum Warming {
 /// `chunks` joined are one `resources` entry of a DeltaDiscoveryResponse, its tag and length included
 /// (`envoy.service.discovery.v3.DeltaDiscoveryResponse.resources = 2`). No flush copies them.
 pub struct Encoded {
-    pub kind: ResourceType,
-    pub name: Str,
-    /// As sent in `Resource.version`. Opaque to Envoy, which hands it back after a reconnect.
-    pub version: Str,
+    /// Type, name, version, references.
+    pub stamp: Arc<Stamp>,
     pub chunks: Box<[Bytes]>,
     /// Sum of the chunks' lengths.
     pub len: usize,
-    /// Names this resource refers to: clusters of a route or listener, route tables of a listener.
-    /// Sessions keep it for as long as a client holds this version.
-    pub refs: Arc<[Ref]>,
     pub warming: Warming,
     /// A Cluster of type EDS: it takes its CLA with it (design: true delta, exception a).
     pub eds: bool,
+}
+
+impl Deref for Encoded {
+    type Target = Stamp;
+
+    fn deref(&self) -> &Stamp {
+        &self.stamp
+    }
 }
 
 /// Without its bytes: those of a secret are a private key.

@@ -1,16 +1,17 @@
 //! One response as a rope: shared chunks and ten bytes per session. What goes in is `session`'s matter.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::IoSlice;
 use std::sync::{Arc, Weak};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use xxhash_rust::xxh3::Xxh3;
 
+use super::roster::{Name, Roster, Shelf};
 use super::wire::{Nonce, PREFIX};
 use crate::text::Str;
-use crate::xds::{Encoded, ResourceType};
+use crate::xds::stamp::{Key, Mark, key_of};
+use crate::xds::{Encoded, ResourceType, Stamp, Warming};
 
 /// One `DeltaDiscoveryResponse`, gRPC prefix included, as one session is sent it.
 #[derive(Clone, Debug)]
@@ -22,13 +23,25 @@ pub struct Frame {
 /// Everything of a response but its nonce: equal for all sessions that are told the same.
 #[derive(Debug)]
 pub struct Sheet {
-    pub kind: ResourceType,
-    pub resources: usize,
-    pub removed: usize,
+    pub roll: Arc<Roll>,
     /// Length of the whole framed message, the nonce's field included.
     pub len: usize,
     /// gRPC prefix, then the resources, then type and removals.
     chunks: Box<[Bytes]>,
+}
+
+/// What a response says, without its bytes: it outlives them, until the response is answered.
+#[derive(Debug)]
+pub struct Roll {
+    pub kind: ResourceType,
+    pub stamps: Box<[Arc<Stamp>]>,
+    pub removed: Box<[Str]>,
+    /// Of clusters: the load assignments they take with them.
+    pub eds: Roster<Name>,
+    /// Of clusters: what some warm on besides.
+    pub warming: BTreeMap<Str, Warming>,
+    /// The stamps' keys, ordered.
+    keys: Box<[Key]>,
 }
 
 /// Field 5 (`nonce`): key, length, eight characters. It goes last, and any order is valid protobuf.
@@ -60,7 +73,12 @@ impl Frame {
 
 impl Sheet {
     /// The resources are chained, not copied.
-    pub fn new(kind: ResourceType, entries: &[Arc<Encoded>], removed: &[Str]) -> Self {
+    pub fn new(
+        kind: ResourceType,
+        entries: &[Arc<Encoded>],
+        removed: &[Str],
+        names: &mut Shelf<Name>,
+    ) -> Self {
         let url = kind.type_url();
         let closing = field_len(4, url.len())
             + removed
@@ -83,11 +101,49 @@ impl Sheet {
         chunks.extend(entries.iter().flat_map(|e| e.chunks.iter().cloned()));
         chunks.push(end.freeze());
         Self {
-            kind,
-            resources: entries.len(),
-            removed: removed.len(),
+            roll: Arc::new(Roll::new(kind, entries, removed, names)),
             len: PREFIX + body,
             chunks: chunks.into(),
+        }
+    }
+}
+
+impl Roll {
+    fn new(
+        kind: ResourceType,
+        entries: &[Arc<Encoded>],
+        removed: &[Str],
+        names: &mut Shelf<Name>,
+    ) -> Self {
+        let eds = entries.iter().filter(|e| e.eds);
+        let eds = eds.map(|e| Name::new(ResourceType::Endpoint, e.name.clone()));
+        let mut keys: Box<[Key]> = entries.iter().map(|e| e.key()).collect();
+        keys.sort_unstable();
+        Self {
+            kind,
+            keys,
+            stamps: entries.iter().map(|e| e.stamp.clone()).collect(),
+            removed: removed.into(),
+            eds: names.edit(&Roster::EMPTY, eds, []),
+            warming: entries
+                .iter()
+                .filter(|e| e.warming != Warming::Plain)
+                .map(|e| (e.name.clone(), e.warming.clone()))
+                .collect(),
+        }
+    }
+
+    /// Whether it brings a resource of this name.
+    pub fn has(&self, key: Key) -> bool {
+        self.keys.binary_search(&key).is_ok()
+    }
+
+    /// Whether one of its resources has a namesake there.
+    pub fn meets(&self, held: &Roster<Arc<Stamp>>) -> bool {
+        if held.len() < self.keys.len() {
+            held.iter().any(|stamp| self.has(stamp.key()))
+        } else {
+            self.keys.iter().any(|key| held.has(*key))
         }
     }
 }
@@ -107,7 +163,7 @@ fn field_len(tag: u32, len: usize) -> usize {
 /// Keyed by content (names and versions), never by address.
 #[derive(Debug, Default)]
 pub struct Sheets {
-    known: HashMap<u128, Weak<Sheet>>,
+    known: HashMap<Mark, Weak<Sheet>>,
     sweep_at: usize,
 }
 
@@ -117,6 +173,7 @@ impl Sheets {
         kind: ResourceType,
         entries: &[Arc<Encoded>],
         removed: &[Str],
+        names: &mut Shelf<Name>,
     ) -> Arc<Sheet> {
         let key = key(kind, entries, removed);
         if let Some(known) = self.known.get(&key).and_then(Weak::upgrade) {
@@ -126,29 +183,18 @@ impl Sheets {
             self.known.retain(|_, sheet| sheet.strong_count() > 0);
             self.sweep_at = 64 + 2 * self.known.len();
         }
-        let sheet = Arc::new(Sheet::new(kind, entries, removed));
+        let sheet = Arc::new(Sheet::new(kind, entries, removed, names));
         self.known.insert(key, Arc::downgrade(&sheet));
         sheet
     }
 }
 
-fn key(kind: ResourceType, entries: &[Arc<Encoded>], removed: &[Str]) -> u128 {
-    let mut hash = Xxh3::new();
-    let mut put = |text: &str| {
-        hash.update(&text.len().to_le_bytes());
-        hash.update(text.as_bytes());
-    };
-    put(kind.short());
-    for entry in entries {
-        put(&entry.name);
-        put(&entry.version);
-    }
-    // No resource has an empty name and version.
-    put("");
-    for name in removed {
-        put(name);
-    }
-    hash.digest128()
+/// The sum of what is in it: any order says the same.
+fn key(kind: ResourceType, entries: &[Arc<Encoded>], removed: &[Str]) -> Mark {
+    let entries = entries.iter().map(|e| e.mark());
+    let removed = removed.iter().map(|name| !key_of(kind, name));
+    let nothing = key_of(kind, "");
+    entries.chain(removed).fold(nothing, Mark::wrapping_add)
 }
 
 /// A frame on its way out. HTTP/2 cuts it into DATA frames and writes them without joining the chunks.
@@ -247,6 +293,7 @@ mod tests {
             ResourceType::Cluster,
             &entries,
             &["gone".into()],
+            &mut Shelf::default(),
         ));
         for step in [1, 2, 7, 1000] {
             let frame = Frame::new(sheet.clone(), Nonce(0xab));
@@ -272,12 +319,14 @@ mod tests {
 
     #[test]
     fn sessions_that_are_told_the_same_share_one_sheet() {
-        let mut sheets = Sheets::default();
-        let kind = ResourceType::Cluster;
-        let first = sheets.get(kind, &[resource("a", "1")], &[]);
-        let same = sheets.get(kind, &[resource("a", "1")], &[]);
-        let newer = sheets.get(kind, &[resource("a", "2")], &[]);
-        let removal = sheets.get(kind, &[], &["a".into(), "1".into()]);
+        let (mut sheets, mut names) = (Sheets::default(), Shelf::default());
+        let mut get = |entries: &[_], removed: &[Str]| {
+            sheets.get(ResourceType::Cluster, entries, removed, &mut names)
+        };
+        let first = get(&[resource("a", "1")], &[]);
+        let same = get(&[resource("a", "1")], &[]);
+        let newer = get(&[resource("a", "2")], &[]);
+        let removal = get(&[], &["a".into(), "1".into()]);
         assert!(Arc::ptr_eq(&first, &same));
         assert!(!Arc::ptr_eq(&first, &newer) && !Arc::ptr_eq(&first, &removal));
     }

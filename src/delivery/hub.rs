@@ -13,10 +13,11 @@ use tracing::{info, warn};
 
 use self::report::Inspect;
 use super::Limits;
-use super::frame::{Frame, Sheets};
+use super::frame::Frame;
 use super::grpc::Status;
+use super::pool::{Pool, Told};
 use super::session::{Answer, Ask, Credential, Event, Output, Refusal, Session, Turn, Volume};
-use super::wire::DeltaRequest;
+use super::wire::Request;
 use crate::clock;
 use crate::config::Change;
 use crate::model::proxy::Proxy;
@@ -32,7 +33,7 @@ pub struct StreamId(pub u64);
 #[derive(Debug)]
 pub enum Message {
     Open(Box<Opened>),
-    Request(StreamId, Box<DeltaRequest>),
+    Request(StreamId, Box<Request>),
     /// The connection took frames after its window was full.
     Taken(StreamId),
     Secret(StreamId, Str, Answer),
@@ -134,7 +135,7 @@ pub struct Hub {
     links: BTreeMap<StreamId, Link>,
     /// The inverted index, by scope: whoever is in a scope watches (part of) its resources.
     members: HashMap<ScopeId, BTreeSet<StreamId>>,
-    sheets: Sheets,
+    pool: Pool,
     deadlines: BTreeSet<(Instant, StreamId)>,
     metrics: Arc<Metrics>,
     nothing: Layer,
@@ -150,7 +151,7 @@ impl Hub {
             limits,
             links: BTreeMap::new(),
             members: HashMap::new(),
-            sheets: Sheets::default(),
+            pool: Pool::default(),
             deadlines: BTreeSet::new(),
             metrics: Arc::default(),
             nothing: Layer::default(),
@@ -308,29 +309,37 @@ impl Hub {
         self.metrics.batches.inc();
         self.metrics.changes.add(changes.len() as u64);
         let Update { scopes, moved } = self.engine.apply(changes);
+        self.pool.forget_plans();
         for id in &moved {
             self.on_moved(StreamId(id.0), since, now);
         }
         for (scope, touched) in scopes {
             let members = self.members.get(&scope).cloned().unwrap_or_default();
-            for stream in members
-                .into_iter()
-                .filter(|s| !moved.contains(&ProxyId(s.0)))
-            {
-                let Some(link) = self.links.get_mut(&stream) else {
-                    continue;
-                };
-                let mut concerned = false;
-                for (kind, name) in &touched.names {
-                    concerned |= link.session.touch(*kind, name, since);
-                }
-                if concerned {
-                    self.with(stream, now, |session, turn| session.flush(turn));
+            let Some(view) = self.engine.resources(scope) else {
+                continue;
+            };
+            let told = Told::of(&touched.names, view);
+            for stream in members {
+                if !moved.contains(&ProxyId(stream.0)) {
+                    self.on_touched(stream, &told, since, now);
                 }
             }
         }
         let spent = clock::mono().saturating_duration_since(began);
         self.metrics.push_time.observe(spent);
+    }
+
+    fn on_touched(&mut self, stream: StreamId, told: &[Told], since: Instant, now: Instant) {
+        let Some(link) = self.links.get_mut(&stream) else {
+            return;
+        };
+        let mut concerned = false;
+        for told in told {
+            concerned |= link.session.touch(told, since);
+        }
+        if concerned {
+            self.with(stream, now, |session, turn| session.flush(turn));
+        }
     }
 
     fn on_moved(&mut self, stream: StreamId, since: Instant, now: Instant) {
@@ -363,7 +372,7 @@ impl Hub {
             .unwrap_or_else(|| Resources::new(&self.nothing, &self.nothing));
         let mut turn = Turn {
             view,
-            sheets: &mut self.sheets,
+            pool: &mut self.pool,
             now,
         };
         let mut outputs = link.session.on_taken(link.gauge.volume(), &mut turn);
@@ -409,10 +418,16 @@ fn obey(
     match output {
         Output::Send(frame) => {
             let sheet = frame.sheet();
-            let kind = sheet.kind as usize;
+            let kind = sheet.roll.kind as usize;
             metrics.pushes.of(kind).inc();
-            metrics.resources.of(kind).add(sheet.resources as u64);
-            metrics.removed.of(kind).add(sheet.removed as u64);
+            metrics
+                .resources
+                .of(kind)
+                .add(sheet.roll.stamps.len() as u64);
+            metrics
+                .removed
+                .of(kind)
+                .add(sheet.roll.removed.len() as u64);
             metrics.bytes.of(kind).add(sheet.len as u64);
             link.orders.try_send(Order::Send(frame)).is_ok()
         }
@@ -455,9 +470,16 @@ fn note(event: Event, metrics: &Metrics, stream: StreamId, now: Instant) {
             );
         }
         Event::StaleNonce(kind) => metrics.stale.of(kind as usize).inc(),
-        Event::StillWarming(cluster) => {
-            metrics.warming.inc();
-            warn!(stream = stream.0, %cluster, "cluster still warming; its routes go all the same");
+        // One line for all: after a storm on a slow machine there may be thousands.
+        Event::StillWarming(clusters) => {
+            metrics.warming.add(clusters.len() as u64);
+            let first = clusters.first().map(Str::as_str).unwrap_or_default();
+            warn!(
+                stream = stream.0,
+                clusters = clusters.len(),
+                first,
+                "clusters still warming; their routes go all the same"
+            );
         }
         Event::SecretRefused(name) => {
             metrics.secrets_refused.inc();

@@ -1,7 +1,9 @@
 //! One client's stream as a pure state machine. No clock, no I/O: `now` comes in, frames go out.
 
+pub mod due;
 pub mod flush;
 pub mod gate;
+pub mod planned;
 pub mod requests;
 pub mod secrets;
 pub mod watch;
@@ -10,13 +12,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::due::Mark;
 use self::gate::Gate;
 use self::secrets::Secrets;
 pub use self::secrets::{Answer, Ask, Credential};
 pub use self::watch::Nack;
 use self::watch::Watch;
 use super::Limits;
-use super::frame::{Frame, Sheets};
+use super::frame::Frame;
+use super::pool::{Pool, Told, Touched};
+use super::roster::{Name, Roster};
 use super::wire::Nonce;
 use crate::text::Str;
 use crate::view::Resources;
@@ -35,7 +40,7 @@ pub struct Session {
     resumes_by: Option<Instant>,
     watches: [Watch; ResourceType::COUNT],
     /// Clusters of type EDS sent before this stream's first EDS request, which answers them in full.
-    fresh: BTreeSet<Str>,
+    fresh: Roster<Name>,
     /// Clusters of type EDS just sent: their endpoints go in the next frame.
     companions: BTreeSet<Str>,
     /// Endpoints that went behind their cluster; the subscribe that Envoy sends for them is no question.
@@ -50,7 +55,7 @@ pub struct Session {
 #[derive(Debug)]
 pub struct Turn<'a> {
     pub view: Resources<'a>,
-    pub sheets: &'a mut Sheets,
+    pub pool: &'a mut Pool,
     pub now: Instant,
 }
 
@@ -76,8 +81,8 @@ pub enum Event {
         message: Arc<str>,
     },
     StaleNonce(ResourceType),
-    /// Routes waited for this cluster as long as they may and go now.
-    StillWarming(Str),
+    /// Routes waited for these clusters as long as they may and go now.
+    StillWarming(Vec<Str>),
     SecretRefused(Str),
     UnknownType(Str),
 }
@@ -138,8 +143,8 @@ impl Session {
             credential,
             clusters_by: Some(now + limits.warm),
             resumes_by: None,
-            watches: Default::default(),
-            fresh: BTreeSet::new(),
+            watches: ResourceType::ALL.map(Watch::new),
+            fresh: Roster::EMPTY,
             companions: BTreeSet::new(),
             behind: BTreeSet::new(),
             gate: Gate::default(),
@@ -149,20 +154,32 @@ impl Session {
         }
     }
 
-    /// Whether a change of this resource concerns the client. `flush` is to follow, once for all touched.
-    pub fn touch(&mut self, kind: ResourceType, name: &Str, at: Instant) -> bool {
-        let watch = &mut self.watches[kind as usize];
-        let concerned = watch.opened && watch.wants(name);
-        if concerned {
-            watch.change(name, Some(at));
+    /// Whether a change of these resources may concern the client. `flush` is to follow, once for all.
+    pub fn touch(&mut self, told: &Told, at: Instant) -> bool {
+        let watch = &mut self.watches[told.kind as usize];
+        if !watch.opened {
+            return false;
         }
-        concerned
+        if !told.touched.is_empty() {
+            watch.due.touch(&told.touched, Mark::changed(Some(at)));
+        }
+        for name in &told.gone {
+            if watch.wants(name) {
+                watch.due.change(name, Some(at));
+            }
+        }
+        !watch.due.is_empty()
     }
 
     /// The proxy is in another scope: everything may differ.
     pub fn on_moved(&mut self, at: Instant, turn: &mut Turn<'_>) -> Vec<Output> {
-        for kind in ResourceType::ALL {
-            self.compare_all(kind, Some(at), turn.view);
+        for watch in &mut self.watches {
+            if watch.opened && watch.kind != ResourceType::Secret {
+                watch.due.touch(&Touched::All, Mark::changed(Some(at)));
+                for name in watch.absent(turn.view) {
+                    watch.due.change(&name, Some(at));
+                }
+            }
         }
         self.flush(turn)
     }
@@ -171,7 +188,7 @@ impl Session {
         let mut out = Vec::new();
         if let Some(encoded) = self.secrets.answer(name, answer) {
             // Never shared and never kept: it holds a key.
-            out.push(Output::Send(self.secret_frame(&[encoded])));
+            out.push(Output::Send(self.secret_frame(&[encoded], turn)));
         }
         let secrets = &self.secrets;
         self.gate.secrets_changed(|n| secrets.lacks(n));
@@ -199,10 +216,11 @@ impl Session {
         }
         self.clusters_by = self.clusters_by.filter(|at| *at > turn.now);
         self.resumes_by = self.resumes_by.filter(|at| *at > turn.now);
-        let overdue = self.gate.overdue(turn.now).into_iter();
-        let mut out: Vec<_> = overdue
-            .map(|cluster| Output::Event(Event::StillWarming(cluster)))
-            .collect();
+        let mut out = Vec::new();
+        let overdue = self.gate.overdue(turn.now);
+        if !overdue.is_empty() {
+            out.push(Output::Event(Event::StillWarming(overdue)));
+        }
         out.extend(self.flush(turn));
         out
     }
@@ -231,11 +249,10 @@ impl Session {
 
     pub fn standing(&self, kind: ResourceType) -> Standing {
         let watch = &self.watches[kind as usize];
-        let answered = watch.held.iter().filter(|(_, h)| h.frame <= watch.acked);
-        let acked = answered
-            .clone()
-            .filter(|(n, _)| !watch.nacks.contains_key(*n));
-        let unanswered = watch.held.len() - answered.clone().count();
+        let unanswered = watch.unanswered();
+        let stamps = watch.held.iter().flat_map(Roster::iter);
+        let answered = stamps.filter(|stamp| !unanswered.contains(&stamp.key()));
+        let acked = answered.filter(|stamp| !watch.nacks.contains_key(&stamp.name));
         Standing {
             kind,
             subscribed: match (watch.opened, watch.wildcard) {
@@ -245,10 +262,10 @@ impl Session {
             },
             frame_sent: watch.sent,
             frame_acked: watch.acked,
-            sent: watch.held.len(),
+            sent: watch.count(),
             acked: acked.count(),
             nacked: watch.nacks.len(),
-            pending: unanswered.max(watch.outstanding()) + watch.due.len(),
+            pending: unanswered.len().max(watch.outstanding()) + watch.due.len(),
             refusals: watch
                 .nacks
                 .iter()
@@ -259,25 +276,6 @@ impl Session {
 }
 
 impl Session {
-    /// Marks whatever the client wants and holds in another version, lacks, or holds and should not.
-    fn compare_all(&mut self, kind: ResourceType, since: Option<Instant>, view: Resources<'_>) {
-        if kind == ResourceType::Secret {
-            return;
-        }
-        let watch = &mut self.watches[kind as usize];
-        let all = view.of(kind).filter(|_| watch.wildcard);
-        let all = all.map(|entry| &entry.encoded.name);
-        let known = watch.held.keys().chain(&watch.names);
-        let current = |name: &str| {
-            let entry = view.get(kind, name);
-            entry.is_some_and(|e| watch.has(&e.encoded))
-        };
-        let differ: Vec<Str> = all.chain(known).filter(|n| !current(n)).cloned().collect();
-        for name in differ {
-            watch.change(&name, since);
-        }
-    }
-
     fn watch(&self, kind: ResourceType) -> &Watch {
         &self.watches[kind as usize]
     }

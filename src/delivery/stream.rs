@@ -17,7 +17,7 @@ use super::grpc::{Code, Status};
 use super::hub::{Gauge, Message, Opened, Order, StreamId};
 use super::issue::{self, Now};
 use super::session::{Ask, Credential, Refusal};
-use super::wire::{Decoder, DeltaRequest, WireError};
+use super::wire::{Decoder, Request, WireError};
 use crate::ca::authority::Authority;
 use crate::clock;
 use crate::identity::SpiffeId;
@@ -114,7 +114,7 @@ impl Reader {
     }
 
     /// The first request says which proxy this is; the credential says whether it may.
-    fn open(&self, request: &DeltaRequest) -> Result<Message, Status> {
+    fn open(&self, request: &Request) -> Result<Message, Status> {
         let node = request
             .node
             .as_ref()

@@ -1,34 +1,245 @@
 //! What clients send: delta requests and gRPC's framing of them. Responses are in `frame.rs`.
 //!
-//! The messages name only the fields that are read; a decoder skips the rest, so they stay
-//! wire-compatible with `envoy.service.discovery.v3`.
+//! A request's lists of names may be long: they stay in the bytes that came, and are read in place.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::from_utf8;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use prost::Message;
+use prost::encoding::{WireType, decode_key, decode_varint};
 
-/// `envoy.service.discovery.v3.DeltaDiscoveryRequest`.
-#[derive(Clone, PartialEq, Message)]
-pub struct DeltaRequest {
-    #[prost(message, optional, tag = "1")]
-    pub node: Option<Node>,
-    #[prost(string, tag = "2")]
-    pub type_url: String,
-    #[prost(string, repeated, tag = "3")]
-    pub subscribe: Vec<String>,
-    #[prost(string, repeated, tag = "4")]
-    pub unsubscribe: Vec<String>,
-    /// What the client holds from an earlier stream: name to version.
-    #[prost(btree_map = "string, string", tag = "5")]
-    pub initial_versions: BTreeMap<String, String>,
-    #[prost(string, tag = "6")]
-    pub nonce: String,
-    /// Present in a NACK.
-    #[prost(message, optional, tag = "7")]
-    pub error: Option<ErrorDetail>,
+use crate::text::Str;
+use crate::xds::ResourceType;
+use crate::xds::stamp::{Key, Mark, key_of, mark_of};
+
+/// `envoy.service.discovery.v3.DeltaDiscoveryRequest`, as far as it is read.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The first of a stream says who calls.
+    pub node: Option<Box<Node>>,
+    /// A type nobody serves is given by the start of its URL.
+    pub kind: Result<ResourceType, Str>,
+    /// The frame it answers. `Err` is a nonce that no frame of ours ever had.
+    pub answers: Option<Result<Nonce, ()>>,
+    /// Why the client rejected that frame, cut to a bound.
+    pub error: Option<Arc<str>>,
+    pub subscribe: Listed,
+    pub unsubscribe: Listed,
+    /// What the client holds from an earlier stream.
+    pub claims: Claims,
+    body: Bytes,
+}
+
+/// What is known of a list of names before it is looked through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    pub count: usize,
+    /// Bytes of the longest name.
+    pub longest: usize,
+    /// Sum of the names' keys, `*` left out.
+    pub digest: Key,
+    /// `*` is among them.
+    pub wildcard: bool,
+}
+
+/// The same of names with versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub count: usize,
+    pub longest: usize,
+    /// Sums of the names' keys and of the marks they have if their references are known.
+    pub names: Key,
+    pub content: Mark,
+}
+
+/// All resources of a type.
+pub const WILDCARD: &str = "*";
+
+/// Envoy's error detail is kept up to this many bytes.
+const MESSAGE: usize = 2048;
+/// So is the name of a type nobody serves.
+const TYPE_URL: usize = 256;
+
+// Fields of the request. `google.rpc.Status.message` and the parts of a map's entry are below them.
+const NODE: u32 = 1;
+const URL: u32 = 2;
+const SUBSCRIBE: u32 = 3;
+const UNSUBSCRIBE: u32 = 4;
+const INITIAL_VERSIONS: u32 = 5;
+const NONCE: u32 = 6;
+const ERROR: u32 = 7;
+
+impl Request {
+    pub fn parse(body: Bytes) -> Result<Self, WireError> {
+        let mut request = Self {
+            node: None,
+            kind: Err(Str::default()),
+            answers: None,
+            error: None,
+            subscribe: Listed::default(),
+            unsubscribe: Listed::default(),
+            claims: Claims::default(),
+            body: Bytes::new(),
+        };
+        for field in Fields(&body) {
+            let (tag, bytes) = field?;
+            match tag {
+                NODE => {
+                    let node = Node::decode(bytes).map_err(|_| WireError::Malformed)?;
+                    request.node = Some(Box::new(node));
+                }
+                URL => {
+                    let url = text(bytes)?;
+                    let unknown = || Str::new(cut(url, TYPE_URL));
+                    request.kind = ResourceType::from_type_url(url).ok_or_else(unknown);
+                }
+                NONCE => {
+                    let nonce = Some(text(bytes)?).filter(|n| !n.is_empty());
+                    request.answers = nonce.map(|n| Nonce::parse(n).ok_or(()));
+                }
+                ERROR => {
+                    let error = ErrorDetail::decode(bytes).map_err(|_| WireError::Malformed)?;
+                    request.error = Some(cut(&error.message, MESSAGE).into());
+                }
+                _ => {}
+            }
+        }
+        request.count(&body)?;
+        request.body = body;
+        Ok(request)
+    }
+
+    /// Looks through the lists once, with the type at hand.
+    fn count(&mut self, body: &[u8]) -> Result<(), WireError> {
+        let Ok(kind) = self.kind else {
+            return Ok(());
+        };
+        for field in Fields(body) {
+            match field? {
+                (SUBSCRIBE, name) => self.subscribe.add(kind, text(name)?),
+                (UNSUBSCRIBE, name) => self.unsubscribe.add(kind, text(name)?),
+                (INITIAL_VERSIONS, entry) => {
+                    let (name, version) = claim(entry)?;
+                    self.claims.add(kind, name, version);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn subscribed(&self) -> impl Iterator<Item = &str> {
+        self.fields(SUBSCRIBE).filter_map(|name| text(name).ok())
+    }
+
+    pub fn unsubscribed(&self) -> impl Iterator<Item = &str> {
+        self.fields(UNSUBSCRIBE).filter_map(|name| text(name).ok())
+    }
+
+    /// Names and versions.
+    pub fn claimed(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.fields(INITIAL_VERSIONS);
+        entries.filter_map(|entry| claim(entry).ok())
+    }
+
+    /// `parse` has seen that all of them are well-formed.
+    fn fields(&self, tag: u32) -> impl Iterator<Item = &[u8]> {
+        let all = Fields(&self.body).filter_map(Result::ok);
+        all.filter(move |(t, _)| *t == tag).map(|(_, bytes)| bytes)
+    }
+}
+
+impl Listed {
+    fn add(&mut self, kind: ResourceType, name: &str) {
+        self.count += 1;
+        self.longest = self.longest.max(name.len());
+        if name == WILDCARD {
+            self.wildcard = true;
+        } else {
+            self.digest = self.digest.wrapping_add(key_of(kind, name));
+        }
+    }
+}
+
+impl Claims {
+    fn add(&mut self, kind: ResourceType, name: &str, version: &str) {
+        let key = key_of(kind, name);
+        self.count += 1;
+        self.longest = self.longest.max(name.len());
+        self.names = self.names.wrapping_add(key);
+        self.content = self.content.wrapping_add(mark_of(key, version));
+    }
+}
+
+/// The fields with a length of a message, in order; others are passed over.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, &'a [u8]), WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.0.is_empty() {
+            match self.field() {
+                Some((_, None)) => {}
+                Some((tag, Some(bytes))) => return Some(Ok((tag, bytes))),
+                None => {
+                    self.0 = &[];
+                    return Some(Err(WireError::Malformed));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Option<(u32, Option<&'a [u8]>)> {
+        let (tag, wire) = decode_key(&mut self.0).ok()?;
+        let skip = match wire {
+            WireType::Varint => {
+                decode_varint(&mut self.0).ok()?;
+                0
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::LengthDelimited => {
+                let len = usize::try_from(decode_varint(&mut self.0).ok()?).ok()?;
+                let (bytes, rest) = self.0.split_at_checked(len)?;
+                self.0 = rest;
+                return Some((tag, Some(bytes)));
+            }
+            // Groups: no version of these messages has one.
+            WireType::StartGroup | WireType::EndGroup => return None,
+        };
+        self.0 = self.0.get(skip..)?;
+        Some((tag, None))
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, WireError> {
+    from_utf8(bytes).map_err(|_| WireError::Malformed)
+}
+
+/// An entry of a map from string to string: key = 1, value = 2.
+fn claim(entry: &[u8]) -> Result<(&str, &str), WireError> {
+    let (mut name, mut version) = ("", "");
+    for field in Fields(entry) {
+        match field? {
+            (1, bytes) => name = text(bytes)?,
+            (2, bytes) => version = text(bytes)?,
+            _ => {}
+        }
+    }
+    Ok((name, version))
+}
+
+fn cut(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rfind(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 /// `envoy.config.core.v3.Node`, as far as it is read.
@@ -158,7 +369,7 @@ impl Decoder {
     }
 
     /// None until a whole message is there.
-    pub fn take(&mut self) -> Result<Option<DeltaRequest>, WireError> {
+    pub fn take(&mut self) -> Result<Option<Request>, WireError> {
         let Some((prefix, rest)) = self.buffer.split_first_chunk::<PREFIX>() else {
             return Ok(None);
         };
@@ -177,13 +388,12 @@ impl Decoder {
             return Ok(None);
         }
         self.buffer.advance(PREFIX);
-        let message = self.buffer.split_to(len);
+        let message = self.buffer.split_to(len).freeze();
         if self.buffer.is_empty() {
             // An idle stream keeps no buffer.
             self.buffer = BytesMut::new();
         }
-        let request = DeltaRequest::decode(message).map_err(|_| WireError::Malformed)?;
-        Ok(Some(request))
+        Request::parse(message).map(Some)
     }
 }
 
@@ -203,6 +413,7 @@ mod tests {
     #[test]
     fn envoys_own_message_decodes_into_ours() {
         use envoy_types::pb::envoy::config::core::v3::Node as EnvoyNode;
+        use envoy_types::pb::google::rpc::Status;
         let envoys = DeltaDiscoveryRequest {
             node: Some(EnvoyNode {
                 id: "sidecar~1".into(),
@@ -217,28 +428,62 @@ mod tests {
                 }),
                 ..Default::default()
             }),
-            type_url: "t".into(),
-            resource_names_subscribe: vec!["a".into()],
+            type_url: ResourceType::Cluster.type_url().into(),
+            resource_names_subscribe: vec!["a".into(), "*".into()],
             resource_names_unsubscribe: vec!["b".into()],
             initial_resource_versions: [("c".into(), "1".into())].into(),
             response_nonce: "00000001".into(),
+            error_detail: Some(Status {
+                message: "no".into(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
-        let ours = DeltaRequest::decode(&envoys.encode_to_vec()[..]).unwrap();
+        let ours = Request::parse(envoys.encode_to_vec().into()).unwrap();
         let node = ours.node.as_ref().unwrap();
         assert_eq!(node.id, "sidecar~1");
         assert_eq!(node.metadata_json(), serde_json::json!({"A": true}));
-        assert_eq!(
-            (ours.subscribe, ours.unsubscribe),
-            (vec!["a".into()], vec!["b".into()])
-        );
-        assert_eq!(ours.initial_versions["c"], "1");
-        assert_eq!(Nonce::parse(&ours.nonce), Some(Nonce(1)));
+        assert_eq!(ours.kind, Ok(ResourceType::Cluster));
+        assert_eq!(ours.subscribed().collect::<Vec<_>>(), ["a", "*"]);
+        assert_eq!(ours.unsubscribed().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(ours.claimed().collect::<Vec<_>>(), [("c", "1")]);
+        assert_eq!(ours.answers, Some(Ok(Nonce(1))));
+        assert_eq!(ours.error.as_deref(), Some("no"));
+        let key = |name| key_of(ResourceType::Cluster, name);
+        let subscribe = Listed {
+            count: 2,
+            longest: 1,
+            digest: key("a"),
+            wildcard: true,
+        };
+        assert_eq!(ours.subscribe, subscribe);
+        assert_eq!(ours.claims.names, key("c"));
+        assert_eq!(ours.claims.content, mark_of(key("c"), "1"));
+    }
+
+    #[test]
+    fn lists_that_are_no_text_or_cut_short_are_refused() {
+        let url = ResourceType::Cluster.type_url().as_bytes();
+        let mut start = vec![URL as u8 * 8 + 2, url.len() as u8];
+        start.extend_from_slice(url);
+        for rest in [
+            &[SUBSCRIBE as u8 * 8 + 2, 1, 0xff][..],
+            &[UNSUBSCRIBE as u8 * 8 + 2, 1, 0xff],
+            &[INITIAL_VERSIONS as u8 * 8 + 2, 3, 0x0a, 1, 0xff],
+            &[INITIAL_VERSIONS as u8 * 8 + 2, 2, 0x0a, 1],
+            &[SUBSCRIBE as u8 * 8 + 2, 2, b'a'],
+            &[8 * 9 + 1, 0, 0],
+            &[8 * 9 + 3],
+        ] {
+            let body = [&start, rest].concat();
+            assert!(Request::parse(body.into()).is_err(), "{rest:?}");
+        }
+        assert!(Request::parse(start.into()).is_ok());
     }
 
     #[test]
     fn messages_come_out_whole_however_the_bytes_are_cut() {
-        let message = DeltaRequest {
+        let message = DeltaDiscoveryRequest {
             type_url: "t".into(),
             ..Default::default()
         };
@@ -249,30 +494,27 @@ mod tests {
             decoder.push(&Bytes::copy_from_slice(&[byte]));
             got.extend(decoder.take().unwrap());
         }
-        assert_eq!(got, [message, DeltaRequest::default()]);
+        let kinds: Vec<_> = got.into_iter().map(|r| r.kind).collect();
+        assert_eq!(kinds, [Err("t".into()), Err("".into())]);
     }
 
     #[test]
     fn a_request_over_the_bound_is_refused_by_its_length_alone() {
         let mut decoder = Decoder::new(100);
         decoder.push(&framed(0, &[0; 101]).slice(..PREFIX));
-        assert_eq!(
-            decoder.take(),
-            Err(WireError::TooLong {
-                len: 101,
-                limit: 100
-            })
-        );
+        let (len, limit) = (101, 100);
+        let refused = decoder.take().map(|_| ());
+        assert_eq!(refused, Err(WireError::TooLong { len, limit }));
     }
 
     #[test]
     fn compressed_and_malformed_requests_are_refused() {
         let mut decoder = Decoder::new(100);
         decoder.push(&framed(1, b""));
-        assert_eq!(decoder.take(), Err(WireError::Compressed));
+        assert_eq!(decoder.take().err(), Some(WireError::Compressed));
         let mut decoder = Decoder::new(100);
         decoder.push(&framed(0, b"\xff\xff"));
-        assert_eq!(decoder.take(), Err(WireError::Malformed));
+        assert_eq!(decoder.take().err(), Some(WireError::Malformed));
     }
 
     #[test]

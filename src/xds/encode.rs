@@ -10,7 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Encoded, Ref, Render, ResourceType, Version};
+use super::{Encoded, Ref, Render, ResourceType, Stamp, Version};
 use crate::text::Str;
 
 /// Renders what was not rendered before; equal inputs give the same `Arc`.
@@ -38,16 +38,14 @@ impl Cache {
             return known;
         }
         self.renders[R::KIND as usize] += 1;
+        let name = input.name();
+        let chunk = frame(R::KIND, &name, version, &input.render().encode_to_vec(), 0);
         let encoded = Arc::new(Encoded {
-            refs: input.refs().into(),
+            stamp: stamp(R::KIND, name, version, input.refs()),
+            len: chunk.len(),
+            chunks: Box::new([chunk]),
             warming: input.warming(),
             eds: input.eds(),
-            ..encode(
-                R::KIND,
-                &input.name(),
-                version,
-                &input.render().encode_to_vec(),
-            )
         });
         self.insert(version, &encoded);
         encoded
@@ -106,12 +104,9 @@ impl Cache {
         refs.sort();
         refs.dedup();
         let encoded = Arc::new(Encoded {
-            kind,
-            name: name.clone(),
-            version: Str::new(version.to_string()),
+            stamp: stamp(kind, name.clone(), version, refs),
             len: chunks.iter().map(Bytes::len).sum(),
             chunks: chunks.into(),
-            refs: refs.into(),
             warming: super::Warming::Plain,
             eds: false,
         });
@@ -133,12 +128,14 @@ impl Cache {
 pub fn encode_with_version(kind: ResourceType, name: &Str, version: Str, body: &[u8]) -> Encoded {
     let chunk = frame_with(kind, name, &version, body, 0);
     Encoded {
-        kind,
-        name: name.clone(),
-        version,
+        stamp: Arc::new(Stamp::new(
+            kind,
+            name.clone(),
+            version,
+            Some(Arc::default()),
+        )),
         len: chunk.len(),
         chunks: Box::new([chunk]),
-        refs: Arc::default(),
         warming: super::Warming::Plain,
         eds: false,
     }
@@ -148,19 +145,22 @@ pub fn encode_with_version(kind: ResourceType, name: &Str, version: Str, body: &
 pub fn encode_owned(kind: ResourceType, name: &Str, version: Str, body: Bytes) -> Encoded {
     let head = frame_with(kind, name, &version, &[], body.len());
     Encoded {
-        kind,
-        name: name.clone(),
-        version,
+        stamp: Arc::new(Stamp::new(
+            kind,
+            name.clone(),
+            version,
+            Some(Arc::default()),
+        )),
         len: head.len() + body.len(),
         chunks: Box::new([head, body]),
-        refs: Arc::default(),
         warming: super::Warming::Plain,
         eds: false,
     }
 }
 
-fn encode(kind: ResourceType, name: &Str, version: Version, body: &[u8]) -> Encoded {
-    encode_with_version(kind, name, Str::new(version.to_string()), body)
+fn stamp(kind: ResourceType, name: Str, version: Version, refs: Vec<Ref>) -> Arc<Stamp> {
+    let version = Str::new(version.to_string());
+    Arc::new(Stamp::new(kind, name, version, Some(refs.into())))
 }
 
 fn version_of<T: Serialize + ?Sized>(label: &str, epoch: u32, input: &T) -> Version {

@@ -1,24 +1,27 @@
 //! Which frame goes next: the order in which nothing refers to what the client lacks.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use prost::encoding::encode_varint;
 
+use super::due::{Mark, Why, older};
 use super::gate::is_newly_named;
-use super::watch::{ABSENT, Due, Watch, Why};
+use super::watch::{ABSENT, Held, LAST, News, Watch};
 use super::{Output, Session, Turn, Volume, Window};
-use crate::delivery::frame::{Frame, Sheet};
+use crate::delivery::frame::{Frame, Roll, Sheet};
+use crate::delivery::roster::{Name, Roster};
 use crate::delivery::wire::Nonce;
 use crate::text::Str;
-use crate::view::Resources;
+use crate::view::{LAYERS, Resources};
 use crate::xds::encode::encode_with_version;
-use crate::xds::{Encoded, Entry, Ref, ResourceType};
+use crate::xds::stamp::{Key, key_of};
+use crate::xds::{Encoded, Entry, ResourceType, Warming};
 
 /// One step of a flush. Each frame is taken from the first step that has anything to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Secrets,
     /// Endpoints of the clusters just sent: Envoy drops endpoints that come before their cluster, and
     /// warms a changed cluster until they come after it.
@@ -53,7 +56,11 @@ enum Verdict {
 #[derive(Default)]
 struct Batch {
     entries: Vec<Arc<Encoded>>,
+    /// The layer of each entry.
+    layers: Vec<usize>,
     removed: Vec<Str>,
+    /// Keys of those.
+    gone: Vec<Key>,
     settled: Vec<Str>,
     bytes: usize,
     /// The oldest change that it tells of.
@@ -107,48 +114,65 @@ impl Session {
         self.resumes_by.filter(|_| any && !known)
     }
 
+    /// The short way if all that is due can be planned; else name by name.
     fn take(&mut self, stage: Stage, turn: &mut Turn<'_>) -> Option<Frame> {
+        if let Some(frame) = self.planned(stage, turn) {
+            return Some(frame);
+        }
         let batch = self.batch(stage, turn.view, turn.now);
         let kind = stage.kind();
         for name in &batch.settled {
-            self.watches[kind as usize].due.remove(name);
+            self.watches[kind as usize].due.named.remove(name);
         }
         let owed = matches!(stage, Stage::Clusters | Stage::Listeners) && self.watch(kind).owed;
         if batch.entries.is_empty() && batch.removed.is_empty() && !owed {
             return None;
         }
         let nonce = self.next_nonce();
+        let sheet = turn.pool.sheet(kind, &batch.entries, &batch.removed);
+        let watch = &mut self.watches[kind as usize];
+        let before = watch.count();
+        let held = batch.after(&watch.held, turn);
+        let after = held.iter().map(Roster::len).sum::<usize>() + batch.removed.len();
+        let news = match kind {
+            // What is removed in the same frame was held, or was never known: none is counted as new.
+            ResourceType::Cluster => watch.news(&sheet.roll, after.saturating_sub(before)),
+            _ => News::None,
+        };
+        for name in &batch.removed {
+            self.watches[kind as usize].settle(name);
+            self.gone(kind, name, turn);
+        }
         if kind == ResourceType::Cluster {
-            self.clusters_sent(&batch.entries, nonce, turn.now);
+            self.clusters_sent(&sheet.roll, &news, nonce, turn);
         }
         if stage == Stage::Companions {
-            self.companions_sent(&batch.entries);
-        }
-        for name in &batch.removed {
-            self.watches[kind as usize].forget(name);
-            self.gone(kind, name);
+            self.companions_sent(&sheet.roll);
         }
         let watch = &mut self.watches[kind as usize];
-        watch.sent(nonce, &batch.entries, batch.since);
-        let sheet = turn.sheets.get(kind, &batch.entries, &batch.removed);
+        watch.sent(nonce, (sheet.roll.clone(), news), held, batch.since);
         Some(self.handed(Frame::new(sheet, nonce)))
     }
 
     /// A frame for this session alone.
-    pub(super) fn secret_frame(&mut self, entries: &[Arc<Encoded>]) -> Frame {
+    pub(super) fn secret_frame(&mut self, entries: &[Arc<Encoded>], turn: &mut Turn<'_>) -> Frame {
         let nonce = self.next_nonce();
-        self.watches[ResourceType::Secret as usize].sent(nonce, entries, None);
-        let sheet = Sheet::new(ResourceType::Secret, entries, &[]);
+        let sheet = Sheet::new(ResourceType::Secret, entries, &[], &mut turn.pool.names);
+        let watch = &mut self.watches[ResourceType::Secret as usize];
+        let mut held = watch.held.clone();
+        let stamps = entries.iter().map(|e| e.stamp.clone());
+        held[LAST] = turn.pool.stamps.edit(&held[LAST], stamps, []);
+        watch.sent(nonce, (sheet.roll.clone(), News::None), held, None);
         self.handed(Frame::new(Arc::new(sheet), nonce))
     }
 
-    fn next_nonce(&mut self) -> Nonce {
+    pub(super) fn next_nonce(&mut self) -> Nonce {
         // A stream lives for minutes: it ends long before this wraps.
         self.nonce = Nonce(self.nonce.0.wrapping_add(1));
         self.nonce
     }
 
-    fn handed(&mut self, frame: Frame) -> Frame {
+    pub(super) fn handed(&mut self, frame: Frame) -> Frame {
         self.window.sent.frames += 1;
         self.window.sent.bytes += frame.sheet().len as u64;
         frame
@@ -158,9 +182,9 @@ impl Session {
         let mut batch = Batch::default();
         let watch = self.watch(stage.kind());
         let in_force = InForce::of(self, stage);
-        let companions = self.companions.iter().map(|name| (name, Due::ASKED));
+        let companions = self.companions.iter().map(|name| (name, Mark::ASKED));
         let companions = companions.filter(|_| stage == Stage::Companions);
-        let due = watch.due.iter().map(|(name, due)| (name, *due));
+        let due = watch.due.named.iter().map(|(name, due)| (name, *due));
         let due = due.filter(|_| stage != Stage::Companions);
         for (name, due) in companions.chain(due) {
             if batch.bytes >= self.limits.frame_bytes {
@@ -172,12 +196,17 @@ impl Session {
                 Verdict::Remove => {
                     batch.bytes += name.len();
                     batch.removed.push(name.clone());
-                    batch.since = batch.since.into_iter().chain(due.since).min();
+                    batch.gone.push(key_of(watch.kind, name));
+                    batch.since = older(batch.since, due.since);
                 }
                 Verdict::Send(encoded) => {
+                    let layer = view
+                        .find(stage.kind(), name)
+                        .map_or(LAST, |(layer, _)| layer);
                     batch.bytes += encoded.len;
+                    batch.layers.push(layer);
                     batch.entries.push(encoded);
-                    batch.since = batch.since.into_iter().chain(due.since).min();
+                    batch.since = older(batch.since, due.since);
                 }
             }
             batch.settled.push(name.clone());
@@ -190,7 +219,7 @@ impl Session {
         stage: Stage,
         name: &str,
         why: Why,
-        (view, now, in_force): (Resources<'_>, Instant, &InForce<'_>),
+        (view, now, in_force): (Resources<'_>, Instant, &InForce),
     ) -> Verdict {
         let kind = stage.kind();
         let watch = self.watch(kind);
@@ -199,7 +228,7 @@ impl Session {
             (Stage::Secrets, _) => Verdict::Remove,
             (Stage::Companions, current) => Verdict::Send(or_empty(current, kind, name)),
             (Stage::Clusters | Stage::Endpoints, Some(entry)) => send(watch, entry, why),
-            (Stage::Clusters, None) if watch.held.contains_key(name) => Verdict::Wait,
+            (Stage::Clusters, None) if watch.held(name).is_some() => Verdict::Wait,
             (Stage::Clusters | Stage::Listeners, None) => removal(watch, name, why),
             (Stage::Endpoints, None) => self.no_endpoints(name, why, view),
             (Stage::Listeners | Stage::Routes, Some(entry)) => {
@@ -226,10 +255,9 @@ impl Session {
 
     /// An existing cluster is never left without an answer; one on its way out keeps what it has till then.
     fn no_endpoints(&self, name: &str, why: Why, view: Resources<'_>) -> Verdict {
-        let held = self.watch(ResourceType::Endpoint).held.get(name);
+        let held = self.watch(ResourceType::Endpoint).held(name);
         let cluster = view.get(ResourceType::Cluster, name);
-        let leaving =
-            cluster.is_none() && self.watch(ResourceType::Cluster).held.contains_key(name);
+        let leaving = cluster.is_none() && self.watch(ResourceType::Cluster).held(name).is_some();
         let needs_answer = why == Why::Asked || cluster.is_some_and(|c| c.encoded.eds);
         match held {
             Some(_) if leaving => Verdict::Wait,
@@ -241,88 +269,129 @@ impl Session {
     }
 
     fn must_wait(&self, watch: &Watch, entry: &Entry, now: Instant) -> bool {
-        let refs = &entry.encoded.refs;
-        let held = watch.held.get(&entry.encoded.name);
-        let in_force = held.and_then(|h| h.refs.as_deref());
+        let refs = entry.encoded.refs.as_deref().unwrap_or_default();
+        let held = watch.held(&entry.encoded.name);
+        let in_force = held.and_then(|stamp| watch.refs(stamp));
+        let in_force = in_force.as_deref();
         let awaited = self.routes_wait_until().is_some_and(|until| now < until);
         self.gate.holds(refs, in_force)
             || (awaited && refs.iter().any(|r| is_newly_named(r, in_force)))
     }
 
-    fn clusters_sent(&mut self, entries: &[Arc<Encoded>], nonce: Nonce, now: Instant) {
-        let clusters = &self.watches[ResourceType::Cluster as usize];
-        let until = now + self.limits.warm;
-        for entry in entries {
-            let name = &entry.name;
-            let endpoints_asked = self.watches[ResourceType::Endpoint as usize].opened;
-            if clusters.is_in_force(name) {
-                self.gate.sent_again(name, nonce);
-            } else {
-                if entry.eds && !endpoints_asked {
-                    self.gate.awaits_endpoints(name, until);
+    pub(super) fn clusters_sent(
+        &mut self,
+        roll: &Roll,
+        news: &News,
+        nonce: Nonce,
+        turn: &mut Turn<'_>,
+    ) {
+        let until = turn.now + self.limits.warm;
+        let names = &mut turn.pool.names;
+        let asked = self.watch(ResourceType::Endpoint).opened;
+        if !asked && !roll.eds.is_empty() {
+            self.fresh = names.union(&self.fresh, &roll.eds);
+            let new = match news {
+                News::None => Roster::EMPTY,
+                News::All => roll.eds.clone(),
+                News::Some(keys) => {
+                    let key = |name: &Name| key_of(ResourceType::Cluster, &name.text);
+                    let new = roll.eds.iter().filter(|name| keys.contains(&key(name)));
+                    names.edit(&Roster::EMPTY, new.cloned(), [])
                 }
-                let secrets = &self.secrets;
+            };
+            if !new.is_empty() {
+                self.gate.awaits_endpoints(&new, until, names);
+            }
+        }
+        if !(self.gate.is_plain() && roll.warming.is_empty()) {
+            self.clusters_warm(roll, news, (nonce, until));
+        }
+        if !self.behind.is_empty() {
+            for stamp in &roll.stamps {
+                self.behind.remove(&stamp.name);
+            }
+        }
+        if asked {
+            let companions = roll.eds.iter().map(|name| name.text.clone());
+            self.companions.extend(companions);
+        }
+    }
+
+    fn clusters_warm(&mut self, roll: &Roll, news: &News, (nonce, until): (Nonce, Instant)) {
+        let secrets = &self.secrets;
+        for stamp in &roll.stamps {
+            if news.has(stamp.key(), roll) {
+                let why = roll.warming.get(&stamp.name).unwrap_or(&Warming::Plain);
                 let lacks = |secret: &str| secrets.lacks(secret);
                 self.gate
-                    .new_cluster(name, &entry.warming, (nonce, until), lacks);
-            }
-            self.behind.remove(name);
-            if !entry.eds {
-                continue;
-            }
-            if endpoints_asked {
-                self.companions.insert(name.clone());
+                    .new_cluster(&stamp.name, why, (nonce, until), lacks);
             } else {
-                self.fresh.insert(name.clone());
+                self.gate.sent_again(&stamp.name, nonce);
             }
         }
     }
 
-    fn companions_sent(&mut self, entries: &[Arc<Encoded>]) {
+    fn companions_sent(&mut self, roll: &Roll) {
         let endpoints = &mut self.watches[ResourceType::Endpoint as usize];
-        for entry in entries {
-            self.companions.remove(&entry.name);
-            endpoints.due.remove(&entry.name);
-            if !endpoints.names.contains(&entry.name) {
-                self.behind.insert(entry.name.clone());
+        for stamp in &roll.stamps {
+            self.companions.remove(&stamp.name);
+            endpoints.due.named.remove(&stamp.name);
+            if !endpoints.names.has(stamp.key()) {
+                self.behind.insert(stamp.name.clone());
             }
         }
     }
 
-    fn gone(&mut self, kind: ResourceType, name: &str) {
+    fn gone(&mut self, kind: ResourceType, name: &str, turn: &mut Turn<'_>) {
         if kind == ResourceType::Cluster {
-            self.gate.forget(name);
+            let names = &mut turn.pool.names;
+            self.gate.forget(name, names);
             self.companions.remove(name);
-            self.fresh.remove(name);
+            let endpoints = key_of(ResourceType::Endpoint, name);
+            self.fresh = names.edit(&self.fresh, [], [endpoints]);
             self.behind.remove(name);
         }
+    }
+}
+
+impl Batch {
+    /// What a client holds once it was sent this.
+    fn after(&self, held: &Held, turn: &mut Turn<'_>) -> Held {
+        let stamps = &mut turn.pool.stamps;
+        let edit = |layer: usize| {
+            let placed = || self.entries.iter().zip(&self.layers);
+            let here = placed().filter(|(_, at)| **at == layer);
+            let puts = here.map(|(entry, _)| entry.stamp.clone());
+            let moved = placed().filter(|(_, at)| **at != layer);
+            let drops = moved.map(|(entry, _)| entry.key());
+            stamps.edit(&held[layer], puts, drops.chain(self.gone.iter().copied()))
+        };
+        std::array::from_fn::<_, LAYERS, _>(edit)
     }
 }
 
 /// Clusters named by routes and listeners that the client holds in a form about to be replaced.
-enum InForce<'a> {
-    Named(BTreeMap<&'a str, ()>),
+enum InForce {
+    Named(BTreeSet<Str>),
     /// Some form came on an earlier stream and is not the current one: it may name any.
     Any,
 }
 
-impl<'a> InForce<'a> {
-    fn of(session: &'a Session, stage: Stage) -> Self {
-        let mut named = BTreeMap::new();
+impl InForce {
+    fn of(session: &Session, stage: Stage) -> Self {
+        let mut named = BTreeSet::new();
         if stage != Stage::ClusterRemovals {
             return Self::Named(named);
         }
         for kind in [ResourceType::Listener, ResourceType::Route] {
             let watch = session.watch(kind);
-            let replaced = watch.due.keys().filter_map(|name| watch.held.get(name));
-            for held in replaced {
-                let Some(refs) = &held.refs else {
+            let replaced = watch.due.named.keys();
+            for stamp in replaced.filter_map(|name| watch.held(name)) {
+                let Some(refs) = watch.refs(stamp) else {
                     return Self::Any;
                 };
-                let clusters = refs
-                    .iter()
-                    .filter(|r: &&Ref| r.kind == ResourceType::Cluster);
-                named.extend(clusters.map(|r| (r.name.as_str(), ())));
+                let clusters = refs.iter().filter(|r| r.kind == ResourceType::Cluster);
+                named.extend(clusters.map(|r| r.name.clone()));
             }
         }
         Self::Named(named)
@@ -330,14 +399,14 @@ impl<'a> InForce<'a> {
 
     fn names(&self, cluster: &str) -> bool {
         match self {
-            Self::Named(named) => named.contains_key(cluster),
+            Self::Named(named) => named.contains(cluster),
             Self::Any => true,
         }
     }
 }
 
 impl Stage {
-    fn kind(self) -> ResourceType {
+    pub(super) fn kind(self) -> ResourceType {
         match self {
             Self::Secrets => ResourceType::Secret,
             Self::Companions | Self::Endpoints => ResourceType::Endpoint,
@@ -372,7 +441,7 @@ fn send(watch: &Watch, entry: &Entry, why: Why) -> Verdict {
 }
 
 fn removal(watch: &Watch, name: &str, why: Why) -> Verdict {
-    if why == Why::Asked || watch.held.contains_key(name) {
+    if why == Why::Asked || watch.held(name).is_some() {
         Verdict::Remove
     } else {
         Verdict::Nothing
@@ -382,7 +451,7 @@ fn removal(watch: &Watch, name: &str, why: Why) -> Verdict {
 /// Envoy ignores the removal of a route table, which suits one whose listener drains; a table asked for
 /// anew is answered with an empty one, or its listener would warm until a timeout.
 fn no_route(watch: &Watch, name: &str, why: Why) -> Verdict {
-    match watch.held.get(name) {
+    match watch.held(name) {
         Some(held) if held.version == ABSENT && why == Why::Changed => Verdict::Nothing,
         Some(held) if held.version != ABSENT => Verdict::Remove,
         Some(_) | None if why == Why::Asked => Verdict::Send(empty(ResourceType::Route, name)),

@@ -11,7 +11,6 @@ use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
-use crate::delivery::wire::{DeltaRequest, ErrorDetail};
 use crate::view::Resources;
 use crate::xds::Warming;
 
@@ -67,9 +66,9 @@ struct Envoy {
     /// Clusters of which some form is warm: it serves while a newer one warms.
     warm: BTreeSet<String>,
     endpoint_names: BTreeSet<String>,
-    queue: VecDeque<DeltaRequest>,
-    cluster_answers: Vec<DeltaRequest>,
-    cluster_request: Option<DeltaRequest>,
+    queue: VecDeque<Asked>,
+    cluster_answers: Vec<Asked>,
+    cluster_request: Option<Asked>,
 }
 
 struct Law {
@@ -84,6 +83,7 @@ struct Law {
     /// Types of which a request arrived on this stream.
     asked: BTreeSet<ResourceType>,
     clock: Duration,
+    sent: Vec<Got>,
 }
 
 #[derive(Clone)]
@@ -103,6 +103,7 @@ impl Law {
             answered: String::new(),
             asked: BTreeSet::new(),
             clock: Duration::ZERO,
+            sent: Vec::new(),
         };
         law.connect(Memory::None);
         law
@@ -286,6 +287,7 @@ impl Law {
     /// Applies frames as Envoy does, and checks each against the mesh it was made from.
     fn receive(&mut self, did: Did) {
         assert!(did.closed.is_none(), "{:?}", did.closed);
+        self.sent.extend(did.frames.iter().cloned());
         for got in did.frames {
             let mut refused = false;
             for (name, version) in &got.resources {
@@ -299,12 +301,9 @@ impl Law {
                     self.clusters_at.remove(name);
                 }
             }
-            let answer = DeltaRequest {
+            let answer = Asked {
                 nonce: got.nonce.clone(),
-                error: refused.then(|| ErrorDetail {
-                    code: 13,
-                    message: "bad".into(),
-                }),
+                error: refused.then(|| "bad".into()),
                 ..subscribe(got.kind, &[], &[])
             };
             if got.kind == C {
@@ -494,7 +493,7 @@ impl Envoy {
         self.unfed.remove(name);
         self.held.remove(&(E, name.to_owned()));
         if self.endpoint_names.remove(name) {
-            self.queue.push_back(DeltaRequest {
+            self.queue.push_back(Asked {
                 unsubscribe: vec![name.into()],
                 ..subscribe(E, &[], &[])
             });
@@ -568,11 +567,36 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn clients_converge_and_never_refer_to_what_they_lack(limits in limits(), ops in ops()) {
+    fn clients_converge_and_never_refer_to_what_they_lack(
+        limits in limits(),
+        owned in prop_oneof![Just(&[][..]), Just(&["c0", "l1"][..])],
+        ops in ops(),
+    ) {
         let mut law = Law::new(limits);
+        law.world.owned = owned;
         for op in &ops {
             law.run(op);
         }
         law.check_convergence();
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn short_ways_send_the_same_frames_as_looking_at_each_name(limits in limits(), ops in ops()) {
+        let mut short = Law::new(limits);
+        let mut long = Law::new(limits);
+        long.world.pool.name_by_name = true;
+        for op in &ops {
+            short.run(op);
+            long.run(op);
+            prop_assert_eq!(&short.sent, &long.sent, "after {:?}", op);
+        }
+        short.check_convergence();
+        long.check_convergence();
+        prop_assert_eq!(&short.sent, &long.sent);
     }
 }

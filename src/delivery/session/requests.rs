@@ -1,40 +1,35 @@
 //! What a request of the client's means: answers to frames, names wanted, versions brought.
 
-use std::sync::Arc;
-
+use super::due::Mark;
 use super::secrets::{Credential, Secrets};
-use super::watch::{Due, Watch, mark};
+use super::watch::{Held, Watch, claimed, without};
 use super::{Event, Output, Refusal, Session, Turn};
 use crate::delivery::Limits;
-use crate::delivery::wire::{DeltaRequest, Nonce};
+use crate::delivery::pool::Touched;
+use crate::delivery::roster::{Member, Name, Roster};
+use crate::delivery::wire::{Nonce, Request, WILDCARD};
 use crate::text::Str;
 use crate::view::Resources;
 use crate::xds::ResourceType;
 
-const WILDCARD: &str = "*";
-/// Envoy's error detail is kept up to this many bytes.
-const MESSAGE: usize = 2048;
-/// So is the name of a type nobody serves.
-const TYPE_URL: usize = 256;
-
 impl Session {
-    pub fn on_request(&mut self, request: &DeltaRequest, turn: &mut Turn<'_>) -> Vec<Output> {
-        let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
-            let cut = cut(&request.type_url, TYPE_URL);
-            return vec![Output::Event(Event::UnknownType(Str::new(cut)))];
+    pub fn on_request(&mut self, request: &Request, turn: &mut Turn<'_>) -> Vec<Output> {
+        let kind = match &request.kind {
+            Ok(kind) => *kind,
+            Err(url) => return vec![Output::Event(Event::UnknownType(url.clone()))],
         };
         if let Err(refusal) = self.check(kind, request) {
             return vec![Output::Close(refusal)];
         }
         let mut out = Vec::new();
-        if !request.nonce.is_empty() {
-            out.push(Output::Event(self.on_answer(kind, request)));
+        if let Some(nonce) = request.answers {
+            out.push(Output::Event(self.on_answer(kind, nonce.ok(), request)));
         }
         if kind == ResourceType::Secret {
-            out.extend(self.on_secret_names(request));
+            out.extend(self.on_secret_names(request, turn));
         } else if self.watches[kind as usize].opened {
-            self.on_unsubscribe(kind, &request.unsubscribe);
-            self.on_subscribe(kind, &request.subscribe, turn.view);
+            self.on_unsubscribe(kind, request, turn);
+            self.on_subscribe(kind, request, turn);
         } else {
             self.on_first(kind, request, turn);
         }
@@ -44,109 +39,102 @@ impl Session {
 }
 
 impl Session {
-    fn check(&self, kind: ResourceType, request: &DeltaRequest) -> Result<(), Refusal> {
+    fn check(&self, kind: ResourceType, request: &Request) -> Result<(), Refusal> {
         let Limits {
             names, name_bytes, ..
         } = self.limits;
         let watch = self.watch(kind);
-        let known = |n: &&String| watch.names.contains(n.as_str());
-        let new = request.subscribe.iter().filter(|n| !known(n)).count();
         // Of secrets, refused names are kept only until they are answered.
-        let kept = match kind {
-            ResourceType::Secret => watch.due.len(),
-            _ => 0,
-        };
-        if watch.names.len() + kept + new > names || request.initial_versions.len() > names {
+        let mut kept = watch.names.len();
+        if kind == ResourceType::Secret {
+            kept += watch.due.len();
+        }
+        if kept + request.subscribe.count > names {
+            let new = request.subscribed().filter(|n| !watch.asks_for(n));
+            kept += new.count();
+        }
+        if kept > names || request.claims.count > names {
             return Err(Refusal::TooManyNames { kind, limit: names });
         }
-        let given = request
-            .subscribe
-            .iter()
-            .chain(request.initial_versions.keys());
-        match given.map(String::len).max() {
-            Some(len) if len > name_bytes => Err(Refusal::NameTooLong {
-                len,
-                limit: name_bytes,
-            }),
-            _ => Ok(()),
+        let len = request.subscribe.longest.max(request.claims.longest);
+        if len > name_bytes {
+            let limit = name_bytes;
+            return Err(Refusal::NameTooLong { len, limit });
         }
+        Ok(())
     }
 
-    fn on_answer(&mut self, kind: ResourceType, request: &DeltaRequest) -> Event {
+    fn on_answer(&mut self, kind: ResourceType, nonce: Option<Nonce>, request: &Request) -> Event {
         let watch = &mut self.watches[kind as usize];
-        let nonce = Nonce::parse(&request.nonce);
-        let answered = nonce.and_then(|nonce| Some((nonce, watch.answered(nonce)?)));
-        let Some((nonce, since)) = answered else {
+        let answered = nonce.and_then(|n| Some((n, watch.answered(n, request.error.as_ref())?)));
+        let Some((nonce, answered)) = answered else {
             return Event::StaleNonce(kind);
         };
-        let event = match &request.error {
-            Some(error) => {
-                let message: Arc<str> = cut(&error.message, MESSAGE).into();
-                Event::Nacked {
-                    kind,
-                    names: watch.refused(nonce, &message),
-                    message,
-                }
-            }
-            None => Event::Acked { kind, since },
-        };
-        watch.accepted();
         if kind == ResourceType::Cluster {
             self.gate.clusters_answered(nonce);
         }
         if kind == ResourceType::Secret {
-            for (name, held) in &watch.held {
-                if held.frame <= watch.acked && !watch.nacks.contains_key(name) {
-                    self.secrets.acknowledged(name);
-                }
+            for stamp in answered.brought.iter().flat_map(|roll| &roll.stamps) {
+                self.secrets.acknowledged(&stamp.name);
             }
             let secrets = &self.secrets;
             self.gate.secrets_changed(|n| secrets.lacks(n));
         }
-        event
+        match &request.error {
+            Some(message) => Event::Nacked {
+                kind,
+                names: answered.refused,
+                message: message.clone(),
+            },
+            None => Event::Acked {
+                kind,
+                since: answered.since,
+            },
+        }
     }
 
     /// The first request of a type on this stream: what the client brings is compared, not sent again.
-    fn on_first(&mut self, kind: ResourceType, request: &DeltaRequest, turn: &Turn<'_>) {
+    fn on_first(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
         // Envoy withholds its cluster request while a cluster warms for want of its endpoints.
         let one_warms = kind == ResourceType::Endpoint && !self.watch(ResourceType::Cluster).opened;
-        let legacy = request.subscribe.is_empty() && has_legacy_wildcard(kind);
-        let names: Vec<Str> = request
-            .subscribe
-            .iter()
-            .map(|name| shared(kind, name, turn.view))
-            .collect();
+        let legacy = request.subscribe.count == 0 && has_legacy_wildcard(kind);
         let watch = &mut self.watches[kind as usize];
         watch.opened = true;
-        watch.wildcard = legacy || names.iter().any(|n| n == WILDCARD);
-        let nothing = request.initial_versions.is_empty() && turn.view.count(kind) == 0;
+        watch.wildcard = legacy || request.subscribe.wildcard;
+        let nothing = request.claims.count == 0 && turn.view.count(kind) == 0;
         watch.owed = watch.wildcard && nothing && has_legacy_wildcard(kind);
-        let explicit = names.iter().filter(|n| *n != WILDCARD);
-        watch.names = explicit.cloned().collect();
-        for (name, version) in &request.initial_versions {
-            if watch.wants(name) {
-                let current = turn.view.get(kind, name).map(|e| &*e.encoded);
-                watch.claim(name, version, current);
+        watch.names = named(kind, request, turn);
+        watch.held = brought(watch, request, turn);
+        for name in watch.absent(turn.view) {
+            watch.due.change(&name, None);
+        }
+        let fresh = |name: &Name| kind == ResourceType::Endpoint && self.fresh.has(name.key());
+        if watch.count() > 0 && (one_warms || !self.fresh.is_empty()) {
+            let names = watch.names.iter();
+            let unsure: Vec<Str> = names
+                .filter(|name| one_warms || fresh(name))
+                .map(|name| name.text.clone())
+                .collect();
+            for name in unsure {
+                watch.due.ask(&name);
             }
         }
-        for name in &watch.names {
-            let unsure = one_warms || (kind == ResourceType::Endpoint && self.fresh.contains(name));
-            if unsure || !watch.held.contains_key(name) {
-                mark(&mut watch.due, name, Due::ASKED);
-            }
-        }
-        self.compare_all(kind, None, turn.view);
+        watch.due.touch(&Touched::All, Mark::ASKED);
         match kind {
             ResourceType::Cluster => {
                 self.clusters_by = None;
-                let resumes = !request.initial_versions.is_empty();
+                let resumes = request.claims.count > 0;
                 self.resumes_by = resumes.then(|| turn.now + self.limits.resume);
             }
             ResourceType::Endpoint => {
                 // The client may have asked before it knew of them: theirs go as behind any new cluster.
                 let names = &self.watches[kind as usize].names;
-                let fresh = std::mem::take(&mut self.fresh).into_iter();
-                self.companions.extend(fresh.filter(|n| !names.contains(n)));
+                let fresh = std::mem::take(&mut self.fresh);
+                if fresh != *names {
+                    let others = fresh.iter().filter(|name| !names.has(name.key()));
+                    let others = others.map(|name| name.text.clone());
+                    self.companions.extend(others);
+                }
                 self.gate.endpoints_asked();
             }
             ResourceType::Listener | ResourceType::Route | ResourceType::Secret => {}
@@ -154,84 +142,136 @@ impl Session {
     }
 
     /// A name asked for again is answered, except where its endpoints went behind its cluster unasked.
-    fn on_subscribe(&mut self, kind: ResourceType, names: &[String], view: Resources<'_>) {
+    fn on_subscribe(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
         let watch = &mut self.watches[kind as usize];
-        for name in names {
+        let mut names = Vec::new();
+        for name in request.subscribed() {
             if name == WILDCARD {
                 watch.wildcard = true;
-                for entry in view.of(kind) {
-                    watch.ask(&entry.encoded.name);
+                for entry in turn.view.of(kind) {
+                    watch.due.ask(&entry.encoded.name);
                 }
                 continue;
             }
-            let name = shared(kind, name, view);
+            let name = shared(kind, name, turn.view);
             let told = kind == ResourceType::Endpoint && self.behind.remove(&name);
             if told {
-                watch.change(&name, None);
+                watch.due.change(&name, None);
             } else {
-                watch.ask(&name);
+                watch.due.ask(&name);
             }
-            watch.names.insert(name);
+            names.push(Name::new(kind, name));
+        }
+        if !names.is_empty() {
+            watch.names = turn.pool.names.edit(&watch.names, names, []);
         }
     }
 
-    fn on_unsubscribe(&mut self, kind: ResourceType, names: &[String]) {
-        let watch = &mut self.watches[kind as usize];
-        for name in names {
-            if name == WILDCARD {
-                watch.wildcard = false;
-                let Watch {
-                    names,
-                    held,
-                    due,
-                    nacks,
-                    ..
-                } = watch;
-                held.retain(|n, _| names.contains(n));
-                due.retain(|n, _| names.contains(n));
-                nacks.retain(|n, _| names.contains(n));
-            } else if watch.names.remove(name.as_str()) && watch.wildcard {
-                // Envoy no longer knows whether it may keep it: the answer is the resource, or its removal.
-                watch.ask(&Str::new(name));
-            } else if !watch.wildcard {
-                watch.forget(name);
-                if kind == ResourceType::Endpoint {
-                    self.behind.remove(name.as_str());
-                }
-            }
+    fn on_unsubscribe(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
+        if request.unsubscribe.wildcard {
+            self.narrow(kind, turn);
         }
+        let watch = &mut self.watches[kind as usize];
+        let mut gone = Vec::new();
+        for name in request.unsubscribed().filter(|name| *name != WILDCARD) {
+            let name = Name::new(kind, Str::new(name));
+            if !watch.wildcard {
+                watch.settle(&name.text);
+                if kind == ResourceType::Endpoint {
+                    self.behind.remove(&name.text);
+                }
+            } else if watch.names.has(name.key()) {
+                // Envoy no longer knows whether it may keep it: the answer is the resource, or its removal.
+                watch.due.ask(&name.text);
+            }
+            gone.push(name.key());
+        }
+        if gone.is_empty() {
+            return;
+        }
+        let names = &mut turn.pool.names;
+        watch.names = names.edit(&watch.names, [], gone.iter().copied());
+        if !watch.wildcard {
+            watch.held = without(&watch.held, &gone, &mut turn.pool.stamps);
+        }
+    }
+
+    /// The client wants no longer everything, but the names it asked for.
+    fn narrow(&mut self, kind: ResourceType, turn: &mut Turn<'_>) {
+        let watch = &mut self.watches[kind as usize];
+        watch.wildcard = false;
+        let stamps = watch.held.iter().flat_map(Roster::iter);
+        let unwanted = stamps.filter(|stamp| !watch.names.has(stamp.key()));
+        let unwanted: Vec<_> = unwanted.map(|stamp| stamp.key()).collect();
+        watch.held = without(&watch.held, &unwanted, &mut turn.pool.stamps);
+        let mut due = std::mem::take(&mut watch.due.named);
+        due.retain(|name, _| watch.asks_for(name));
+        let mut nacks = std::mem::take(&mut watch.nacks);
+        nacks.retain(|name, _| watch.asks_for(name));
+        (watch.due.named, watch.nacks) = (due, nacks);
     }
 
     /// Names that are served become wishes, asked of `ca` when there is room; the others are refused.
-    fn on_secret_names(&mut self, request: &DeltaRequest) -> Vec<Output> {
+    fn on_secret_names(&mut self, request: &Request, turn: &mut Turn<'_>) -> Vec<Output> {
         if self.credential == Credential::Absent {
             return Vec::new();
         }
-        let watch = &mut self.watches[ResourceType::Secret as usize];
+        let kind = ResourceType::Secret;
+        let watch = &mut self.watches[kind as usize];
         let first = !std::mem::replace(&mut watch.opened, true);
-        for name in &request.unsubscribe {
-            watch.names.remove(name.as_str());
-            watch.forget(name);
+        let stamps = &mut turn.pool.stamps;
+        for name in request.unsubscribed() {
+            let key = Name::new(kind, Str::new(name)).key();
+            watch.names = turn.pool.names.edit(&watch.names, [], [key]);
+            watch.forget(name, stamps);
             self.secrets.drop_interest(name);
         }
+        let claims = request.claimed().filter(|_| first);
+        let claims: Vec<_> = claims
+            .filter(|(name, _)| Secrets::is_served(name))
+            .collect();
+        watch.held = match claims.is_empty() {
+            true => watch.held.clone(),
+            false => claimed(kind, claims.iter().copied(), turn.view, stamps),
+        };
         let mut refused = Vec::new();
-        for name in &request.subscribe {
+        for name in request.subscribed() {
             let name = Str::new(name);
             if !Secrets::is_served(&name) {
-                watch.ask(&name);
+                watch.due.ask(&name);
                 refused.push(Output::Event(Event::SecretRefused(name)));
                 continue;
             }
-            let offer = request.initial_versions.get(name.as_str());
-            let offer = offer.filter(|_| first).map(Str::new);
-            if let Some(version) = &offer {
-                watch.claim(&name, version, None);
-            }
+            let offer = claims.iter().rfind(|(claim, _)| *claim == name);
+            let offer = offer.map(|(_, version)| Str::new(version));
             self.secrets.want(&name, offer);
-            watch.names.insert(name);
+            let name = Name::new(kind, name);
+            watch.names = turn.pool.names.edit(&watch.names, [name], []);
         }
         refused
     }
+}
+
+/// The names of a type's first request, shared with whoever asked for the same.
+fn named(kind: ResourceType, request: &Request, turn: &mut Turn<'_>) -> Roster<Name> {
+    if let Some(known) = turn.pool.names.find(request.subscribe.digest) {
+        return known;
+    }
+    let explicit = request.subscribed().filter(|name| *name != WILDCARD);
+    let names = explicit.map(|name| Name::new(kind, shared(kind, name, turn.view)));
+    turn.pool.names.edit(&Roster::EMPTY, names, [])
+}
+
+/// What a reconnecting client holds of what it wants.
+fn brought(watch: &Watch, request: &Request, turn: &mut Turn<'_>) -> Held {
+    let (kind, view) = (watch.kind, turn.view);
+    let now = view.digest(kind);
+    let all = watch.wildcard || watch.names.digest() == now.names;
+    if all && request.claims.content == now.content {
+        return view.layers().map(|layer| turn.pool.whole(layer, kind));
+    }
+    let wanted = request.claimed().filter(|(name, _)| watch.wants(name));
+    claimed(kind, wanted, view, &mut turn.pool.stamps)
 }
 
 /// Types whose first request without names means all (xDS: legacy wildcard).
@@ -246,9 +286,4 @@ fn has_legacy_wildcard(kind: ResourceType) -> bool {
 fn shared(kind: ResourceType, name: &str, view: Resources<'_>) -> Str {
     view.get(kind, name)
         .map_or_else(|| Str::new(name), |e| e.encoded.name.clone())
-}
-
-fn cut(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len())).rfind(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or(0)]
 }

@@ -1,20 +1,25 @@
 //! A session with a view and a clock that tests turn by hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+};
+use envoy_types::pb::google::rpc::Status;
 use prost::Message;
 
 use super::{Answer, Ask, Credential, Event, Output, Refusal, Session, Turn, Volume};
 use crate::delivery::Limits;
-use crate::delivery::frame::{Frame, Sheets};
-use crate::delivery::wire::{DeltaRequest, ErrorDetail};
+use crate::delivery::frame::Frame;
+use crate::delivery::pool::{Pool, Told};
+use crate::delivery::wire::Request;
 use crate::text::Str;
 use crate::view::{Layer, Resources};
 use crate::xds::encode::encode_with_version;
-use crate::xds::{Encoded, Entry, Ref, ResourceType, Warming};
+use crate::xds::{Encoded, Entry, Ref, ResourceType, Stamp, Warming};
 
 pub(super) use ResourceType::{
     Cluster as C, Endpoint as E, Listener as L, Route as R, Secret as S,
@@ -24,12 +29,45 @@ pub(super) struct World {
     pub(super) session: Session,
     limits: Limits,
     pub(super) own: Layer,
+    /// Names that are put into `own`.
+    pub(super) owned: &'static [&'static str],
     pub(super) shared: Layer,
-    pub(super) sheets: Sheets,
+    pub(super) pool: Pool,
     pub(super) now: Instant,
     /// What the connection was handed and has not taken.
     pub(super) handed: Volume,
     pub(super) taken: Volume,
+}
+
+/// A request, before it is encoded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked {
+    pub(super) type_url: String,
+    pub(super) subscribe: Vec<String>,
+    pub(super) unsubscribe: Vec<String>,
+    pub(super) initial_versions: BTreeMap<String, String>,
+    pub(super) nonce: String,
+    pub(super) error: Option<String>,
+}
+
+impl Asked {
+    fn received(&self) -> Request {
+        let asked = self.clone();
+        let message = DeltaDiscoveryRequest {
+            type_url: asked.type_url,
+            resource_names_subscribe: asked.subscribe,
+            resource_names_unsubscribe: asked.unsubscribe,
+            initial_resource_versions: asked.initial_versions.into_iter().collect(),
+            response_nonce: asked.nonce,
+            error_detail: asked.error.map(|message| Status {
+                code: 13,
+                message,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        Request::parse(message.encode_to_vec().into()).expect("our own form")
+    }
 }
 
 /// What a session did, in the client's terms.
@@ -64,8 +102,9 @@ impl World {
             session: Session::new(limits, credential, now),
             limits,
             own: Layer::default(),
+            owned: &[],
             shared: Layer::default(),
-            sheets: Sheets::default(),
+            pool: Pool::default(),
             now,
             handed: Volume::default(),
             taken: Volume::default(),
@@ -81,11 +120,16 @@ impl World {
     pub(super) fn put(&mut self, encoded: Encoded) -> &mut Self {
         let sources = Arc::new([]);
         let encoded = Arc::new(encoded);
-        self.shared.insert(Entry { encoded, sources });
+        let layer = match self.owned.contains(&encoded.name.as_str()) {
+            true => &mut self.own,
+            false => &mut self.shared,
+        };
+        layer.insert(Entry { encoded, sources });
         self
     }
 
     pub(super) fn drop(&mut self, kind: ResourceType, name: &str) -> &mut Self {
+        self.own.remove(kind, name);
         self.shared.remove(kind, name);
         self
     }
@@ -93,7 +137,7 @@ impl World {
     fn act(&mut self, f: impl FnOnce(&mut Session, &mut Turn<'_>) -> Vec<Output>) -> Did {
         let mut turn = Turn {
             view: Resources::new(&self.own, &self.shared),
-            sheets: &mut self.sheets,
+            pool: &mut self.pool,
             now: self.now,
         };
         let outputs = f(&mut self.session, &mut turn);
@@ -113,8 +157,9 @@ impl World {
         did
     }
 
-    pub(super) fn request(&mut self, request: &DeltaRequest) -> Did {
-        self.act(|s, turn| s.on_request(request, turn))
+    pub(super) fn request(&mut self, request: &Asked) -> Did {
+        let request = request.received();
+        self.act(|s, turn| s.on_request(&request, turn))
     }
 
     pub(super) fn subscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
@@ -122,7 +167,7 @@ impl World {
     }
 
     pub(super) fn unsubscribe(&mut self, kind: ResourceType, names: &[&str]) -> Did {
-        self.request(&DeltaRequest {
+        self.request(&Asked {
             unsubscribe: names.iter().map(ToString::to_string).collect(),
             ..subscribe(kind, &[], &[])
         })
@@ -138,27 +183,26 @@ impl World {
     }
 
     pub(super) fn ack(&mut self, got: &Got) -> Did {
-        self.request(&DeltaRequest {
+        self.request(&Asked {
             nonce: got.nonce.clone(),
             ..subscribe(got.kind, &[], &[])
         })
     }
 
     pub(super) fn nack(&mut self, got: &Got, message: &str) -> Did {
-        self.request(&DeltaRequest {
+        self.request(&Asked {
             nonce: got.nonce.clone(),
-            error: Some(ErrorDetail {
-                code: 13,
-                message: message.into(),
-            }),
+            error: Some(message.into()),
             ..subscribe(got.kind, &[], &[])
         })
     }
 
     /// Tells the session that these may have changed, as the hub does.
     pub(super) fn touched(&mut self, names: &[(ResourceType, &str)]) -> Did {
-        for (kind, name) in names {
-            self.session.touch(*kind, &Str::new(name), self.now);
+        let names = names.iter().map(|(kind, name)| (*kind, Str::new(name)));
+        let view = Resources::new(&self.own, &self.shared);
+        for told in Told::of(&names.collect(), view) {
+            self.session.touch(&told, self.now);
         }
         self.act(|s, turn| s.flush(turn))
     }
@@ -222,7 +266,7 @@ impl std::fmt::Display for Got {
 }
 
 fn read(frame: Frame) -> Got {
-    let kind = frame.sheet().kind;
+    let kind = frame.sheet().roll.kind;
     let mut rope = frame.into_rope();
     let wire = rope.copy_to_bytes(rope.remaining());
     let message = DeltaDiscoveryResponse::decode(&wire[5..]).expect("a frame decodes");
@@ -235,8 +279,8 @@ fn read(frame: Frame) -> Got {
     }
 }
 
-pub(super) fn subscribe(kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> DeltaRequest {
-    DeltaRequest {
+pub(super) fn subscribe(kind: ResourceType, names: &[&str], held: &[(&str, &str)]) -> Asked {
+    Asked {
         type_url: kind.type_url().into(),
         subscribe: names.iter().map(ToString::to_string).collect(),
         initial_versions: held
@@ -280,8 +324,9 @@ pub(super) fn naming(kind: ResourceType, name: &str, version: &str, clusters: &[
         kind: C,
         name: Str::new(name),
     });
+    let stamp = Stamp::new(kind, name.into(), version.into(), Some(refs.collect()));
     Encoded {
-        refs: refs.collect(),
+        stamp: Arc::new(stamp),
         ..resource(kind, name, version)
     }
 }

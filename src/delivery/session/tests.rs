@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::testing::*;
 use super::*;
-use crate::delivery::wire::DeltaRequest;
 use crate::xds::Warming;
 
 const WARM: Duration = Duration::from_secs(5);
@@ -111,7 +110,7 @@ mod subscriptions {
     #[test]
     fn an_unknown_type_is_reported_and_the_stream_goes_on() {
         let mut w = connected();
-        let did = w.request(&DeltaRequest {
+        let did = w.request(&Asked {
             type_url: "type.googleapis.com/x".into(),
             subscribe: vec!["a".into()],
             ..Default::default()
@@ -369,7 +368,7 @@ mod answers {
     #[test]
     fn a_stale_nonce_is_counted_and_its_subscriptions_still_taken() {
         let mut w = connected();
-        let did = w.request(&DeltaRequest {
+        let did = w.request(&Asked {
             nonce: "ffffffff".into(),
             ..subscribe(R, &["s"], &[])
         });
@@ -587,7 +586,7 @@ mod gate {
         let (mut w, _) = with_dns();
         assert_eq!(w.session.deadline(), Some(w.now + WARM));
         let did = w.after(WARM);
-        assert_eq!(did.events, [Event::StillWarming("dns".into())]);
+        assert_eq!(did.events, [Event::StillWarming(vec!["dns".into()])]);
         assert_eq!(did.sent(), ["rds r=2"]);
         assert_eq!(w.session.deadline(), None);
     }

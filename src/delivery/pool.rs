@@ -1,0 +1,271 @@
+//! What sessions in equal states share: their sets, their frames, and what is to be sent next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::frame::{Sheet, Sheets};
+use super::roster::{Member, Name, Roster, Shelf};
+use crate::text::Str;
+use crate::view::{Layer, Names, Resources};
+use crate::xds::stamp::{Key, Mark};
+use crate::xds::{Encoded, ResourceType, Stamp};
+
+/// Names of one type to be looked at. Equal ones have the same `id`.
+#[derive(Clone, Debug)]
+pub enum Touched {
+    /// Whatever the client wants or holds.
+    All,
+    Names(Arc<[Name]>),
+}
+
+/// What a client asked for: everything, or some names.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    All,
+    Names(&'a Roster<Name>),
+}
+
+/// What a client in some state is sent next of one layer.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub next: Option<Step>,
+    /// Held and not in the layer: removed, or elsewhere now.
+    pub leavers: Arc<[Str]>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub sheet: Arc<Sheet>,
+    /// What the client holds of the layer once it was sent.
+    pub after: Roster<Arc<Stamp>>,
+}
+
+/// What a scope's sessions are told of one type.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub kind: ResourceType,
+    pub touched: Touched,
+    /// The names among them that stand for nothing now.
+    pub gone: Vec<Str>,
+}
+
+#[derive(Debug, Default)]
+pub struct Pool {
+    pub stamps: Shelf<Arc<Stamp>>,
+    pub names: Shelf<Name>,
+    pub sheets: Sheets,
+    plans: HashMap<State, Plan>,
+    /// No short ways: what a test compares them with.
+    pub name_by_name: bool,
+}
+
+/// All that a plan depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct State {
+    kind: ResourceType,
+    layer: Mark,
+    held: Mark,
+    wanted: Option<Key>,
+    touched: Option<Key>,
+    frame_bytes: usize,
+}
+
+/// Past so many plans all are forgotten: they are made again at the cost of one session's share.
+const PLANS: usize = 4096;
+/// Of more names than these, each is looked at.
+const FEW: usize = 256;
+
+impl Pool {
+    /// Everything of a type in a layer, as held.
+    pub fn whole(&mut self, layer: &Layer, kind: ResourceType) -> Roster<Arc<Stamp>> {
+        if let Some(known) = self.stamps.find(layer.digest(kind).content) {
+            return known;
+        }
+        let all = layer.of(kind).map(|entry| entry.encoded.stamp.clone());
+        self.stamps.edit(&Roster::EMPTY, all, [])
+    }
+
+    /// The first frame of what is touched, wanted, and not held in the layer's version.
+    pub fn plan(
+        &mut self,
+        kind: ResourceType,
+        layer: &Layer,
+        held: &Roster<Arc<Stamp>>,
+        (wanted, touched): (Wanted<'_>, &Touched),
+        frame_bytes: usize,
+    ) -> Plan {
+        let state = State {
+            kind,
+            layer: layer.digest(kind).content,
+            held: held.digest(),
+            wanted: wanted.id(),
+            touched: touched.id(),
+            frame_bytes,
+        };
+        if let Some(known) = self.plans.get(&state) {
+            return known.clone();
+        }
+        let next = next(kind, layer, held, (wanted, touched), frame_bytes);
+        let plan = Plan {
+            next: self.step(kind, held, &next),
+            leavers: leavers(kind, layer, held, touched),
+        };
+        if self.plans.len() >= PLANS {
+            self.plans.clear();
+        }
+        self.plans.insert(state, plan.clone());
+        plan
+    }
+
+    fn step(
+        &mut self,
+        kind: ResourceType,
+        held: &Roster<Arc<Stamp>>,
+        entries: &[Arc<Encoded>],
+    ) -> Option<Step> {
+        if entries.is_empty() {
+            return None;
+        }
+        let stamps = entries.iter().map(|e| e.stamp.clone());
+        Some(Step {
+            after: self.stamps.edit(held, stamps, []),
+            sheet: self.sheets.get(kind, entries, &[], &mut self.names),
+        })
+    }
+
+    pub fn sheet(
+        &mut self,
+        kind: ResourceType,
+        entries: &[Arc<Encoded>],
+        removed: &[Str],
+    ) -> Arc<Sheet> {
+        self.sheets.get(kind, entries, removed, &mut self.names)
+    }
+
+    /// The view is another one: what was planned for the old one is not asked for again.
+    pub fn forget_plans(&mut self) {
+        self.plans.clear();
+    }
+}
+
+fn next(
+    kind: ResourceType,
+    layer: &Layer,
+    held: &Roster<Arc<Stamp>>,
+    (wanted, touched): (Wanted<'_>, &Touched),
+    frame_bytes: usize,
+) -> Vec<Arc<Encoded>> {
+    let mut entries = Vec::new();
+    if layer.digest(kind).content == held.digest() {
+        return entries;
+    }
+    let mut bytes = 0;
+    let mut take = |encoded: &Arc<Encoded>| {
+        let old = held.get(encoded.key());
+        let current = old.is_some_and(|stamp| stamp.version == encoded.version);
+        if bytes < frame_bytes && !current && wanted.has(encoded.key()) {
+            bytes += encoded.len;
+            entries.push(encoded.clone());
+        }
+    };
+    match touched {
+        Touched::All => layer.of(kind).for_each(|entry| take(&entry.encoded)),
+        Touched::Names(names) => {
+            for entry in names.iter().filter_map(|name| layer.get(kind, &name.text)) {
+                take(&entry.encoded);
+            }
+        }
+    }
+    entries
+}
+
+fn leavers(
+    kind: ResourceType,
+    layer: &Layer,
+    held: &Roster<Arc<Stamp>>,
+    touched: &Touched,
+) -> Arc<[Str]> {
+    let whole = layer.digest(kind).content == held.digest();
+    if whole || matches!(touched, Touched::Names(_)) {
+        return Arc::default();
+    }
+    let gone = held.iter().filter(|s| layer.get(kind, &s.name).is_none());
+    gone.map(|stamp| stamp.name.clone()).collect()
+}
+
+impl Wanted<'_> {
+    fn id(self) -> Option<Key> {
+        match self {
+            Self::All => None,
+            Self::Names(names) => Some(names.digest()),
+        }
+    }
+
+    pub fn has(self, key: Key) -> bool {
+        match self {
+            Self::All => true,
+            Self::Names(names) => names.has(key),
+        }
+    }
+}
+
+impl Told {
+    pub fn of(names: &Names, view: Resources<'_>) -> Vec<Self> {
+        let names: Vec<_> = names.iter().collect();
+        let mut all = Vec::new();
+        for of_kind in names.chunk_by(|a, b| a.0 == b.0) {
+            let kind = of_kind[0].0;
+            let names = of_kind.iter().map(|(_, name)| name.clone());
+            let (there, gone): (Vec<_>, _) = names.partition(|n| view.get(kind, n).is_some());
+            all.push(Self {
+                kind,
+                touched: Touched::names(kind, there),
+                gone,
+            });
+        }
+        all
+    }
+}
+
+impl Touched {
+    pub fn names(kind: ResourceType, names: impl IntoIterator<Item = Str>) -> Self {
+        let names = names.into_iter().map(|text| Name::new(kind, text));
+        Self::Names(names.collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many names, where that is known.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::All => 1,
+            Self::Names(names) => names.len(),
+        }
+    }
+
+    fn id(&self) -> Option<Key> {
+        match self {
+            Self::All => None,
+            Self::Names(names) => Some(names.iter().map(Member::key).fold(0, Key::wrapping_add)),
+        }
+    }
+
+    /// Both, or more than both.
+    pub fn and(&self, other: &Self) -> Self {
+        let (Self::Names(ours), Self::Names(theirs)) = (self, other) else {
+            return Self::All;
+        };
+        if self.id() == other.id() {
+            return self.clone();
+        }
+        if ours.len() + theirs.len() > FEW {
+            return Self::All;
+        }
+        let new = theirs.iter().filter(|name| !ours.contains(name));
+        let mut both: Vec<Name> = ours.iter().chain(new).cloned().collect();
+        both.sort_by(|a, b| a.text.cmp(&b.text));
+        Self::Names(both.into())
+    }
+}

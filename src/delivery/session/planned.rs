@@ -1,0 +1,126 @@
+//! The short way of a flush: frames made once for all sessions in one state.
+//!
+//! Nothing is sent by it that the long way, name by name in `flush.rs`, would not send.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::due::{Touch, Why};
+use super::flush::Stage;
+use super::watch::{News, Watch};
+use super::{Session, Turn};
+use crate::delivery::frame::Frame;
+use crate::delivery::pool::{Plan, Step, Touched};
+use crate::xds::{Encoded, ResourceType};
+
+impl Session {
+    /// The next frame of what was touched. Names that must be looked at one by one become so.
+    pub(super) fn planned(&mut self, stage: Stage, turn: &mut Turn<'_>) -> Option<Frame> {
+        match stage {
+            Stage::Clusters | Stage::Endpoints | Stage::Listeners | Stage::Routes => {}
+            Stage::Secrets | Stage::Companions | Stage::ClusterRemovals => return None,
+        }
+        let kind = stage.kind();
+        let watch = self.watch(kind);
+        let Touch { names, mark } = watch.due.touched.clone()?;
+        if !watch.due.named.is_empty() || self.may_wait(kind, turn.now) || turn.pool.name_by_name {
+            self.look_at_each(kind, turn);
+            return None;
+        }
+        let mut first = None;
+        for (at, layer) in turn.view.layers().into_iter().enumerate() {
+            let task = (watch.wanted(), &names);
+            let held = &watch.held[at];
+            let Plan { next, leavers } =
+                turn.pool
+                    .plan(kind, layer, held, task, self.limits.frame_bytes);
+            if next.as_ref().is_some_and(|step| watch.elsewhere(at, step)) || !leavers.is_empty() {
+                // What comes and what goes may depend on each other: two listeners of one address.
+                self.look_at_each(kind, turn);
+                return None;
+            }
+            first = first.or(next.map(|step| (at, step)));
+        }
+        let Some((at, step)) = first else {
+            self.watches[kind as usize].due.touched = None;
+            return None;
+        };
+        Some(self.step(at, step, mark.since, turn))
+    }
+
+    /// Whether something of this type may have to wait for a cluster.
+    fn may_wait(&self, kind: ResourceType, now: Instant) -> bool {
+        match kind {
+            ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Secret => false,
+            ResourceType::Listener | ResourceType::Route => {
+                !self.gate.is_open() || self.routes_wait_until().is_some_and(|until| now < until)
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        layer: usize,
+        step: Step,
+        since: Option<Instant>,
+        turn: &mut Turn<'_>,
+    ) -> Frame {
+        let Step { sheet, after } = step;
+        let roll = &sheet.roll;
+        let nonce = self.next_nonce();
+        let watch = self.watch(roll.kind);
+        let mut held = watch.held.clone();
+        let added = after.len() - held[layer].len();
+        held[layer] = after;
+        let mut news = News::None;
+        if roll.kind == ResourceType::Cluster {
+            news = watch.news(roll, added);
+            self.clusters_sent(roll, &news, nonce, turn);
+        }
+        let watch = &mut self.watches[roll.kind as usize];
+        watch.sent(nonce, (roll.clone(), news), held, since);
+        self.handed(Frame::new(sheet, nonce))
+    }
+
+    /// Marks whatever was touched and wanted, or held and should not be, by its name.
+    fn look_at_each(&mut self, kind: ResourceType, turn: &Turn<'_>) {
+        let view = turn.view;
+        let watch = &mut self.watches[kind as usize];
+        let Some(Touch { names, mark }) = watch.due.touched.take() else {
+            return;
+        };
+        if mark.why == Why::Asked {
+            let names = watch.names.iter().filter(|n| watch.held(&n.text).is_none());
+            let asked: Vec<_> = names.map(|name| name.text.clone()).collect();
+            for name in asked {
+                watch.due.ask(&name);
+            }
+        }
+        let names: Vec<_> = match names {
+            Touched::Names(names) => {
+                let wanted = names.iter().filter(|name| watch.wants(&name.text));
+                wanted.map(|name| name.text.clone()).collect()
+            }
+            Touched::All => {
+                let all = view.of(kind).map(|entry| &entry.encoded);
+                let differs = |e: &&Arc<Encoded>| watch.wants(&e.name) && !watch.has(e);
+                let changed = all.filter(differs).map(|encoded| &encoded.name);
+                let held = watch.held.iter().flat_map(|layer| layer.iter());
+                let held = held.map(|stamp| &stamp.name);
+                let gone = held.filter(|name| view.get(kind, name).is_none());
+                changed.chain(gone).cloned().collect()
+            }
+        };
+        for name in names {
+            watch.due.change(&name, mark.since);
+        }
+    }
+}
+
+impl Watch {
+    /// Whether the client holds a namesake from another layer.
+    fn elsewhere(&self, layer: usize, step: &Step) -> bool {
+        let mut held = self.held.iter().enumerate();
+        held.any(|(at, other)| at != layer && step.sheet.roll.meets(other))
+    }
+}
