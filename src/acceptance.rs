@@ -8,26 +8,30 @@ mod claims;
 #[cfg(test)]
 mod laws;
 mod links;
+mod persisted;
 mod report;
 mod settle;
+mod standing;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use self::claims::{Claims, Standing};
 use self::links::{Links, Part};
 use self::report::{Before, Waiting};
 use self::settle::Proposal;
+use self::standing::is_faulty;
 use crate::config::decode::lines::Lines;
 use crate::config::decode::{DecodedObject, Place, PodTemplate};
 use crate::config::event::Event;
 use crate::config::{Change, Key, Kind, Object};
-use crate::diagnostic::{Diagnostic, Level};
+use crate::diagnostic::Diagnostic;
 use crate::text::Str;
+
+pub use self::persisted::{Kept, Lost, Persisted};
+pub use self::standing::{Census, Counts, OfKind};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -36,29 +40,6 @@ pub struct Options {
     pub hold_unresolved: bool,
     /// What short host names expand with, such as `cluster.local`.
     pub domain: Str,
-}
-
-/// Counts for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub accepted: usize,
-    /// Objects and documents whose present form has a fault.
-    pub rejected: usize,
-    /// Versions and deletions that wait.
-    pub held: usize,
-}
-
-/// The set in force as it is kept over a restart.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Persisted {
-    pub objects: Vec<Kept>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Kept {
-    /// Where it came from; empty for the API server.
-    pub file: Str,
-    pub object: Arc<Object>,
 }
 
 /// Where the objects in force were read.
@@ -91,6 +72,9 @@ pub struct Acceptance {
     touched: BTreeSet<Topic>,
     findings: BTreeMap<Topic, Vec<Diagnostic>>,
     news: Vec<Diagnostic>,
+    /// Forms rejected since the start.
+    rejections: BTreeMap<Kind, u64>,
+    lost: Vec<Lost>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +135,8 @@ impl Acceptance {
             touched: BTreeSet::new(),
             findings: BTreeMap::new(),
             news: Vec::new(),
+            rejections: BTreeMap::new(),
+            lost: persisted.lost,
         };
         for Kept { file, object } in persisted.objects {
             let lines = Arc::clone(&lines);
@@ -208,27 +194,6 @@ impl Acceptance {
         let place = |(key, version): (&Key, &Version)| (key.clone(), version.place.clone());
         let filed = self.force.iter().filter(|(_, v)| !v.place.file.is_empty());
         Places(filed.map(place).collect())
-    }
-
-    pub fn counts(&self) -> Counts {
-        let faulty = |found: &&Vec<Diagnostic>| found.iter().any(|d| d.level == Level::Error);
-        Counts {
-            accepted: self.force.len(),
-            rejected: self.findings.values().filter(faulty).count(),
-            held: self.held.len(),
-        }
-    }
-
-    /// The objects in force of the kinds that `holds` says. Cheap: objects are shared.
-    pub fn persist(&self, holds: &dyn Fn(Kind) -> bool) -> Persisted {
-        let held = self.force.iter().filter(|(key, _)| holds(key.kind));
-        let kept = |v: &Version| Kept {
-            file: v.place.file.clone(),
-            object: Arc::clone(&v.object),
-        };
-        Persisted {
-            objects: held.map(|(_, version)| kept(version)).collect(),
-        }
     }
 
     fn hear(&mut self, event: Event) {
@@ -428,8 +393,27 @@ impl Acceptance {
                 self.findings.insert(topic.clone(), found.clone())
             };
             let before = before.unwrap_or_default();
+            let (was, is) = (is_faulty(&before), is_faulty(&found));
             let new = found.into_iter().filter(|d| !before.contains(d));
+            let new: Vec<Diagnostic> = new.collect();
+            if let (Topic::Object(key), true) = (&topic, is_faulty(&new)) {
+                *self.rejections.entry(key.kind).or_default() += 1;
+            }
             self.news.extend(new);
+            if was && !is {
+                self.news.extend(self.recovery(&topic));
+            }
+        }
+    }
+
+    /// What to say of something whose faults are gone; nothing of what is gone itself.
+    fn recovery(&self, topic: &Topic) -> Option<Diagnostic> {
+        match topic {
+            Topic::File(file) => Some(report::readable(file)),
+            Topic::Object(key) => match self.claims.standing(key) {
+                Standing::Version(version) => Some(report::sound(key, &version.place)),
+                Standing::Fault(_) | Standing::Absent => None,
+            },
         }
     }
 

@@ -1,6 +1,7 @@
 //! The composition root: everything is built, bound, then run. Only here and below are tasks spawned.
 
 pub mod doors;
+pub mod history;
 pub mod intake;
 pub mod ports;
 pub mod source;
@@ -14,12 +15,13 @@ use axum::Router;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::info;
 
 use self::doors::Doors;
-use self::intake::{ACCEPTED, Intake, Keeps, MAX_ACCEPTED};
+use self::intake::{ACCEPTED, Intake, Keeps};
+use self::ports::Ports;
 use self::tasks::{Tasks, signals};
-use crate::acceptance::{Acceptance, Options, Places};
+use crate::acceptance::{Census, OfKind, Options, Places};
 use crate::analyze;
 use crate::ca::authenticate::Authenticator;
 use crate::ca::authority::{Authority, Lifetimes};
@@ -27,14 +29,16 @@ use crate::ca::service::{CertificateService, METHOD};
 use crate::ca::trust::{Plan, Trust};
 use crate::cli::settings::{Home, Settings};
 use crate::clock;
-use crate::debug::{Pages, Readers, Render};
+use crate::config::Kind;
+use crate::debug::{Count, Pages, Readers, Render};
 use crate::delivery::hub::{Hub, Message};
 use crate::delivery::server::{Server, Streams};
 use crate::delivery::{Access, Limits};
 use crate::dump;
 use crate::model;
-use crate::state::{LockedDir, StateDir};
+use crate::state::LockedDir;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::objects;
 use crate::text::Str;
 use crate::view::Engine;
 
@@ -64,8 +68,12 @@ async fn start(
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Result<()> {
-    let dir = Arc::new(StateDir::prepare(&home.state)?.lock()?);
-    let mut acceptance = acceptance(settings, &dir)?;
+    let dir = Arc::new(history::lock(&home.state).await?);
+    // Only now: until here it may be another process's, which serves.
+    if let Some(file) = &settings.ports_file {
+        Ports::forget(file)?;
+    }
+    let mut acceptance = history::acceptance(options(settings), &dir)?;
     let metrics = Arc::<Metrics>::default();
     let mut batches = source::run(settings, home, &metrics, stop, tasks).await?;
     let Some(Some((events, _))) = tasks.unless_ended(batches.recv()).await else {
@@ -75,7 +83,9 @@ async fn start(
         domain: Str::new(&settings.domain),
         ..model::Settings::default()
     });
-    engine.apply(&acceptance.on(events));
+    let changes = acceptance.on(events);
+    history::refuse_loss(&acceptance, &dir)?;
+    engine.apply(&changes);
     intake::tell(acceptance.news());
     intake::tell(&analyze::analyzed(&acceptance, &settings.domain));
     let trust = trust(settings, &dir, &engine.snapshot().mesh.trust_domain)?;
@@ -87,12 +97,14 @@ async fn start(
     let (hub, inbox) = mpsc::channel(MESSAGES);
     let (kept, newest) = watch::channel(None);
     let (places, read) = watch::channel(Places::default());
+    let (census, counted) = watch::channel(Census::default());
     let intake = Intake {
         acceptance,
         hub: hub.clone(),
         keeps: Keeps::of(&home.source),
         kept,
         places,
+        census,
     };
     intake.keep();
     info!(ports = %doors.ports, "serving");
@@ -106,6 +118,7 @@ async fn start(
         hub,
         inbox,
         read,
+        counted,
     };
     plane.run(settings, dir, stop, tasks);
     Ok(())
@@ -120,10 +133,11 @@ struct Plane {
     hub: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
     read: watch::Receiver<Places>,
+    counted: watch::Receiver<Census>,
 }
 
 impl Plane {
-    /// The hub outlives the connections, and the directory's lock outlives the hub.
+    /// The hub outlives the connections, and the directory's lock outlives the hub and the ports file.
     fn run(
         self,
         settings: &Settings,
@@ -146,6 +160,7 @@ impl Plane {
             server: server.clone(),
             metrics: hub.metrics(),
             render: render(self.read),
+            objects: objects(self.counted),
             readers: Readers::Proven,
             root_namespace,
             stop: stop.clone(),
@@ -156,31 +171,21 @@ impl Plane {
         let grace = settings.shutdown_duration;
         let farewell = upkeep::farewell(server, grace, stop.clone(), over.clone());
         let hub = hub.run(self.inbox, over);
-        tasks.run("hub", async {
+        let ports = settings.ports_file.clone();
+        tasks.run("hub", async move {
             tokio::join!(hub, farewell);
+            let forgotten = ports.as_deref().map_or(Ok(()), Ports::forget);
             drop(dir);
-            Ok(())
+            forgotten
         });
         tasks.run("own certificate", upkeep::renew(serving, stop.clone()));
     }
 }
 
-/// What the last run left, if there was one.
-fn acceptance(settings: &Settings, dir: &LockedDir) -> Result<Acceptance> {
-    let options = Options {
+fn options(settings: &Settings) -> Options {
+    Options {
         hold_unresolved: settings.hold_unresolved,
         domain: Str::new(&settings.domain),
-    };
-    let Some(text) = dir.read(ACCEPTED, MAX_ACCEPTED)? else {
-        return Ok(Acceptance::new(options));
-    };
-    match serde_json::from_slice(&text) {
-        Ok(persisted) => Ok(Acceptance::restore(options, persisted)),
-        Err(why) => {
-            let path = dir.path(ACCEPTED);
-            error!(path = %path.display(), %why, "starting without the versions accepted before");
-            Ok(Acceptance::new(options))
-        }
     }
 }
 
@@ -192,6 +197,7 @@ fn trust(settings: &Settings, dir: &LockedDir, trust_domain: &str) -> Result<Tru
         plugged: settings.ca_dir.as_deref(),
         lifetimes,
         names: &names,
+        past: dir.path(ACCEPTED).exists().then_some(ACCEPTED),
     };
     Ok(Trust::open(dir, &plan, clock::wall())?)
 }
@@ -225,6 +231,22 @@ fn server(
         tasks: TaskTracker::new(),
         streams: Streams::default(),
     }
+}
+
+/// How objects stand now, for whoever asks.
+fn objects(counted: watch::Receiver<Census>) -> Count {
+    Arc::new(move || {
+        let census = counted.borrow();
+        let of = |(kind, of): (&Kind, &OfKind)| objects::OfKind {
+            kind: kind.name(),
+            in_force: of.in_force,
+            rejected: of.rejected,
+            held: of.held,
+            kept: of.kept,
+            rejections: of.rejections,
+        };
+        (census.kinds.iter().map(of).collect(), census.unreadable)
+    })
 }
 
 fn render(places: watch::Receiver<Places>) -> Render {

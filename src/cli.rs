@@ -23,7 +23,8 @@ pub mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A control plane for Istio's APIs that drives stock Envoy.
 #[derive(Parser)]
@@ -57,7 +58,7 @@ enum Command {
 
 /// Runs the command line and says how it ended: 0, 1 for a failure, 2 for a misuse (clap's).
 pub fn run() -> ExitCode {
-    let done = match Cli::parse().command {
+    let done = match parse().command {
         Command::Discovery(settings) => discovery::run(&settings),
         Command::Analyze(args) => analyze::run(&args),
         Command::Dump(args) => dump::run(&args),
@@ -74,9 +75,36 @@ pub fn run() -> ExitCode {
     })
 }
 
+/// The command line, or an end that says what is wrong, and with which variable if it was none of the flags.
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        if let Some(variable) = culprit(&error) {
+            let hint =
+                format!("where the flag is not given, {variable} of the environment says it");
+            error.insert(
+                ContextKind::Suggested,
+                ContextValue::StyledStrs(vec![hint.into()]),
+            );
+        }
+        error.exit()
+    })
+}
+
+/// The variable that is set for the setting an error names.
+fn culprit(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let command = Cli::command();
+    let mut args = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments);
+    let variable = args.find_map(|arg| arg.get_env().filter(|_| arg.to_string() == *named))?;
+    settings::is_in_environment(variable).then(|| variable.to_string_lossy().into_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
 
     use super::*;
 

@@ -30,11 +30,15 @@ use crate::delivery::hub::Message;
 use crate::delivery::hub::report::{Inspect, StreamReport};
 use crate::delivery::server::Server;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::objects::OfKind;
 use crate::text::Str;
 use crate::xds::Entry;
 
 /// Turns what a proxy must hold into the dump's stable shape.
 pub type Render = Arc<dyn Fn(&[Entry]) -> Result<Value, String> + Send + Sync>;
+
+/// Says how objects stand, by kind, and how many files cannot be read.
+pub type Count = Arc<dyn Fn() -> (Vec<OfKind>, u64) + Send + Sync>;
 
 /// Who reads pages that show configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +59,7 @@ pub struct Pages {
     pub server: Arc<Server>,
     pub metrics: Arc<Metrics>,
     pub render: Render,
+    pub objects: Count,
     pub readers: Readers,
     /// Identities of this namespace see every proxy, others those of their own.
     pub root_namespace: Str,
@@ -83,13 +88,19 @@ impl Sight {
     }
 }
 
+/// How a reader gets and shows a token.
+pub const HOW: &str = "\
+send a token of the mesh: curl -H \"Authorization: Bearer $(fairlead token --state-dir DIR --namespace NS \
+--service-account NAME)\" …; one of namespace istio-system (or the root namespace of MeshConfig) sees every proxy, \
+any other those of its own namespace\n";
+
 /// Port 8080.
 pub fn router(pages: Pages) -> Router {
     let guarded = Router::new()
         .route("/debug/syncz", get(syncz_page))
         .route("/debug/adsz", get(adsz_page))
         .route("/debug/config_dump", get(config_dump))
-        .layer(middleware::from_fn_with_state(pages.clone(), guard));
+        .route_layer(middleware::from_fn_with_state(pages.clone(), guard));
     Router::new()
         .route("/ready", get(ready))
         .merge(guarded)
@@ -114,7 +125,7 @@ async fn guard(State(pages): State<Pages>, mut request: Request, next: Next) -> 
             info!(remote = ?remote.map(|r| r.0), %reason, "debug page refused");
             (
                 StatusCode::UNAUTHORIZED,
-                format!("{}\n", Unauthenticated::REPLY),
+                format!("{}\n{HOW}", Unauthenticated::REPLY),
             )
                 .into_response()
         }

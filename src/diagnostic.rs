@@ -35,6 +35,8 @@ pub enum Code {
     Duplicate,
     /// Objects that cannot both take effect; the older one does.
     Conflict,
+    /// What was told before is mended.
+    Recovered,
     /// A Deployment (or another pod template) whose Service has no endpoints from it.
     NoEndpoints,
 }
@@ -49,7 +51,11 @@ pub struct Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        write!(f, "{} ", self.kind)?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Origin {
     pub kind: Str,
     pub namespace: Str,
     pub name: Str,
-    #[serde(skip_serializing_if = "Str::is_empty")]
+    /// Empty for the whole object.
     pub field: Str,
     /// Where the version in force was read, if that is known.
     #[serde(flatten)]

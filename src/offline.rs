@@ -1,12 +1,15 @@
 //! A control plane without a network: objects in, any proxy's configuration out. For `dump`, `analyze` and tests.
 
+use std::net::IpAddr;
+
 use crate::acceptance::{Acceptance, Options};
 use crate::analyze;
-use crate::config::decode;
+use crate::config::{Kind, decode};
 use crate::diagnostic::Diagnostic;
 use crate::dump::{self, Dump};
 use crate::model::Settings;
 use crate::model::proxy::Proxy;
+use crate::model::workloads::Place;
 use crate::source::Event;
 use crate::text::Str;
 use crate::view::{Engine, ProxyId};
@@ -49,6 +52,18 @@ impl Offline {
     /// Findings about single objects and about all of them together.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         analyze::findings(&self.acceptance, &self.domain)
+    }
+
+    /// The address that a Pod or WorkloadEntry of this name has.
+    pub fn address(&self, namespace: &str, name: &str) -> Option<IpAddr> {
+        let workloads = &self.engine.snapshot().workloads;
+        let (namespace, name) = (Str::new(namespace), Str::new(name));
+        let named = |kind| workloads.named(kind, &namespace, &name);
+        let found = named(Kind::Pod).or_else(|| named(Kind::WorkloadEntry))?;
+        found.places.iter().find_map(|place| match place {
+            Place::Ip(ip) => Some(*ip),
+            Place::Pipe(_) => None,
+        })
     }
 
     pub fn attach(&mut self, proxy: Proxy) -> ProxyId {

@@ -45,6 +45,10 @@ pub enum StateError {
         owner: u32,
         user: u32,
     },
+    #[error(
+        "there is no state directory {0}: name the one of `fairlead discovery`, which makes it at its start"
+    )]
+    Absent(PathBuf),
     #[error("state directory {0} is in use by another fairlead process")]
     Locked(PathBuf),
     #[error("{path} is larger than {limit} bytes")]
@@ -70,6 +74,14 @@ impl StateDir {
             fs::set_permissions(root, private).map_err(io_error("close to others", root))?;
         }
         Ok(Self { root: root.into() })
+    }
+
+    /// The same for a directory that must be there.
+    pub fn existing(root: &Path) -> Result<Self, StateError> {
+        match fs::metadata(root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StateError::Absent(root.into())),
+            Ok(_) | Err(_) => Self::prepare(root),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -294,6 +306,20 @@ mod tests {
                 .unwrap()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_directory_that_must_be_there_is_not_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("staet");
+        let refused = StateDir::existing(&root).unwrap_err();
+        assert!(
+            refused.to_string().contains("no state directory"),
+            "{refused}"
+        );
+        assert!(!root.exists());
+        StateDir::prepare(&root).unwrap();
+        StateDir::existing(&root).unwrap();
     }
 
     #[test]

@@ -2,4 +2,5 @@
 
 pub mod exposition;
 pub mod metrics;
+pub mod objects;
 pub mod watching;

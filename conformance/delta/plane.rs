@@ -67,7 +67,7 @@ impl Plane {
         let state = tempfile::tempdir().unwrap();
         let dir = StateDir::prepare(state.path()).unwrap().lock().unwrap();
         let now = clock::wall();
-        let signer = files::open(&dir, TRUST_DOMAIN, now).unwrap();
+        let signer = files::open(&dir, TRUST_DOMAIN, None, now).unwrap();
         let authority = Arc::new(Authority::new(signer, lifetimes));
         let issuer = TokenIssuer::open(&dir).unwrap();
         let local = LocalVerifier::new(&issuer.jwks(), ISSUER, &[AUDIENCE], TRUST_DOMAIN).unwrap();
@@ -125,6 +125,18 @@ impl Plane {
         };
         let hour = Duration::from_secs(3600);
         let token = self.issuer.issue(bearer, audience, hour, clock::wall());
+        token.unwrap()
+    }
+
+    /// A token that is bound to a pod.
+    pub fn token_of_pod(&self, service_account: &str, pod: &str) -> String {
+        let bearer = Bearer {
+            namespace: "shop",
+            service_account,
+            pod: Some(pod),
+        };
+        let hour = Duration::from_secs(3600);
+        let token = self.issuer.issue(bearer, AUDIENCE, hour, clock::wall());
         token.unwrap()
     }
 

@@ -121,6 +121,48 @@ async fn a_node_of_another_namespace_is_denied() {
 }
 
 #[tokio::test]
+async fn a_token_of_one_pod_is_denied_to_another() {
+    let plane = Plane::start().await;
+    let of = |pod| Call {
+        token: Some(plane.token_of_pod("caller", pod)),
+        node: Some("sidecar~10.0.0.1~caller-1.shop~shop.svc.cluster.local".to_owned()),
+        ..Call::default()
+    };
+    let mut other = Client::call(&plane, of("caller-2")).await;
+    other.subscribe(S, &["default"]).await;
+    assert_eq!(other.end().await, "7");
+    assert_eq!(plane.metrics.opened.get(), 0);
+    let mut own = Client::call(&plane, of("caller-1")).await;
+    own.subscribe(S, &["default"]).await;
+    assert_eq!(names(&own.next(S).await), ["default"]);
+}
+
+#[tokio::test]
+async fn a_proxy_whose_object_has_another_account_is_told_so() {
+    let plane = Plane::start().await;
+    let pod = |account: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: caller-1, namespace: shop}}\nspec: \
+             {{serviceAccountName: {account}}}\nstatus: {{podIP: 10.0.0.1}}\n"
+        )
+    };
+    plane.apply(&pod("cups")).await;
+    let call = Call {
+        token: Some(plane.token_of_pod("caller", "caller-1")),
+        node: Some("sidecar~10.0.0.1~caller-1.shop~shop.svc.cluster.local".to_owned()),
+        ..Call::default()
+    };
+    let mut client = Client::call(&plane, call).await;
+    client.subscribe(S, &["default"]).await;
+    client.next(S).await;
+    let account = plane.streams().await[0].other_account.clone();
+    assert_eq!(account.as_deref(), Some("cups"));
+    plane.apply(&pod("caller")).await;
+    client.fence().await;
+    assert_eq!(plane.streams().await[0].other_account, None);
+}
+
+#[tokio::test]
 async fn an_issued_certificate_is_a_credential_too() {
     let plane = Plane::start().await;
     let mut client = Client::connect(&plane).await;

@@ -136,6 +136,33 @@ pub(super) fn kept(key: &Key, file: &Str) -> Diagnostic {
     }
 }
 
+/// An object whose faults are gone; whether the new form waits is said apart.
+pub(super) fn sound(key: &Key, place: &Place) -> Diagnostic {
+    Diagnostic {
+        level: Level::Info,
+        code: Code::Recovered,
+        ..finding(
+            key,
+            String::new(),
+            Some(place),
+            "this form is sound; the faults told before are gone".to_owned(),
+        )
+    }
+}
+
+/// A file whose faults are gone.
+pub(super) fn readable(file: &Str) -> Diagnostic {
+    Diagnostic {
+        level: Level::Info,
+        code: Code::Recovered,
+        resource: None,
+        field: Str::default(),
+        file: Some(file.clone()),
+        line: None,
+        message: "the faults told of this file before are gone".to_owned(),
+    }
+}
+
 fn field_of(object: &Object, on: &Ref, domain: &str) -> String {
     match &object.spec {
         Spec::VirtualService(spec) => links::named(spec, &object.meta.namespace, domain)

@@ -120,10 +120,7 @@ fn nothing_happens_before_the_listing_is_complete() {
     let mut acceptance = Acceptance::new(options());
     let early = acceptance.take([Event::Init, file("a", &namespace("a"))]);
     assert!(early.changes.is_empty());
-    assert_eq!(
-        names(&acceptance.take([Event::InitDone])),
-        ["+Namespace /a"]
-    );
+    assert_eq!(names(&acceptance.take([Event::InitDone])), ["+Namespace a"]);
 }
 
 #[test]
@@ -178,12 +175,12 @@ fn a_file_that_is_no_yaml_any_more_keeps_all_its_objects() {
     assert!(acceptance.take([file("f", "kind: [\n")]).changes.is_empty());
     let found = codes(&acceptance);
     assert!(
-        found.contains(&(Code::Malformed, "Namespace /a".to_owned())),
+        found.contains(&(Code::Malformed, "Namespace a".to_owned())),
         "{found:?}"
     );
     assert_eq!(
         names(&acceptance.take([file("f", &namespace("b"))])),
-        ["-Namespace /a"]
+        ["-Namespace a"]
     );
     assert!(acceptance.diagnostics().is_empty());
 }
@@ -244,7 +241,7 @@ fn a_file_that_leaves_keeps_its_objects_until_another_holds_them() {
     );
     let moved = acceptance.take([file("g", &namespace("a"))]);
     assert!(moved.changes.is_empty() && moved.news.is_empty());
-    assert_eq!(names(&acceptance.take([gone("f")])), ["-Namespace /b"]);
+    assert_eq!(names(&acceptance.take([gone("f")])), ["-Namespace b"]);
 }
 
 #[test]
@@ -421,7 +418,7 @@ fn a_restart_keeps_what_was_in_force_and_finds_what_is_gone() {
     assert_eq!(
         names(&outcome),
         [
-            "+Namespace /b",
+            "+Namespace b",
             "+VirtualService shop/reviews",
             "+DestinationRule shop/r",
             "+DestinationRule shop/reviews",
@@ -463,12 +460,12 @@ fn the_api_servers_objects_come_one_by_one() {
     acceptance.take([Event::Init, Event::InitDone]);
     assert_eq!(
         names(&acceptance.take([Event::Apply(object)])),
-        ["+Namespace /a"]
+        ["+Namespace a"]
     );
     assert_eq!(acceptance.place(&key, ""), None);
     assert_eq!(
         names(&acceptance.take([Event::Delete(key)])),
-        ["-Namespace /a"]
+        ["-Namespace a"]
     );
 }
 
@@ -478,4 +475,45 @@ fn findings_are_news_once() {
     let text = route("reviews", "reviews", "v9");
     assert_eq!(acceptance.take([file("v", &text)]).news.len(), 1);
     assert_eq!(acceptance.take([file("v", &text)]).news.len(), 0);
+}
+
+#[test]
+fn what_is_mended_is_told_and_what_is_deleted_is_not() {
+    let sound = route("reviews", "reviews", "v1");
+    let faulty = sound.replace("hosts", "hots");
+    let mut mesh = start(&[("a.yaml", &faulty), ("b.yaml", "x: [\n")]);
+    let recovered = |outcome: Outcome| -> Vec<String> {
+        let news = outcome.news.into_iter();
+        let found = news.filter(|d| d.code == Code::Recovered);
+        found.map(|d| d.to_string()).collect()
+    };
+    let mended = mesh.take([file("a.yaml", &sound), file("b.yaml", "")]);
+    assert_eq!(
+        recovered(mended),
+        [
+            "b.yaml: info: the faults told of this file before are gone",
+            "a.yaml:1: info: VirtualService shop/reviews: this form is sound; the faults told before are \
+             gone",
+        ]
+    );
+    mesh.take([file("a.yaml", &faulty)]);
+    let deleted = mesh.take([gone("a.yaml")]);
+    assert_eq!(recovered(deleted), [""; 0]);
+}
+
+#[test]
+fn objects_are_counted_by_kind_and_standing() {
+    let sound = route("reviews", "reviews", "v1");
+    let faulty = sound.replace("hosts", "hots");
+    let mut mesh = start(&[("a.yaml", &sound), ("c.yaml", &namespace("shop"))]);
+    mesh.take([file("a.yaml", &faulty), file("c.yaml", "x: [\n")]);
+    mesh.take([file("a.yaml", &faulty.replace("subset: v1", "subset: v2"))]);
+    let census = mesh.census();
+    let of = |kind| census.kinds[&kind];
+    let routes = of(Kind::VirtualService);
+    assert_eq!((routes.in_force, routes.rejected, routes.held), (1, 1, 0));
+    assert_eq!(routes.rejections, 1);
+    assert_eq!(of(Kind::Namespace).kept, 1);
+    assert_eq!(of(Kind::Sidecar), OfKind::default());
+    assert_eq!(census.unreadable, 1);
 }

@@ -9,7 +9,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::acceptance::{Acceptance, Persisted, Places};
+use crate::acceptance::{Acceptance, Census, Persisted, Places};
 use crate::cli::settings;
 use crate::config::Kind;
 use crate::delivery::hub::Message;
@@ -62,6 +62,8 @@ pub struct Intake {
     pub kept: watch::Sender<Kept>,
     /// Where objects were read, for debug pages; as old as what is kept.
     pub places: watch::Sender<Places>,
+    /// How objects stand, for metrics; as old as the places.
+    pub census: watch::Sender<Census>,
 }
 
 impl Intake {
@@ -115,6 +117,7 @@ impl Intake {
     /// Hands the accepted set to whoever writes it or asks where things stand.
     pub fn keep(&self) {
         self.places.send_replace(self.acceptance.places());
+        self.census.send_replace(self.acceptance.census());
         self.kept.send_replace(Some(Arc::new(
             self.acceptance.persist(&|kind| self.keeps.holds(kind)),
         )));

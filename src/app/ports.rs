@@ -30,6 +30,16 @@ impl Ports {
         Ok(Some(listener))
     }
 
+    /// Removes what an earlier run wrote: whoever waits for the file waits for this run's.
+    pub fn forget(path: &Path) -> Result<()> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("remove the old ports file {}", path.display()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Whoever finds the file finds it whole, with every listener already accepting.
     pub fn write(&self, path: &Path) -> Result<()> {
         let folder = path
@@ -94,6 +104,9 @@ mod tests {
         let bound = listener.local_addr().unwrap();
         assert_eq!(found, [("http".to_owned(), bound)].into());
         assert_ne!(bound.port(), 0);
+        Ports::forget(&file).unwrap();
+        assert!(!file.exists());
+        Ports::forget(&file).unwrap();
     }
 
     #[tokio::test]

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tracing::info;
 use zeroize::Zeroizing;
 
 use super::bundle::Bundle;
@@ -27,6 +30,12 @@ pub enum CaFilesError {
     State(#[from] StateError),
     #[error("read {path}: {reason}")]
     Pem { path: PathBuf, reason: String },
+    #[error(
+        "the CA in {folder} is gone, though {past} shows that a mesh trusts it: a new one would break every \
+         connection; restore {folder} from a backup, or, if no workload of the old mesh runs any more, \
+         start with an empty state directory"
+    )]
+    Gone { folder: PathBuf, past: String },
     #[error("the CA in {folder} is incomplete: there is no {missing}")]
     Missing {
         folder: PathBuf,
@@ -62,7 +71,14 @@ enum Stage {
 ///
 /// Nobody can trust a root before `root-cert.pem` is there, and that is written last: what a crash
 /// interrupted is completed, and a key that is there is never replaced.
-pub fn open(dir: &LockedDir, trust_domain: &str, now: SystemTime) -> Result<Signer, CaFilesError> {
+///
+/// `past` is what shows, if anything does, that there was a CA.
+pub fn open(
+    dir: &LockedDir,
+    trust_domain: &str,
+    past: Option<&str>,
+    now: SystemTime,
+) -> Result<Signer, CaFilesError> {
     let folder = dir.path(FOLDER);
     let wrong = |reason| CaFilesError::Ca {
         folder: folder.clone(),
@@ -70,6 +86,10 @@ pub fn open(dir: &LockedDir, trust_domain: &str, now: SystemTime) -> Result<Sign
     };
     let parts = match Found::read(&folder)?.stage(&folder)? {
         Stage::Whole(parts) => parts,
+        Stage::Key(_) | Stage::Nothing if past.is_some() => {
+            let past = past.unwrap_or_default().to_owned();
+            return Err(CaFilesError::Gone { folder, past });
+        }
         Stage::Key(key) => make_root(dir, key, trust_domain, now)?,
         Stage::Nothing => {
             let key = LeafKey::generate().map_err(wrong)?;
@@ -168,6 +188,9 @@ fn make_root(
     };
     let pair = KeyPair::try_from(&*key).map_err(|e| wrong(CaError::Key(e)))?;
     let root = self_signed(&pair, trust_domain, now).map_err(wrong)?;
+    let fingerprint = HEXLOWER.encode(digest(&SHA256, &root).as_ref());
+    let folder = dir.path(FOLDER);
+    info!(folder = %folder.display(), sha256 = %fingerprint, "made a certificate authority");
     let roots = vec![root.clone()];
     let text = pem::encode_certificates(&roots);
     dir.write(&file(CERTIFICATE), text.as_bytes())?;
@@ -208,7 +231,7 @@ fn certificates(folder: &Path, name: &str) -> Result<Vec<CertificateDer<'static>
 fn key(folder: &Path) -> Result<Option<Key>, CaFilesError> {
     let path = folder.join(KEY);
     let text = read_file(&path, MAX_FILE)?;
-    text.map(|t| pem::private_key(&t).map_err(|e| broken(&path, &e)))
+    text.map(|t| pem::private_key(&t).map_err(|e| broken(&path, &pem::explain(&e))))
         .transpose()
 }
 
@@ -235,7 +258,7 @@ mod tests {
     }
 
     fn start(root: &Path) -> Result<Signer, CaFilesError> {
-        open(&locked(root), "cluster.local", now())
+        open(&locked(root), "cluster.local", None, now())
     }
 
     fn write(folder: &Path, parts: &Parts) {
@@ -253,7 +276,13 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let first = start(state.path()).unwrap();
         let published = fs::read(roots_path(state.path())).unwrap();
-        let again = open(&locked(state.path()), "cluster.local", now() + DAY).unwrap();
+        let again = open(
+            &locked(state.path()),
+            "cluster.local",
+            Some("accepted.json"),
+            now() + DAY,
+        )
+        .unwrap();
         assert_eq!(first.bundle, again.bundle);
         assert_eq!(fs::read(roots_path(state.path())).unwrap(), published);
         assert_eq!(published, first.bundle.pem().as_bytes());
@@ -294,6 +323,30 @@ mod tests {
             assert!(refused.to_string().contains(lost), "{refused}");
             assert_eq!(fs::read(roots_path(state.path())).unwrap(), roots);
         }
+    }
+
+    #[test]
+    fn a_ca_that_was_there_before_is_not_made_anew() {
+        let state = tempfile::tempdir().unwrap();
+        let past = Some("accepted.json");
+        let refused = open(&locked(state.path()), "cluster.local", past, now());
+        let refused = refused.err().unwrap().to_string();
+        for word in ["is gone, though accepted.json", "restore", "backup"] {
+            assert!(refused.contains(word), "{refused}");
+        }
+        assert!(!state.path().join(FOLDER).exists());
+    }
+
+    #[test]
+    fn an_empty_key_file_says_what_to_do() {
+        let state = tempfile::tempdir().unwrap();
+        start(state.path()).unwrap();
+        fs::write(state.path().join(FOLDER).join(KEY), "").unwrap();
+        let refused = start(state.path()).err().unwrap().to_string();
+        assert!(
+            refused.contains("no private key in it; restore it"),
+            "{refused}"
+        );
     }
 
     #[test]

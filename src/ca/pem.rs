@@ -17,6 +17,15 @@ pub fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, pem
     PrivateKeyDer::from_pem_slice(text).map(Zeroizing::new)
 }
 
+/// Why a key cannot be read, and what to do.
+pub fn explain(error: &pem::Error) -> String {
+    let what = match error {
+        pem::Error::NoItemsFound => "there is no private key in it".to_owned(),
+        other => other.to_string(),
+    };
+    format!("{what}; restore it from a backup")
+}
+
 pub fn encode_certificates(chain: &[CertificateDer<'_>]) -> String {
     chain.iter().map(|c| encode("CERTIFICATE", c)).collect()
 }

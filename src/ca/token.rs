@@ -110,6 +110,10 @@ impl TokenIssuer {
         Self::parse(text.as_bytes())
     }
 
+    pub fn is_there(dir: &StateDir) -> bool {
+        dir.path(KEY).exists()
+    }
+
     /// For a process beside the one that serves: takes the lock only to make a key that is not there.
     pub fn beside(dir: StateDir) -> Result<Self, IssueError> {
         if let Some(found) = Self::read(&dir)? {
@@ -132,7 +136,7 @@ impl TokenIssuer {
     }
 
     pub(super) fn parse(text: &[u8]) -> Result<Self, IssueError> {
-        let key = pem::private_key(text).map_err(|e| IssueError::Key(e.to_string()))?;
+        let key = pem::private_key(text).map_err(|e| IssueError::Key(pem::explain(&e)))?;
         let PrivateKeyDer::Pkcs8(key) = &*key else {
             return Err(IssueError::Key("it is not in PKCS#8".into()));
         };

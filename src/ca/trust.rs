@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tracing::warn;
+
 use super::CaError;
 use super::authenticate::{Authenticator, Verifier};
 use super::authority::{Authority, Lifetimes};
@@ -23,6 +25,8 @@ pub struct Plan<'a> {
     pub lifetimes: Lifetimes,
     /// Names and addresses of the control plane besides the usual ones.
     pub names: &'a [Str],
+    /// The file that shows, if it is there, that a mesh was served from this directory before.
+    pub past: Option<&'a str>,
 }
 
 pub struct Trust {
@@ -48,9 +52,18 @@ impl Trust {
     pub fn open(dir: &LockedDir, plan: &Plan<'_>, now: SystemTime) -> Result<Self, TrustError> {
         let signer = match plan.plugged {
             Some(folder) => files::open_plugged(dir, folder, now)?,
-            None => files::open(dir, plan.trust_domain, now)?,
+            None => files::open(dir, plan.trust_domain, plan.past, now)?,
         };
         let authority = Arc::new(Authority::new(signer, plan.lifetimes));
+        if !TokenIssuer::is_there(dir) && plan.past.is_some() {
+            let path = dir.path("");
+            let path = path.display();
+            warn!(
+                %path,
+                "the key that signs tokens is gone and is made anew: every token issued before is refused; \
+                 restore token/key.pem from a backup, or issue new ones by `fairlead token`"
+            );
+        }
         let keys = TokenIssuer::open(dir)?.jwks();
         let local = LocalVerifier::new(&keys, ISSUER, &[AUDIENCE], plan.trust_domain)?;
         let authenticator = Authenticator::new(Verifier::Local(local), plan.trust_domain);
@@ -80,6 +93,7 @@ mod tests {
             plugged: None,
             lifetimes: Lifetimes::default(),
             names: &[],
+            past: None,
         };
         let dir = StateDir::prepare(root).unwrap().lock().unwrap();
         Trust::open(&dir, &plan, now()).unwrap()

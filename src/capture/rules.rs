@@ -8,7 +8,8 @@ pub struct Interface(String);
 
 impl Interface {
     pub fn parse(name: &str) -> Option<Self> {
-        let plain = |c: char| c.is_ascii_graphic() && !"/:!\"'\\".contains(c);
+        // `+` at the end is iptables' own "whatever begins so".
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@+".contains(c);
         let fits = (1..=15).contains(&name.len()) && name.chars().all(plain);
         (fits && !name.starts_with('-')).then(|| Self(name.to_owned()))
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use crate::text::Hostname;
+
 /// Where a server listens, or that it does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -46,6 +48,16 @@ impl FromStr for Listen {
     }
 }
 
+/// The DNS domain of a cluster's Services.
+pub fn domain(text: &str) -> Result<String, String> {
+    let fault = |why: &str| format!("`{text}` is no DNS domain such as cluster.local: {why}");
+    let host = Hostname::parse(text).map_err(|e| fault(e.1))?;
+    if text.starts_with(['*', '.']) || text.parse::<IpAddr>().is_ok() {
+        return Err(fault("it is a wildcard, an address, or begins with a dot"));
+    }
+    Ok(host.to_string())
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -58,6 +70,14 @@ impl fmt::Display for Listen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_domain_is_a_dns_name() {
+        assert_eq!(domain("Mesh.local"), Ok("mesh.local".to_owned()));
+        for bad in ["", "a..b", "*.local", "10.0.0.1", "a b", ".a"] {
+            assert!(domain(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_bare_port_is_every_address_and_nothing_is_off() {

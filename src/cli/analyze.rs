@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::terminal;
+use super::{address, terminal};
 use crate::acceptance::Options;
 use crate::diagnostic::{Diagnostic, Level};
 use crate::model::Settings;
@@ -32,7 +32,7 @@ pub struct Args {
     mesh_config: Option<PathBuf>,
 
     /// DNS domain of Services.
-    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local")]
+    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local", value_parser = address::domain)]
     domain: String,
 
     /// How to print it.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use crate::bootstrap::{
@@ -79,7 +79,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "out_dir")]
     root_secret_file: Option<PathBuf>,
 
-    /// Folder of the admin socket.
+    /// Folder of the admin socket; made together with --out-dir.
     #[arg(long, value_name = "DIR", default_value = "/var/run/mesh")]
     run_dir: PathBuf,
     /// Where readiness is served; every address unless given.
@@ -109,7 +109,7 @@ pub struct Args {
     )]
     drain_secret: Option<String>,
     /// Connections from clients in all.
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
     /// Statistics to keep besides the usual ones, by prefix.
     #[arg(long, value_name = "PREFIX,…", value_delimiter = ',')]
@@ -142,6 +142,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => print!("{}", args.output.text(&rendered)?),
         Some(folder) => {
             create_private_folder(folder)?;
+            // On the machine that Envoy will run on; where it is another one, that is told.
+            if let Err(why) = create_private_folder(&args.run_dir) {
+                let run_dir = args.run_dir.display();
+                eprintln!(
+                    "fairlead: {why:#}; make {run_dir} before Envoy starts, which puts its admin socket there"
+                );
+            }
             let extension = args.output.extension();
             write_private(
                 &folder.join(format!("bootstrap.{extension}")),
@@ -170,7 +177,13 @@ impl Args {
     }
 
     fn workload(&self) -> anyhow::Result<Workload> {
-        let labels: Labels = self.labels.iter().cloned().collect();
+        let mut labels = Labels::new();
+        for (key, value) in &self.labels {
+            ensure!(
+                labels.insert(key.clone(), value.clone()).is_none(),
+                "--labels: `{key}` is given twice"
+            );
+        }
         let namespace = &self.namespace;
         let named = |what: &str, name: &str| {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
@@ -222,6 +235,29 @@ impl Args {
         })
     }
 
+    /// Envoy would not start with two listeners on one address.
+    fn check_ports(&self) -> anyhow::Result<()> {
+        let pages = [
+            ("--status-port", self.status_bind, self.status_port),
+            ("--admin-port", Some(self.admin_bind), self.admin_port),
+            (
+                "--prometheus-port",
+                Some(self.prometheus_bind),
+                self.prometheus_port,
+            ),
+        ];
+        let any = |bind: &Option<IpAddr>| bind.is_none_or(|ip| ip.is_unspecified());
+        for (i, (flag, bind, port)) in pages.iter().enumerate() {
+            let meets = |(_, b, p): &&(_, Option<IpAddr>, u16)| {
+                *port != 0 && p == port && (b == bind || any(b) || any(bind))
+            };
+            if let Some((other, ..)) = pages[..i].iter().find(meets) {
+                bail!("{flag}: {port} is {other} already; give each its own");
+            }
+        }
+        Ok(())
+    }
+
     fn pod(&self, drain_secret: &str) -> anyhow::Result<Pod> {
         let any = match self.ip {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -231,6 +267,7 @@ impl Args {
             self.status_port != 0,
             "--status-port: readiness needs a port"
         );
+        self.check_ports()?;
         let unless_off = |ip, port| (port != 0).then(|| SocketAddr::new(ip, port));
         let socket = absolute(&self.run_dir.join("admin.sock"))?;
         Ok(Pod {
@@ -406,9 +443,25 @@ mod tests {
             "--service-account=a~b",
             "--status-port=0",
             "--token-file=/a:b",
+            "--max-connections=0",
+            "--admin-port=15021",
+            "--labels=a=b,a=c",
         ] {
             assert!(parse(&[flag]).is_err(), "{flag}");
         }
+    }
+
+    #[test]
+    fn the_run_folder_is_there_when_envoy_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run_dir, out) = (folder.path().join("deep/run"), folder.path().join("out"));
+        let who = ["bootstrap", "--namespace=a", "--name=b", "--ip=10.0.0.7"];
+        let flags = [("--run-dir", &run_dir), ("--out-dir", &out)];
+        let flags = flags.map(|(flag, path)| format!("{flag}={}", path.display()));
+        let line = who.iter().map(ToString::to_string).chain(flags);
+        run(&Program::try_parse_from(line).unwrap().bootstrap).unwrap();
+        assert!(run_dir.is_dir());
+        assert!(out.join("bootstrap.yaml").is_file());
     }
 
     #[test]

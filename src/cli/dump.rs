@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use super::terminal;
+use super::{address, terminal};
 use crate::acceptance::Options;
 use crate::dump::Dump;
 use crate::identity::SpiffeId;
@@ -33,7 +33,7 @@ pub struct Args {
     )]
     mesh_config: Option<PathBuf>,
 
-    /// The proxy: `<name>.<namespace>` (with --ip), or a whole node id.
+    /// The proxy: `<name>.<namespace>` of a Pod or WorkloadEntry (with --ip of any workload), or a whole node id.
     #[arg(long, value_name = "ID")]
     node: String,
 
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "SPIFFE")]
     identity: Option<String>,
 
-    /// Its address, where --node is no whole id.
+    /// Its address, where --node is no whole id and no object says it.
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<IpAddr>,
 
@@ -49,12 +49,12 @@ pub struct Args {
     #[arg(long, value_name = "LABELS", value_parser = label, value_delimiter = ',')]
     labels: Vec<(String, String)>,
 
-    /// `node.metadata` as JSON.
+    /// `node.metadata` as JSON. Where nothing is captured it is '{"INTERCEPTION_MODE":"NONE"}'.
     #[arg(long, value_name = "JSON")]
     metadata: Option<String>,
 
     /// DNS domain of Services.
-    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local")]
+    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local", value_parser = address::domain)]
     domain: String,
 
     /// How to print it.
@@ -69,8 +69,7 @@ enum Output {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let proxy = proxy(args)?;
-    let dump = dump(args, proxy)?;
+    let dump = dump(args)?;
     let text = match args.output {
         Output::Json => serde_json::to_string_pretty(&dump)? + "\n",
         Output::Yaml => serde_saphyr::to_string(&dump)?,
@@ -79,7 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn dump(args: &Args, proxy: Proxy) -> Result<Dump> {
+fn dump(args: &Args) -> Result<Dump> {
     let domain = Str::new(&args.domain);
     let options = Options {
         hold_unresolved: true,
@@ -96,24 +95,26 @@ fn dump(args: &Args, proxy: Proxy) -> Result<Dump> {
         .with_mesh(args.mesh_config.as_deref())
         .list()?;
     mesh.on(events);
-    let id = mesh.attach(proxy);
+    let id = mesh.attach(proxy(args, &mesh)?);
     Ok(mesh.dump(id)?)
 }
 
-fn proxy(args: &Args) -> Result<Proxy> {
+fn proxy(args: &Args, mesh: &Offline) -> Result<Proxy> {
     let identity = args.identity.as_deref().map(SpiffeId::parse).transpose()?;
     let id = if args.node.contains('~') {
         args.node.clone()
     } else {
-        let Some((_, namespace)) = args.node.rsplit_once('.') else {
+        let Some((name, namespace)) = args.node.rsplit_once('.') else {
             bail!(
                 "--node {}: neither <name>.<namespace> nor a node id",
                 args.node
             );
         };
-        let ip = args
-            .ip
-            .context("--ip is missing: a node that is no whole id needs its address")?;
+        let ip = args.ip.or_else(|| mesh.address(namespace, name));
+        let ip = ip.with_context(|| {
+            let node = &args.node;
+            format!("--node {node}: no Pod or WorkloadEntry of that name has an address; give --ip")
+        })?;
         format!("sidecar~{ip}~{}~{namespace}.svc.{}", args.node, args.domain)
     };
     let metadata = args.metadata.as_deref().unwrap_or("{}");
@@ -135,4 +136,49 @@ fn label(text: &str) -> Result<(String, String), String> {
         .split_once('=')
         .ok_or_else(|| format!("`{text}` is no label k=v"))?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn dumped(node: &str) -> Result<Dump> {
+        let folder = tempfile::tempdir().unwrap();
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a-1, namespace: shop}\nstatus: {podIP: \
+                   10.0.0.7}\n---\napiVersion: security.istio.io/v1\nkind: \
+                   PeerAuthentication\nmetadata: {name: strict, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n";
+        std::fs::write(folder.path().join("a.yaml"), pod).unwrap();
+        let path = folder.path().to_str().unwrap();
+        dump(&Line::parse_from(["dump", "--config-dir", path, "--node", node]).args)
+    }
+
+    #[test]
+    fn a_pod_that_is_described_needs_no_address() {
+        let dump = dumped("a-1.shop").unwrap();
+        let listeners = &dump["type.googleapis.com/envoy.config.listener.v3.Listener"];
+        assert!(listeners.iter().any(|l| l.name == "virtualInbound"));
+        let why = dumped("a-2.shop").unwrap_err().to_string();
+        assert!(why.contains("a-2.shop") && why.contains("--ip"), "{why}");
+    }
+
+    #[test]
+    fn every_source_says_its_field() {
+        let dump = serde_json::to_value(dumped("a-1.shop").unwrap()).unwrap();
+        let lists = dump.as_object().unwrap().values();
+        let resources = lists.flat_map(|list| list.as_array().unwrap());
+        let sources = resources.flat_map(|r| r["sources"].as_array().unwrap());
+        let sources: Vec<&Value> = sources.collect();
+        assert!(!sources.is_empty());
+        for source in sources {
+            assert!(source["field"].is_string(), "{source}");
+        }
+    }
 }

@@ -250,6 +250,7 @@ impl Args {
             !proxy_uids.is_empty(),
             "--proxy-uid: give the user id that Envoy runs as"
         );
+        self.ports()?;
         let excluded = list(
             "--istio-local-exclude-ports",
             &self.istio_local_exclude_ports,
@@ -273,6 +274,22 @@ impl Args {
             outbound: self.outbound()?,
             excluded_interfaces,
         })
+    }
+
+    /// Envoy cannot listen on 0, and one listener cannot be two.
+    fn ports(&self) -> anyhow::Result<()> {
+        let ports = [
+            ("--envoy-port", self.envoy_port),
+            ("--inbound-capture-port", self.inbound_capture_port),
+            ("--inbound-tunnel-port", self.inbound_tunnel_port),
+        ];
+        for (i, (flag, port)) in ports.iter().enumerate() {
+            ensure!(*port != 0, "{flag}: 0 is no port; ports are 1 to 65535");
+            if let Some((other, _)) = ports[..i].iter().find(|(_, p)| p == port) {
+                bail!("{flag}: {port} is {other} already; give each its own");
+            }
+        }
+        Ok(())
     }
 
     fn outbound(&self) -> anyhow::Result<Outbound> {

@@ -1,18 +1,27 @@
 //! Every setting of `fairlead discovery`: flag, environment, default, help. Checked once, here.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 
-use super::address::Listen;
+use super::address::{self, Listen};
 use super::logging::Format;
 use super::span;
 use crate::source::kube::Access;
 
+const DEBUG_PAGES: &str = "\
+Debug pages (/debug/syncz, /debug/adsz, /debug/config_dump?proxyID=NAME.NAMESPACE on --http-addr) need a token of the mesh:
+  curl -H \"Authorization: Bearer $(fairlead token --state-dir DIR --namespace istio-system --service-account reader)\" \
+localhost:8080/debug/syncz
+An identity of the root namespace (istio-system) sees every proxy, any other those of its own namespace.";
+
 /// Flags are kebab-case; the spellings of `pilot-discovery` are accepted beside them.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = DEBUG_PAGES)]
 pub struct Settings {
     /// Folder of Kubernetes-style YAML (a GitOps checkout), watched for changes.
     #[arg(
@@ -54,7 +63,7 @@ pub struct Settings {
     pub mesh_config: Option<PathBuf>,
 
     /// DNS domain of Services.
-    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local")]
+    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local", value_parser = address::domain)]
     pub domain: String,
 
     /// Listen address for xDS and certificates over TLS; a port of 0 takes a free one.
@@ -103,8 +112,7 @@ pub struct Settings {
         env = "FAIRLEAD_HTTPS_ADDR",
         visible_alias = "httpsAddr",
         default_value = "",
-        value_name = "ADDRESS",
-        hide = true
+        value_name = "ADDRESS"
     )]
     pub https_addr: Listen,
 
@@ -124,7 +132,7 @@ pub struct Settings {
         action = ArgAction::Set,
         num_args = 0..=1,
         default_missing_value = "true",
-        require_equals = true,
+        value_parser = BoolishValueParser::new(),
         value_name = "BOOL"
     )]
     pub hold_unresolved: bool,
@@ -168,6 +176,12 @@ pub struct Settings {
     /// Write the log as JSON.
     #[arg(long, env = "FAIRLEAD_LOG_AS_JSON", visible_alias = "log_as_json")]
     pub log_as_json: bool,
+}
+
+/// Whether the environment gives this setting.
+pub fn is_in_environment(name: &OsStr) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "settings are read here")]
+    std::env::var_os(name).is_some()
 }
 
 /// Where configuration and state live, after the checks.
@@ -214,14 +228,14 @@ impl Settings {
             ),
         ] {
             if value < Duration::from_secs(1) {
-                bail!("{flag}: {value:?} is shorter than a second");
+                bail!("{flag}: this must be a second or more");
             }
         }
         if self.workload_cert_ttl > self.max_workload_cert_ttl {
             bail!(
-                "--workload-cert-ttl {:?} is longer than --max-workload-cert-ttl {:?}",
-                self.workload_cert_ttl,
-                self.max_workload_cert_ttl
+                "--workload-cert-ttl: {} s is longer than --max-workload-cert-ttl, {} s",
+                self.workload_cert_ttl.as_secs(),
+                self.max_workload_cert_ttl.as_secs()
             );
         }
         let source = self.source(surroundings())?;
@@ -309,7 +323,14 @@ mod tests {
     fn holding_is_on_unless_switched_off() {
         assert!(settings(&[]).hold_unresolved);
         assert!(settings(&["--hold-unresolved"]).hold_unresolved);
-        assert!(!settings(&["--hold-unresolved=false"]).hold_unresolved);
+        for off in [
+            &["--hold-unresolved=false"][..],
+            &["--hold-unresolved", "false"],
+            &["--hold-unresolved=0"],
+        ] {
+            assert!(!settings(off).hold_unresolved, "{off:?}");
+        }
+        assert!(settings(&["--hold-unresolved", "--log_as_json"]).log_as_json);
     }
 
     #[test]

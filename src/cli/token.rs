@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long)]
     service_account: String,
 
-    /// Pod (or instance) that the token is bound to.
+    /// Pod (or instance) that the token is bound to: a proxy of another name is refused with it.
     #[arg(long, value_name = "POD")]
     name: Option<String>,
 
@@ -41,7 +41,14 @@ pub struct Args {
 
 /// Prints the token; a line end only for eyes: Envoy sends what a file holds, and a header has none.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let issuer = TokenIssuer::beside(StateDir::prepare(&args.state_dir)?)?;
+    let dir = StateDir::existing(&args.state_dir)?;
+    if !TokenIssuer::is_there(&dir) {
+        let path = args.state_dir.display();
+        eprintln!(
+            "fairlead: {path} has no key for tokens yet and is given one; a server that runs elsewhere refuses them"
+        );
+    }
+    let issuer = TokenIssuer::beside(dir)?;
     let bearer = Bearer {
         namespace: &args.namespace,
         service_account: &args.service_account,

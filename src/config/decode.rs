@@ -3,21 +3,25 @@
 //! `yaml` and `json` parse, `reader` types, `known` and `check` judge. Which version of an object is in force
 //! is decided in `acceptance`.
 
+mod guess;
 pub mod json;
 pub mod kinds;
 mod known;
+mod kubernetes;
 pub mod lines;
 mod manifest;
 mod mesh;
 mod pod;
 pub mod reader;
+pub mod repeats;
 mod sheet;
 pub mod yaml;
 
 use std::sync::Arc;
 
 use self::lines::Lines;
-use self::yaml::{Document, Node};
+use self::repeats::Repeats;
+use self::yaml::{Document, Node, YamlFault};
 use super::meta::Labels;
 use super::{Key, Kind, Object};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
@@ -104,20 +108,24 @@ const MAX_DOCUMENTS: usize = 20_000;
 
 /// Decodes all documents of a file of Kubernetes-style YAML or JSON.
 pub fn documents(text: &str, file: &str) -> Decoded {
+    documents_within(text, file, &mut Repeats::default())
+}
+
+/// The same for a file that is read together with others.
+pub fn documents_within(text: &str, file: &str, repeats: &mut Repeats) -> Decoded {
     let file = Str::new(file);
     let mut items = Vec::new();
     match bounded(text) {
         Err(message) => items.push(Item::Rejected(unreadable(&file, 1, message))),
         Ok(documents) => {
+            let mut allowance = repeats.file();
             for document in documents {
-                match yaml::parse(document) {
+                match yaml::parse_within(document, &mut allowance) {
                     Ok(root) => items.extend(manifest::items(&root, &file)),
-                    Err(fault) => {
-                        let rejected = unreadable(&file, fault.line, fault.message);
-                        items.push(Item::Rejected(rejected));
-                    }
+                    Err(fault) => items.push(broken(&file, document, fault)),
                 }
             }
+            repeats.close(&allowance);
         }
     }
     Decoded {
@@ -147,6 +155,17 @@ pub fn live(kind: Kind, root: &Node) -> Outcome {
     }
 }
 
+/// A document that is no YAML. What it was meant to be is only said: it may be any of the file's objects.
+fn broken(file: &Str, document: Document<'_>, fault: YamlFault) -> Item {
+    let mut rejected = unreadable(file, fault.line, fault.message);
+    let meant = guess::subject(document.text);
+    rejected
+        .diagnostics
+        .iter_mut()
+        .for_each(|d| d.resource.clone_from(&meant));
+    Item::Rejected(rejected)
+}
+
 /// A file that cannot be had as text; what came from it before stays.
 pub fn unreadable_file(file: &str, message: String) -> Decoded {
     let file = Str::new(file);
@@ -161,8 +180,7 @@ pub fn unreadable_file(file: &str, message: String) -> Decoded {
 fn bounded(text: &str) -> Result<Vec<Document<'_>>, String> {
     if text.len() > MAX_FILE {
         return Err(format!(
-            "the file has {} bytes; at most {MAX_FILE} are read",
-            text.len()
+            "the file is larger than the {MAX_FILE} bytes that are read of one; split it"
         ));
     }
     let documents = yaml::documents(text);

@@ -62,6 +62,10 @@ impl Pages {
         m.services.set(summary.services as u64);
         m.virtual_services.set(summary.virtual_services as u64);
         m.in_flight.set(summary.in_flight);
+        let (objects, unreadable) = (self.objects)();
+        m.objects.show(&objects);
+        m.rejections.show(&objects);
+        m.unreadable.set(unreadable);
         for (kind, count) in summary.renders.iter().enumerate() {
             m.renders.of(kind).show(*count);
         }

@@ -38,6 +38,13 @@ fn item(report: &StreamReport) -> Value {
     );
     put("node", report.proxy.id.as_str().into());
     put("stream", report.stream.0.into());
+    if let Some(account) = &report.other_account {
+        let note = format!(
+            "the object of this name has service account {account}, which is not this proxy's: it gets none \
+             of the object's ports"
+        );
+        put("note", note.into());
+    }
     for standing in &report.types {
         let Some(word) = word(standing.kind) else {
             continue;

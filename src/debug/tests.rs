@@ -49,6 +49,7 @@ fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
         server: Arc::new(server),
         metrics,
         render: Arc::new(|entries| Ok(Value::from(entries.len()))),
+        objects: Arc::new(|| (vec![SIDECARS], 3)),
         readers,
         root_namespace: "istio-system".into(),
         stop: CancellationToken::new(),
@@ -95,6 +96,15 @@ impl Fixture {
     }
 }
 
+const SIDECARS: OfKind = OfKind {
+    kind: "Sidecar",
+    in_force: 4,
+    rejected: 1,
+    held: 0,
+    kept: 0,
+    rejections: 2,
+};
+
 const NEAR: &str = "127.0.0.1:5";
 const FAR: &str = "10.0.0.9:5";
 
@@ -119,6 +129,21 @@ async fn pages_that_show_configuration_need_a_token_wherever_the_reader_is() {
         }
         let good = f.get("/debug/syncz", FAR, Some(&f.token("shop"))).await;
         assert_eq!(good, (StatusCode::OK, "[]".to_owned()));
+        f.over.cancel();
+    };
+    tokio::join!(test, hub);
+}
+
+#[tokio::test]
+async fn who_shows_no_token_is_told_how_and_a_page_that_is_none_is_not_found() {
+    let (f, hub) = fixture(Readers::Proven);
+    let test = async {
+        let (_, text) = f.get("/debug/syncz", FAR, None).await;
+        assert!(text.contains("fairlead token --state-dir"), "{text}");
+        assert!(text.contains("istio-system"), "{text}");
+        for path in ["/nosuch", "/debug/nosuch"] {
+            assert_eq!(f.get(path, FAR, None).await.0, StatusCode::NOT_FOUND);
+        }
         f.over.cancel();
     };
     tokio::join!(test, hub);
@@ -151,6 +176,9 @@ async fn readiness_metrics_and_version_are_open() {
         assert_eq!(status, StatusCode::OK);
         for line in [
             "pilot_xds 0\n",
+            "pilot_total_rejected_configs{type=\"Sidecar\"} 2\n",
+            "fairlead_objects{kind=\"Sidecar\",state=\"rejected\"} 1\n",
+            "fairlead_unreadable_files 3\n",
             "pilot_info{version=\"",
             "process_resident_memory_bytes ",
         ] {

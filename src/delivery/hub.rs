@@ -261,7 +261,7 @@ impl Hub {
             gauge,
         } = opened;
         self.on_closed(stream);
-        info!(proxy = %proxy.id, stream = stream.0, "proxy connected");
+        self.greet(stream, &proxy);
         let scope = self.engine.attach(ProxyId(stream.0), proxy);
         self.members.entry(scope).or_default().insert(stream);
         self.metrics.opened.inc();

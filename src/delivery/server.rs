@@ -189,6 +189,7 @@ impl Server {
             .await?;
         Ok(Some(Caller {
             identity: proven.identity,
+            pod: proven.pod,
             expires: proven.expires,
         }))
     }

@@ -22,6 +22,7 @@ use crate::ca::authority::Authority;
 use crate::clock;
 use crate::identity::SpiffeId;
 use crate::model::proxy::{Proxy, ProxyError};
+use crate::text::Str;
 
 use super::frame::Rope;
 
@@ -29,6 +30,8 @@ use super::frame::Rope;
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub identity: SpiffeId,
+    /// The pod that the credential is bound to.
+    pub pod: Option<Str>,
     pub expires: SystemTime,
 }
 
@@ -124,7 +127,9 @@ impl Reader {
             Some(_) => Credential::Proven,
             None => Credential::Absent,
         };
-        let proxy = Proxy::parse(&node.id, node.metadata_json(), identity).map_err(|reason| {
+        let bound = self.caller.as_ref().and_then(|c| c.pod.as_deref());
+        let proxy = Proxy::parse(&node.id, node.metadata_json(), identity);
+        let proxy = proxy.and_then(|p| p.bound_to(bound)).map_err(|reason| {
             info!(stream = self.stream.0, %reason, "proxy refused");
             Status::from(&reason)
         })?;
@@ -188,7 +193,7 @@ impl From<WireError> for Status {
 impl From<&ProxyError> for Status {
     fn from(error: &ProxyError) -> Self {
         let code = match error {
-            ProxyError::Namespace { .. } => Code::PermissionDenied,
+            ProxyError::Namespace { .. } | ProxyError::Pod { .. } => Code::PermissionDenied,
             ProxyError::Id(_) | ProxyError::Role(_) | ProxyError::Metadata(_) => {
                 Code::InvalidArgument
             }

@@ -47,6 +47,10 @@ pub enum ProxyError {
     Role(Str),
     #[error("node.id says namespace `{claimed}`, the credential says `{proven}`")]
     Namespace { claimed: Str, proven: Str },
+    #[error(
+        "node.id says pod `{claimed}`, the token is bound to pod `{bound}`; give this proxy a token of its own"
+    )]
+    Pod { claimed: Str, bound: Str },
     #[error("node metadata {0}")]
     Metadata(String),
 }
@@ -104,6 +108,17 @@ impl Proxy {
             labels: metadata.labels,
         })
     }
+
+    /// The proxy, unless its credential is bound to another pod.
+    pub fn bound_to(self, pod: Option<&str>) -> Result<Self, ProxyError> {
+        match pod {
+            Some(pod) if pod != self.name => Err(ProxyError::Pod {
+                claimed: self.name,
+                bound: Str::new(pod),
+            }),
+            Some(_) | None => Ok(self),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +136,19 @@ mod tests {
             ("reviews-v1", "shop")
         );
         assert_eq!(proxy.interception, Interception::None);
+    }
+
+    #[test]
+    fn a_token_of_one_pod_is_no_other_pods() {
+        let of =
+            |pod| Proxy::parse(ID, serde_json::Value::Null, None).and_then(|p| p.bound_to(pod));
+        assert!(of(None).is_ok());
+        assert!(of(Some("reviews-v1")).is_ok());
+        let refused = of(Some("other")).unwrap_err().to_string();
+        assert!(
+            refused.contains("says pod `reviews-v1`, the token is bound to pod `other`"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::endpoints::{Address, TlsMode};
+use super::proxy::Proxy;
 use crate::config::core::{ContainerPort, Phase, Pod};
 use crate::config::meta::{Labels, Meta};
 use crate::config::workload_entry::WorkloadEntry;
@@ -157,6 +158,16 @@ impl Workloads {
             name: Str::new(name),
         };
         self.by_key.get(&key)
+    }
+
+    /// The account of the object that has a proxy's name, where the proxy's credential is of another: then
+    /// nothing of the object is the proxy's, its ports among it.
+    pub fn other_account(&self, proxy: &Proxy) -> Option<&Str> {
+        let identity = proxy.identity.as_ref()?;
+        let named = |kind| self.named(kind, &proxy.namespace, &proxy.name);
+        let found = named(Kind::Pod).or_else(|| named(Kind::WorkloadEntry))?;
+        let account = &found.service_account;
+        (!account.is_empty() && account != identity.service_account()).then_some(account)
     }
 
     /// The workload at an address; a Pod before a WorkloadEntry, then by name.

@@ -28,15 +28,16 @@ pub use self::directory::Directory;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FileSourceError {
-    #[error("watch {}: {source}", path.display())]
+    // Not `source`: the reason stands in the message, and who prints the chain would say it twice.
+    #[error("watch {}: {reason}", path.display())]
     Watch {
         path: PathBuf,
-        source: notify::Error,
+        reason: notify::Error,
     },
-    #[error("read {}: {source}", path.display())]
+    #[error("read {}: {reason}", path.display())]
     Read {
         path: PathBuf,
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 

@@ -1,11 +1,12 @@
 //! Every metric: name, type, help, labels. Istio's names where they mean the same.
 
 use super::exposition::{Counter, CounterByType, Gauge, Histogram, Page};
+use super::objects::{Rejections, Standings};
 use super::watching::{Config, CounterByKind, Events, Registry};
 
 macro_rules! metrics {
     ($($field:ident: $kind:ty, $name:literal, $help:literal;)*) => {
-        /// Shared by whoever counts; written to by atomics alone.
+        /// Shared by whoever counts; written to by atomics, but for what is set as a whole.
         #[derive(Debug, Default)]
         pub struct Metrics { $(#[doc = $help] pub $field: $kind,)* }
 
@@ -33,6 +34,9 @@ metrics! {
     virtual_services: Gauge, "pilot_virt_services", "VirtualServices in force.";
     registry_events: Events<Registry>, "pilot_k8s_reg_events", "Kubernetes' own objects that came, changed or went at the API server.";
     config_events: Events<Config>, "pilot_k8s_cfg_events", "Configuration objects that came, changed or went at the API server.";
+    rejections: Rejections, "pilot_total_rejected_configs", "Forms of objects that were rejected, by kind; what was accepted before stays.";
+    objects: Standings, "fairlead_objects", "Objects by kind and standing: in_force; rejected (the present form has a fault); held (it waits for a partner); kept (the file cannot be read).";
+    unreadable: Gauge, "fairlead_unreadable_files", "Files with a document that does not say which object it is.";
     convergence: Histogram, "pilot_proxy_convergence_time", "Seconds from a change to a proxy's ACK of it.";
     push_time: Histogram, "pilot_xds_push_time", "Seconds from the start of work on a batch of changes to its last response being queued.";
     issued: Counter, "citadel_server_success_cert_issuance_count", "Certificates issued, our own among them.";

@@ -16,6 +16,7 @@ use super::process::{Nursery, Process, ended, fairlead, printed};
 use super::report::Report;
 use super::sync::Sync;
 use super::wait::{Standing, until};
+use crate::app;
 
 /// Debug builds on a busy machine still start far within this.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
@@ -87,7 +88,7 @@ impl Plane {
         let same = [secure_grpc, http, monitoring].map(SocketAddr::to_string);
         // The file tells of the new process only if the old one's is gone.
         let file = &self.folders.ports_file;
-        fs::remove_file(file).with_context(|| format!("remove {}", file.display()))?;
+        app::ports::Ports::forget(file)?;
         let command = discovery(&self.folders, self.certificate_life, &same);
         self.process = self.nursery.start("discovery", command)?;
         self.ports = ports(report, &mut self.process, file).await?;

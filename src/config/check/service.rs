@@ -1,15 +1,22 @@
 //! Service and EndpointSlice, as far as their values are used without further parsing.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{fault, port};
-use crate::config::core::{AddressType, EndpointSlice, Service};
+use crate::config::core::{AddressType, EndpointSlice, Service, ServicePort, ServiceType};
 use crate::config::decode::reader::Fault;
+use crate::diagnostic::Code;
 
 pub(super) fn service(spec: &Service) -> Vec<Fault> {
     let mut out = Vec::new();
     for (i, one) in spec.ports.iter().enumerate() {
         out.extend(port(&format!("spec.ports[{i}].port"), one.port));
+    }
+    out.extend(repeated(&spec.ports));
+    if spec.kind == ServiceType::ExternalName {
+        let message = "ExternalName is not in effect yet: no proxy is told of this Service";
+        out.push(Fault::warning(Code::NotYetInEffect, "spec.type", message));
     }
     let addresses = spec.cluster_ips.iter().enumerate();
     let addresses = addresses.map(|(i, a)| (format!("spec.clusterIPs[{i}]"), a));
@@ -23,6 +30,23 @@ pub(super) fn service(spec: &Service) -> Vec<Fault> {
                 path,
                 format!("`{text}` is neither an IP address nor `None`"),
             ));
+        }
+    }
+    out
+}
+
+/// Kubernetes takes neither a number of one protocol twice nor a name.
+fn repeated(ports: &[ServicePort]) -> Vec<Fault> {
+    let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let mut out = Vec::new();
+    for (i, one) in ports.iter().enumerate() {
+        if one.port != 0 && !numbers.insert((one.port, one.protocol)) {
+            let message = format!("an earlier port has the number `{}` already", one.port);
+            out.push(fault(format!("spec.ports[{i}].port"), message));
+        }
+        if !one.name.is_empty() && !names.insert(&one.name) {
+            let message = format!("an earlier port has the name `{}` already", one.name);
+            out.push(fault(format!("spec.ports[{i}].name"), message));
         }
     }
     out

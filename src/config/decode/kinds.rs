@@ -139,6 +139,13 @@ impl Kind {
     }
 }
 
+/// Kinds without namespaces, among those that messages name.
+const CLUSTER_WIDE: &[&str] = &["Namespace", "GatewayClass", "IngressClass"];
+
+pub fn is_namespaced(kind: &str) -> bool {
+    !CLUSTER_WIDE.contains(&kind)
+}
+
 pub fn classify(api_version: &str, kind: &str) -> Class {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let read = Kind::ALL.iter().copied().filter(|k| *k != Kind::MeshConfig);

@@ -2,6 +2,7 @@
 //!
 //! A field that comes into effect is added to its struct and taken from its table here.
 
+use super::kubernetes;
 use super::lines::camel;
 use crate::config::Kind;
 
@@ -16,14 +17,20 @@ pub(super) enum Standing {
     Unknown,
     /// Of a Kubernetes kind, of which only some fields are read.
     Dropped,
+    /// Of a Kubernetes kind, and not one of the fields known to be there.
+    Foreign,
 }
 
 /// `path` starts at the object, such as `spec.http[0].fault`.
 pub(super) fn standing(kind: Kind, path: &str) -> Standing {
-    if !kind.is_strict() {
-        return Standing::Dropped;
-    }
     let bare = without_indexes(path);
+    if !kind.is_strict() {
+        return if kubernetes::lacks(kind, &bare) {
+            Standing::Foreign
+        } else {
+            Standing::Dropped
+        };
+    }
     let bare = camel(&bare).unwrap_or(bare);
     let field = bare.strip_prefix("spec.").unwrap_or(&bare);
     if table(kind).iter().any(|row| covers(row, field)) {
@@ -234,10 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_kubernetes_kinds_are_dropped() {
+    fn fields_of_kubernetes_kinds_are_dropped_and_misspelt_ones_told() {
         assert_eq!(
             standing(Kind::Service, "spec.sessionAffinity"),
             Standing::Dropped
         );
+        let misspelt = standing(Kind::Service, "spec.ports[0].targetport");
+        assert_eq!(misspelt, Standing::Foreign);
     }
 }

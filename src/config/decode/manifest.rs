@@ -3,18 +3,19 @@
 use serde::Deserialize;
 
 use super::kinds::{self, Class};
+use super::lines;
 use super::mesh::{config_map_mesh, is_mesh};
 use super::pod::TemplateManifest;
 use super::reader::{self, Fault};
 use super::sheet::{Sheet, diagnostic};
-use super::yaml::{Node, Value};
+use super::yaml::{self, Node, Twice, Value};
 use super::{Item, NOWHERE, Outcome, PodTemplate, Rejected, unreadable};
 use crate::config::meta::{Labels, Meta};
 use crate::config::{Key, Kind, check};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
 use crate::text::Str;
 
-const DEFAULT_NAMESPACE: Str = Str::new_static("default");
+pub(super) const DEFAULT_NAMESPACE: Str = Str::new_static("default");
 
 /// One document with its names, before its kind decides the rest.
 struct Manifest<'n> {
@@ -26,6 +27,10 @@ struct Manifest<'n> {
 
 /// A document's outcome; a list's items each have their own.
 pub(super) fn items(root: &Node, file: &Str) -> Vec<Item> {
+    // As templates leave them behind; kubectl passes over them too.
+    if root.value == Value::Null {
+        return Vec::new();
+    }
     let text = |key| root.get(key).and_then(Node::text);
     let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
         let missing = if text("kind").is_none() {
@@ -96,7 +101,11 @@ struct Named {
 impl Manifest<'_> {
     fn read(&self) -> Option<Item> {
         let (api, kind) = (self.api_version, self.kind);
-        match kinds::classify(api, kind) {
+        let class = kinds::classify(api, kind);
+        if let Some(twice) = yaml::twice(self.root) {
+            return Some(self.ambiguous(class, &twice));
+        }
+        match class {
             Class::Read(kind) => Some(self.object(kind).into()),
             Class::OtherVersion(kind) => {
                 let served = kind.versions().join(", ");
@@ -141,6 +150,38 @@ impl Manifest<'_> {
         sheet.fill(meta, stray)
     }
 
+    /// A key that stands twice may mean either; where it could be the object's name, nobody knows whose it is.
+    fn ambiguous(&self, class: Class, twice: &Twice) -> Item {
+        let names = ["apiVersion", "kind", "metadata"];
+        let kind = match class {
+            Class::Read(kind) | Class::OtherVersion(kind) => Some(kind),
+            Class::ConfigMap if is_mesh(self.root) => Some(Kind::MeshConfig),
+            Class::ConfigMap
+            | Class::PodTemplate
+            | Class::NotYet
+            | Class::Ignored
+            | Class::Unknown => None,
+        };
+        let named = !lines::steps(&twice.path)
+            .next()
+            .is_some_and(|first| names.contains(&first));
+        let fault = Fault::error(Code::Malformed, twice.path.as_str(), twice.to_string());
+        let mut rejected = self.reject(kind.filter(|_| named), fault);
+        // The path alone would give the first of the two.
+        rejected
+            .diagnostics
+            .iter_mut()
+            .for_each(|d| d.line = Some(twice.line));
+        match rejected.diagnostics.pop() {
+            // Of an object that is not read, only the user's mistake is told.
+            Some(one) if kind.is_none() && named => Item::Notice(one),
+            last => {
+                rejected.diagnostics.extend(last);
+                Item::Rejected(rejected)
+            }
+        }
+    }
+
     /// Top-level fields that no object of Istio's has.
     fn stray(&self) -> Vec<String> {
         let Value::Map(entries) = &self.root.value else {
@@ -168,6 +209,9 @@ impl Manifest<'_> {
             | Kind::Sidecar
             | Kind::MeshConfig => meta.namespace.unwrap_or(DEFAULT_NAMESPACE),
         };
+        if meta.name.is_empty() {
+            return Err(invalid("metadata.name", format!("this {kind} has no name")));
+        }
         check::object_name(&meta.name).map_err(|message| invalid("metadata.name", message))?;
         if kind != Kind::Namespace {
             check::namespace(&namespace)
@@ -211,9 +255,13 @@ impl Manifest<'_> {
         let meta = self.root.get("metadata")?;
         let name = meta.get("name")?.text()?;
         let namespace = meta.get("namespace").and_then(Node::text);
+        let namespace = match kinds::is_namespaced(self.kind) {
+            true => namespace.map_or(DEFAULT_NAMESPACE, Str::new),
+            false => Str::default(),
+        };
         Some(Subject {
             kind: Str::new(self.kind),
-            namespace: namespace.map_or(DEFAULT_NAMESPACE, Str::new),
+            namespace,
             name: Str::new(name),
         })
     }
@@ -222,11 +270,7 @@ impl Manifest<'_> {
         let subject = self.subject();
         let key = kind.zip(subject.as_ref()).map(|(kind, s)| Key {
             kind,
-            namespace: if kind == Kind::Namespace {
-                Str::default()
-            } else {
-                s.namespace.clone()
-            },
+            namespace: s.namespace.clone(),
             name: s.name.clone(),
         });
         let diagnostic = diagnostic(fault, subject, self.file, self.root);

@@ -2,7 +2,8 @@
 
 use super::lines;
 use super::sheet::Sheet;
-use super::yaml::{self, Document, Node, Value};
+use super::repeats::Allowance;
+use super::yaml::{self, Document, Node, Twice, Value};
 use super::{Decoded, Outcome, Rank, Rejected, bounded, unreadable};
 use crate::config::meta::Meta;
 use crate::config::{Key, Kind};
@@ -57,6 +58,9 @@ fn mesh_key() -> Key {
 
 /// `root` is MeshConfig itself.
 fn mesh(root: &Node, file: &Str) -> Outcome {
+    if let Some(twice) = yaml::twice(root) {
+        return ambiguous_mesh(file, &twice);
+    }
     let key = mesh_key();
     let meta = Meta {
         name: MESH_NAME,
@@ -84,6 +88,14 @@ fn nearest_mode(root: &Node) -> Option<Node> {
     Some(root)
 }
 
+fn ambiguous_mesh(file: &Str, twice: &Twice) -> Outcome {
+    broken_mesh(file, twice.line, twice.to_string()).map_err(|mut rejected| {
+        let found = rejected.diagnostics.iter_mut();
+        found.for_each(|d| d.field = Str::new(&twice.path));
+        rejected
+    })
+}
+
 fn broken_mesh(file: &Str, line: u32, message: String) -> Outcome {
     let mut diagnostics = unreadable(file, line, message).diagnostics;
     diagnostics
@@ -97,6 +109,9 @@ fn broken_mesh(file: &Str, line: u32, message: String) -> Outcome {
 
 /// `data.mesh` is YAML inside YAML; its first line is the one below its key.
 pub(super) fn config_map_mesh(root: &Node, file: &Str) -> Outcome {
+    if let Some(twice) = yaml::twice(root) {
+        return ambiguous_mesh(file, &twice);
+    }
     let Some(data) = root.get("data").and_then(|d| d.get("mesh")) else {
         return broken_mesh(
             file,
@@ -125,7 +140,8 @@ pub(super) fn config_map_mesh(root: &Node, file: &Str) -> Outcome {
             file,
         );
     }
-    match yaml::parse(Document { text, lines_before }) {
+    let document = Document { text, lines_before };
+    match yaml::parse_within(document, &mut Allowance::least()) {
         Ok(inner) => mesh(&inner, file),
         Err(fault) => broken_mesh(file, fault.line, fault.message),
     }

@@ -10,7 +10,7 @@ use super::lines::{self, Detail, Lines};
 use super::pod::PodManifest;
 use super::reader::{self, Fault, Reading};
 use super::yaml::{Node, Value};
-use super::{DecodedObject, NOWHERE, Outcome, Place, Rejected, spot};
+use super::{DecodedObject, NOWHERE, NOWHERE, Outcome, Place, Rejected, spot};
 use crate::config::meta::Meta;
 use crate::config::{Key, Kind, Object, Spec, check, core};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
@@ -38,6 +38,10 @@ impl Sheet<'_> {
             mut faults,
             not_yet,
         } = unread(self.key.kind, stray.into_iter().chain(unknown));
+        // The API server prunes what it does not know, and a newer one knows more than we do.
+        if *self.file == NOWHERE {
+            faults.retain(|f| f.code != Code::UnknownField || f.level == Level::Error);
+        }
         faults.extend(mistyped);
         if let Some(spec) = &spec {
             let follows = |f: &Fault| faults.iter().any(|cause| touches(&cause.path, &f.path));
@@ -183,6 +187,10 @@ fn unread(kind: Kind, paths: impl Iterator<Item = String>) -> Unread {
     for path in paths {
         match known::standing(kind, &path) {
             Standing::Dropped => {}
+            Standing::Foreign => {
+                let message = format!("Kubernetes' {kind} has no such field; it changes nothing");
+                faults.push(Fault::warning(Code::UnknownField, path, message));
+            }
             Standing::NotYet => drop(not_yet.insert(path)),
             Standing::Retired => {
                 let message = "Istio has retired this field; it has no effect";

@@ -359,5 +359,149 @@ fn what_is_kept_of_an_object_survives_json() {
 #[test]
 fn a_file_over_the_bound_is_refused_whole() {
     let text = " ".repeat(MAX_FILE + 1);
-    assert!(rejected(&text).diagnostics[0].message.contains("at most"));
+    let told = &rejected(&text).diagnostics[0].message;
+    assert!(told.contains("larger than the 16777216 bytes"), "{told}");
+}
+
+/// A finding as a person reads it, and whether its object is known.
+fn told(text: &str) -> (String, bool) {
+    let Rejected { key, diagnostics } = rejected(text);
+    (diagnostics[0].to_string(), key.is_some())
+}
+
+#[test]
+fn documents_that_say_nothing_are_passed_over() {
+    for text in ["null\n", "~\n", "---\nnull\n---\n~\n", "--- # x\n"] {
+        assert_eq!(documents(text, "f.yaml").items, [], "{text}");
+    }
+}
+
+#[test]
+fn a_key_that_stands_twice_rejects_its_object_by_name() {
+    let text = virtual_service("    timeout: 1s\n    timeout: 2s\n");
+    let says = "f.yaml:12: error: VirtualService shop/reviews: spec.http[0].timeout: this key stands \
+                in line 11 already; leave one of them";
+    assert_eq!(told(&text), (says.to_owned(), true));
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {}",
+        text.replace('\n', "\n  ")
+    );
+    assert!(told(&list).1);
+}
+
+#[test]
+fn a_mesh_setting_that_stands_twice_rejects_the_mesh_configuration() {
+    let mesh = decode_mesh("trustDomain: a\ntrustDomain: b\n", "mesh.yaml");
+    let Item::Rejected(rejected) = &mesh.items[0] else {
+        panic!("{mesh:?}")
+    };
+    let says = rejected.diagnostics[0].to_string();
+    assert!(says.contains("mesh.yaml:2: error: MeshConfig istio-system/istio: trustDomain: this key"), "{says}");
+}
+
+#[test]
+fn a_name_that_stands_twice_leaves_the_object_unknown() {
+    let text = virtual_service("").replace("  name: reviews\n", "  name: a\n  name: b\n");
+    let (says, known) = told(&text);
+    assert!(
+        says.contains("metadata.name: this key stands in line 4 already"),
+        "{says}"
+    );
+    assert!(!known);
+}
+
+#[test]
+fn a_document_that_is_no_yaml_says_which_object_it_seems_to_be() {
+    let (says, known) = told(&virtual_service("    timeout: [1s\n"));
+    assert!(
+        says.contains("error: VirtualService shop/reviews: "),
+        "{says}"
+    );
+    assert!(!known);
+}
+
+#[test]
+fn an_object_without_a_name_is_told_by_its_kind() {
+    let nameless = virtual_service("").replace("  name: reviews\n", "");
+    let says = "f.yaml:3: error: metadata.name: this VirtualService has no name";
+    assert_eq!(told(&nameless), (says.to_owned(), false));
+    let (says, _) = told("apiVersion: v1\nkind: Namespace\nmetadata: {name: UPPER}\n");
+    assert!(
+        says.contains("error: Namespace UPPER: metadata.name: "),
+        "{says}"
+    );
+}
+
+fn service(spec: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{{spec}}}\n")
+}
+
+/// Code and field of each warning of a sound object.
+fn warned(text: &str) -> Vec<(Code, String)> {
+    let warnings = object(text).warnings;
+    warnings
+        .into_iter()
+        .map(|d| (d.code, d.field.to_string()))
+        .collect()
+}
+
+#[test]
+fn a_service_by_external_name_is_told_to_have_no_effect_yet() {
+    let text = service("type: ExternalName, externalName: a.example, ports: [{port: 80}]");
+    assert_eq!(
+        warned(&text),
+        [(Code::NotYetInEffect, "spec.type".to_owned())]
+    );
+}
+
+#[test]
+fn a_field_that_kubernetes_does_not_have_is_told() {
+    let text = service("prots: [{port: 80}], ports: [{port: 80, nodePort: 30000, targetport: 1}]");
+    let unknown = |field: &str| (Code::UnknownField, field.to_owned());
+    assert_eq!(
+        warned(&text),
+        [unknown("spec.prots"), unknown("spec.ports[0].targetport")]
+    );
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, ownerReferences: []}\nspec:\n  \
+                nodeSelector: {a.b/c: d}\n  containers: [{image: x, prots: []}]\n  \
+                serviceAcountName: x\nstatus: {hostIP: 10.0.0.1}\n";
+    assert_eq!(
+        warned(text),
+        [
+            unknown("spec.containers[0].prots"),
+            unknown("spec.serviceAcountName")
+        ]
+    );
+}
+
+#[test]
+fn ports_that_repeat_each_other_are_refused_as_kubernetes_does() {
+    let of = |ports: &str| {
+        let found = rejected(&service(&format!("ports: [{ports}]"))).diagnostics;
+        found
+            .into_iter()
+            .map(|d| d.field.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of("{name: a, port: 80}, {name: b, port: 80}"),
+        ["spec.ports[1].port"]
+    );
+    assert_eq!(
+        of("{name: a, port: 80}, {name: a, port: 81}"),
+        ["spec.ports[1].name"]
+    );
+    object(&service(
+        "ports: [{name: a, port: 53}, {name: b, port: 53, protocol: UDP}]",
+    ));
+}
+
+#[test]
+fn a_workload_entry_by_dns_name_is_told_to_have_no_effect_yet() {
+    let text = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: a}\nspec: \
+                {address: db.example}\n";
+    assert_eq!(
+        warned(text),
+        [(Code::NotYetInEffect, "spec.address".to_owned())]
+    );
 }

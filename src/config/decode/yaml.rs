@@ -2,11 +2,18 @@
 //!
 //! Documents are cut at `---` before parsing, so that one malformed document hurts only itself.
 
+mod fault;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::reader::push_key;
+use super::repeats::{Allowance, Repeats};
 use crate::text::Str;
 
 /// A value with the 1-based line it stands on; for the value of a mapping, the line of its key.
@@ -46,7 +53,6 @@ const MAX_NODES: usize = 1_000_000;
 // A CustomResourceDefinition nests 28 deep; parsing takes up to 40 kB of stack per level.
 const MAX_DEPTH: usize = 36;
 const MAX_ALIASES: usize = 10_000;
-const MAX_MESSAGE: usize = 300;
 
 /// The documents of a file that hold more than comments.
 pub fn documents(text: &str) -> Vec<Document<'_>> {
@@ -72,26 +78,104 @@ pub fn documents(text: &str) -> Vec<Document<'_>> {
     documents
 }
 
-/// Parses one document. Empty values are `Null`, keys keep their spelling.
+/// A key that stands twice in one mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twice {
+    /// The second one's.
+    pub path: String,
+    pub line: u32,
+    pub first: u32,
+}
+
+impl fmt::Display for Twice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, .. } = self;
+        write!(
+            f,
+            "this key stands in line {first} already; leave one of them"
+        )
+    }
+}
+
+/// Parses one document that is alone. Empty values are `Null`, keys keep their spelling; a key that
+/// stands twice does so in the tree, and `twice` tells it.
 pub fn parse(document: Document<'_>) -> Result<Node, YamlFault> {
+    parse_within(document, &mut Repeats::default().file())
+}
+
+pub(super) fn parse_within(
+    document: Document<'_>,
+    allowance: &mut Allowance,
+) -> Result<Node, YamlFault> {
+    let seen = Rc::new(RefCell::new(0));
+    let note = seen.clone();
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: MAX_NODES,
             max_events: 2 * MAX_NODES,
             max_depth: MAX_DEPTH,
             max_aliases: MAX_ALIASES,
+            max_recorded_anchor_events: allowance.left(),
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: MAX_NODES,
+            max_total_replayed_events: allowance.left(),
         },
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
-    };
-    match serde_saphyr::from_str_with_options::<Node>(document.text, options) {
+    }
+    .with_budget_report(move |report| {
+        // Without an anchor nothing is repeated; with one, all of the document may be.
+        if report.anchors > 0 {
+            *note.borrow_mut() = report.events + report.recorded_anchor_events;
+        }
+    });
+    let parsed = serde_saphyr::from_str_with_options::<Node>(document.text, options);
+    allowance.spend(*seen.borrow());
+    match parsed {
         Ok(mut node) => {
             shift(&mut node, document.lines_before);
             Ok(node)
         }
-        Err(error) => Err(fault(&error, document)),
+        Err(error) => Err(fault::tell(&error, document, allowance.of())),
+    }
+}
+
+/// The first key of a tree that stands twice in its mapping.
+pub(super) fn twice(node: &Node) -> Option<Twice> {
+    match &node.value {
+        Value::List(items) => items.iter().enumerate().find_map(|(i, item)| {
+            let found = twice(item)?;
+            Some(found.under(&format!("[{i}]")))
+        }),
+        Value::Map(entries) => {
+            let mut seen = BTreeMap::new();
+            entries.iter().find_map(|(key, value)| {
+                let found = match seen.insert(key, value.line) {
+                    Some(first) => Twice {
+                        path: String::new(),
+                        line: value.line,
+                        first,
+                    },
+                    None => twice(value)?,
+                };
+                let mut step = String::new();
+                push_key(&mut step, key);
+                Some(found.under(&step))
+            })
+        }
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => None,
+    }
+}
+
+impl Twice {
+    fn under(mut self, step: &str) -> Self {
+        let joint = if self.path.is_empty() || self.path.starts_with('[') {
+            ""
+        } else {
+            "."
+        };
+        self.path = format!("{step}{joint}{}", self.path);
+        self
     }
 }
 
@@ -155,22 +239,6 @@ fn is_blank(text: &str) -> bool {
         let bare = bare.trim();
         bare.is_empty() || bare.starts_with('#') || row.starts_with('%')
     })
-}
-
-fn fault(error: &serde_saphyr::Error, document: Document<'_>) -> YamlFault {
-    let line = error
-        .location()
-        .map_or(1, |l| u32::try_from(l.line()).unwrap_or(u32::MAX));
-    let text = error.without_snippet().to_string();
-    let first = text.lines().next().unwrap_or("").trim();
-    let cut = first
-        .char_indices()
-        .nth(MAX_MESSAGE)
-        .map_or(first.len(), |(i, _)| i);
-    YamlFault {
-        line: line.max(1) + document.lines_before,
-        message: first[..cut].to_owned(),
-    }
 }
 
 fn shift(node: &mut Node, lines: u32) {
@@ -313,19 +381,69 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_key_is_a_fault() {
-        assert!(parse(documents("a: 1\na: 2\n")[0]).unwrap_err().line >= 1);
+    fn a_key_that_stands_twice_is_told_with_both_lines() {
+        let root = only("a:\n- b: 1\n  c: 2\n  b: 3\n");
+        let Twice { path, line, first } = twice(&root).unwrap();
+        assert_eq!((path.as_str(), line, first), ("a[0].b", 4, 2));
+        assert_eq!(twice(&only("a: {b: 1}\nc: {b: 1}\n")), None);
+        assert_eq!(twice(&only("a: &a {b: 1}\nc: {<<: *a, b: 2}\n")), None);
     }
 
-    #[test]
-    fn alias_bombs_and_deep_nesting_are_refused() {
+    fn bomb() -> String {
         let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for i in 1..9 {
             let prior = format!("*a{}", i - 1);
             bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![prior; 10].join(",")));
         }
-        assert!(parse(documents(&bomb)[0]).is_err());
+        bomb
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused_with_our_own_words() {
+        let text = format!("\n\n{}", bomb());
+        let fault = parse(documents(&text)[0]).unwrap_err();
+        assert_eq!(
+            fault.message,
+            "aliases here stand for more than the 100000 values that those of a file may; \
+             write the values out, or leave some away"
+        );
+        assert!((6..=9).contains(&fault.line), "{fault:?}");
+    }
+
+    #[test]
+    fn documents_of_a_file_share_what_aliases_may_repeat() {
+        let mut allowance = Repeats::default().file();
+        let bomb = bomb();
+        let bomb = documents(&bomb)[0];
+        assert!(parse_within(bomb, &mut allowance).is_err());
+        assert_eq!(allowance.left(), 0);
+        let plain = documents("a: [1, 2]\n")[0];
+        assert!(parse_within(plain, &mut allowance).is_ok());
+        let alias = documents("a: &a [1]\nb: *a\n")[0];
+        assert!(parse_within(alias, &mut allowance).is_err());
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_told_so() {
         let deep = format!("a: {}{}", "[".repeat(100), "]".repeat(100));
-        assert!(parse(documents(&deep)[0]).is_err());
+        let fault = parse(documents(&deep)[0]).unwrap_err();
+        assert_eq!(fault.message, "this is nested deeper than 36 levels");
+    }
+
+    #[test]
+    fn a_message_names_no_line_beside_the_files() {
+        for text in [
+            "a: [1\nb: 2\n",
+            "a: *b\n",
+            "a: 'x\n",
+            "a: 1\n b: 2\n",
+            "a: b: c\n",
+        ] {
+            let text = format!("x: 1\n---\n{text}");
+            let fault = parse(documents(&text)[1]).unwrap_err();
+            for library in [" at line", "Options", "line 1", "column"] {
+                assert!(!fault.message.contains(library), "{fault:?}");
+            }
+        }
     }
 }

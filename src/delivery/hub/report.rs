@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tracing::{info, warn};
 
 use super::{Hub, StreamId};
 use crate::delivery::session::Standing;
 use crate::model::proxy::Proxy;
+use crate::text::Str;
 use crate::view::ProxyId;
 use crate::xds::{Entry, ResourceType};
 
@@ -26,6 +28,8 @@ pub struct StreamReport {
     pub proxy: Proxy,
     pub version: Option<String>,
     pub connected: std::time::Duration,
+    /// The account of the object of its name, where that is not its own.
+    pub other_account: Option<Str>,
     pub types: Vec<Standing>,
 }
 
@@ -51,11 +55,30 @@ impl Hub {
         }
     }
 
+    /// The log's word on a proxy that comes.
+    pub(super) fn greet(&self, stream: StreamId, proxy: &Proxy) {
+        info!(proxy = %proxy.id, stream = stream.0, "proxy connected");
+        if let Some(described) = self.engine.snapshot().workloads.other_account(proxy) {
+            let own = proxy.identity.as_ref().map(|i| i.service_account());
+            warn!(
+                proxy = %proxy.id,
+                stream = stream.0,
+                own = own.map_or("", Str::as_str),
+                %described,
+                "the object of this name has another service account, so the proxy gets none of its ports; \
+                 give it a token of the object's account, or mend the object"
+            );
+        }
+    }
+
     fn streams(&self, now: Instant) -> Vec<StreamReport> {
         let report = |(stream, link): (&StreamId, &super::Link)| {
+            let proxy = self.engine.proxy(ProxyId(stream.0))?;
+            let workloads = &self.engine.snapshot().workloads;
             Some(StreamReport {
                 stream: *stream,
-                proxy: self.engine.proxy(ProxyId(stream.0))?.clone(),
+                proxy: proxy.clone(),
+                other_account: workloads.other_account(proxy).cloned(),
                 version: link.version.clone(),
                 connected: now.saturating_duration_since(link.opened),
                 types: ResourceType::ALL.map(|k| link.session.standing(k)).into(),

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::desk::Work;
 use super::listing::{self, Found};
 use super::{Event, FileSourceError};
+use crate::config::decode::repeats::Repeats;
 use crate::config::decode::{self, Decoded};
 use crate::text::Str;
 
@@ -104,13 +105,14 @@ impl Directory {
         // At the start a mesh file must be there: nobody said that it may be absent.
         if let Some(path) = &self.mesh {
             let readable = listing::read(path).map(drop);
-            readable.map_err(|source| FileSourceError::Read {
+            readable.map_err(|reason| FileSourceError::Read {
                 path: path.clone(),
-                source,
+                reason,
             })?;
         }
+        let mut repeats = Repeats::default();
         for file in &found {
-            events.extend(self.read_file(file));
+            events.extend(self.read_file(file, &mut repeats));
         }
         events.extend(self.read_mesh());
         events.push(Event::InitDone);
@@ -155,10 +157,13 @@ impl Directory {
             let found = |path: PathBuf| listing::look(self.root.as_deref()?, path);
             look.filter_map(found).collect()
         };
+        let mut repeats = Repeats::default();
         for file in found.iter().filter(|f| !writing.contains(f.path())) {
             match file {
                 Found::Absent(path) => events.extend(self.miss(self.name(path), now)),
-                Found::File(_) | Found::Refused(..) => events.extend(self.read_file(file)),
+                Found::File(_) | Found::Refused(..) => {
+                    events.extend(self.read_file(file, &mut repeats));
+                }
             }
         }
         events.extend(self.settle(now));
@@ -184,7 +189,7 @@ impl Directory {
         Str::new(below.unwrap_or(path).to_string_lossy())
     }
 
-    fn read_file(&mut self, file: &Found) -> Option<Event> {
+    fn read_file(&mut self, file: &Found, repeats: &mut Repeats) -> Option<Event> {
         if self.mesh.as_deref() == Some(file.path()) {
             return None;
         }
@@ -194,7 +199,7 @@ impl Directory {
             Found::Refused(_, why) => Ok(Err((*why).to_owned())),
             Found::Absent(_) => return None,
         };
-        let decode = |text: &str| decode::documents(text, &name);
+        let decode = |text: &str| decode::documents_within(text, &name, repeats);
         match text {
             Ok(text) => self.tell(&name, text, decode),
             // Gone since it was listed; the sign of that is on its way.

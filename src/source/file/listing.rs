@@ -13,7 +13,12 @@ use crate::config::decode::MAX_FILE;
 const MAX_ENTRIES: usize = 100_000;
 const MAX_DEPTH: usize = 16;
 
-const OUTSIDE: &str = "it is a link to a file outside the configuration directory";
+const OUTSIDE: &str =
+    "it is a link to a file outside the configuration directory; put the file itself here";
+const DANGLING: &str =
+    "it is a link to a file that is not there; put the file there, or remove the link";
+const SPECIAL: &str =
+    "it is neither a file nor a folder, and is not read; remove it, or name it otherwise";
 
 /// A path that has, or had, the name of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +40,9 @@ impl Found {
 /// YAML and JSON files below `root`, ordered by path. Hidden names are skipped (`.git`, and the folders
 /// that a mounted ConfigMap swaps); links are followed as long as they stay inside.
 pub(super) fn walk(root: &Path, enter: Enter<'_>) -> Result<Vec<Found>, FileSourceError> {
-    let tried = |path: &Path, source| FileSourceError::Read {
+    let tried = |path: &Path, reason| FileSourceError::Read {
         path: path.to_owned(),
-        source,
+        reason,
     };
     let real = root.canonicalize().map_err(|e| tried(root, e))?;
     let mut found = BTreeMap::new();
@@ -107,15 +112,13 @@ fn classify(real: &Path, path: &Path) -> Place {
     let mut kind = meta.file_type();
     if kind.is_symlink() {
         let Ok(target) = path.canonicalize() else {
-            return Place::Nothing;
+            return match is_mounted(path) {
+                true => Place::Nothing,
+                false => refused(path, DANGLING),
+            };
         };
         if !target.starts_with(real) {
-            let refused = || Place::File(Found::Refused(path.to_owned(), OUTSIDE));
-            return if is_configuration(path) {
-                refused()
-            } else {
-                Place::Nothing
-            };
+            return refused(path, OUTSIDE);
         }
         match fs::metadata(&target) {
             Ok(meta) => kind = meta.file_type(),
@@ -124,11 +127,28 @@ fn classify(real: &Path, path: &Path) -> Place {
     }
     if kind.is_dir() {
         Place::Folder
-    } else if kind.is_file() && is_configuration(path) {
+    } else if !kind.is_file() {
+        refused(path, SPECIAL)
+    } else if is_configuration(path) {
         Place::File(Found::File(path.to_owned()))
     } else {
         Place::Nothing
     }
+}
+
+/// What has another name than configuration is nobody's mistake.
+fn refused(path: &Path, why: &'static str) -> Place {
+    if is_configuration(path) {
+        Place::File(Found::Refused(path.to_owned(), why))
+    } else {
+        Place::Nothing
+    }
+}
+
+/// Whether a link leads through `..data`, as a mounted ConfigMap's do: a key that goes leaves its link
+/// for a moment, and then that is a deletion.
+fn is_mounted(link: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|to| to.iter().any(|part| part == "..data"))
 }
 
 /// The text of a file, or why it is none. One byte more than is decoded, so that the decoder sees that

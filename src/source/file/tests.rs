@@ -124,6 +124,57 @@ fn what_is_no_utf_8_is_a_fault_of_that_file() {
 
 #[cfg(unix)]
 #[test]
+fn a_link_to_nothing_and_a_socket_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink(at("none.yaml"), at("a.yaml")).unwrap();
+    std::os::unix::fs::symlink("..data/b.yaml", at("b.yaml")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("c.yaml")).unwrap();
+    std::os::unix::fs::symlink(at("none"), at("README")).unwrap();
+    let events = Directory::new(folder.path()).list().unwrap();
+    let told: Vec<Told> = events.iter().filter_map(told).collect();
+    assert_eq!(
+        told,
+        [is("a.yaml", &["rejected"]), is("c.yaml", &["rejected"])]
+    );
+}
+
+#[test]
+fn why_a_folder_cannot_be_read_is_said_once() {
+    let error = Directory::new(Path::new("/nonexistent"))
+        .list()
+        .unwrap_err();
+    let said = format!("{:#}", anyhow::Error::new(error));
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
+}
+
+#[test]
+fn alias_bombs_in_many_files_hurt_only_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    for i in 1..9 {
+        let prior = format!("*a{}", i - 1);
+        bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![prior; 10].join(",")));
+    }
+    for i in 0..40 {
+        write(
+            folder.path(),
+            &format!("a{i:02}.yaml"),
+            &format!("{bomb}---\n").repeat(3),
+        );
+    }
+    let sound = namespace("z").replace("  name", "  labels: &l {a: b}\n  annotations: *l\n  name");
+    write(folder.path(), "z.yaml", &sound);
+    let events = Directory::new(folder.path()).list().unwrap();
+    let told: Vec<Told> = events.iter().filter_map(told).collect();
+    assert_eq!(
+        told[0],
+        is("a00.yaml", &["rejected", "rejected", "rejected"])
+    );
+    assert_eq!(told[40], is("z.yaml", &["z"]));
+}
+
+#[test]
 fn a_link_out_of_the_directory_is_refused() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write(other.path(), "secret.yaml", &namespace("secret"));

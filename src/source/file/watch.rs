@@ -55,9 +55,9 @@ impl Watch {
                 }
             }
         };
-        let watcher = notify::recommended_watcher(on_event).map_err(|source| {
+        let watcher = notify::recommended_watcher(on_event).map_err(|reason| {
             let path = root.or(mesh).unwrap_or(Path::new("")).to_owned();
-            FileSourceError::Watch { path, source }
+            FileSourceError::Watch { path, reason }
         })?;
         let mut watch = Self {
             watcher,
@@ -72,9 +72,9 @@ impl Watch {
 
     pub(super) fn add(&mut self, folder: &Path) -> Result<(), FileSourceError> {
         let watched = self.watcher.watch(folder, RecursiveMode::NonRecursive);
-        watched.map_err(|source| FileSourceError::Watch {
+        watched.map_err(|reason| FileSourceError::Watch {
             path: folder.to_owned(),
-            source,
+            reason,
         })
     }
 
