@@ -384,7 +384,7 @@ impl Acceptance {
         let waiting: BTreeSet<Key> = self.held.keys().cloned().collect();
         for topic in topics {
             let found = match &topic {
-                Topic::File(file) => self.claims.of_file(file),
+                Topic::File(file) => report::unclear(self.claims.of_file(file)),
                 Topic::Object(key) => self.findings_of(key, &next, &waiting),
             };
             let before = if found.is_empty() {

@@ -21,6 +21,7 @@ pub mod terminal;
 pub mod token;
 pub mod version;
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
@@ -78,7 +79,9 @@ pub fn run() -> ExitCode {
 /// The command line, or an end that says what is wrong, and with which variable if it was none of the flags.
 fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|mut error| {
-        if let Some(variable) = culprit(&error) {
+        let variable = variable(&error).filter(|name| settings::is_in_environment(name));
+        if let Some(variable) = variable {
+            let variable = variable.to_string_lossy();
             let hint =
                 format!("where the flag is not given, {variable} of the environment says it");
             error.insert(
@@ -90,17 +93,19 @@ fn parse() -> Cli {
     })
 }
 
-/// The variable that is set for the setting an error names.
-fn culprit(error: &clap::Error) -> Option<String> {
+/// The variable of the setting that an error names.
+fn variable(error: &clap::Error) -> Option<OsString> {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
-    let command = Cli::command();
+    let mut command = Cli::command();
+    // Before that, an argument does not know how it is shown.
+    command.build();
     let mut args = command
         .get_subcommands()
         .flat_map(clap::Command::get_arguments);
-    let variable = args.find_map(|arg| arg.get_env().filter(|_| arg.to_string() == *named))?;
-    settings::is_in_environment(variable).then(|| variable.to_string_lossy().into_owned())
+    args.find_map(|arg| arg.get_env().filter(|_| arg.to_string() == *named))
+        .map(OsStr::to_owned)
 }
 
 #[cfg(test)]
@@ -111,5 +116,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_value_names_the_variable_that_may_have_said_it() {
+        let of = |line: &[&str]| variable(&Cli::try_parse_from(line).err().unwrap());
+        let named = of(&["fairlead", "discovery", "--hold-unresolved=x"]);
+        assert_eq!(named.unwrap(), "FAIRLEAD_HOLD_UNRESOLVED");
+        let named = of(&["fairlead", "analyze", "--config-dir=a", "--domain=a..b"]);
+        assert_eq!(named.unwrap(), "FAIRLEAD_DOMAIN");
+        assert_eq!(of(&["fairlead", "bootstrap", "--max-connections=0"]), None);
     }
 }

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn text_that_is_cut_off_is_an_error() {
-        let text = serde_json::to_vec(&listed(Persisted::default(), SERVICE).persist(&|_| true)).unwrap();
+        let text =
+            serde_json::to_vec(&listed(Persisted::default(), SERVICE).persist(&|_| true)).unwrap();
         assert!(Persisted::parse(&text).is_ok());
         assert!(Persisted::parse(&text[..text.len() - 3]).is_err());
     }

@@ -123,6 +123,15 @@ pub(super) fn faults(found: &[Diagnostic], before: Before) -> Vec<Diagnostic> {
     found
 }
 
+/// Faults of documents that do not say whose they are, with what they mean for the file's objects.
+pub(super) fn unclear(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    for one in found.iter_mut().filter(|d| d.level == Level::Error) {
+        one.message
+            .push_str("; until it is mended, objects in force from this file stay");
+    }
+    found
+}
+
 /// An object whose file can no longer be read as a whole.
 pub(super) fn kept(key: &Key, file: &Str) -> Diagnostic {
     Diagnostic {

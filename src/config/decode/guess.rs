@@ -20,8 +20,13 @@ pub(super) fn subject(text: &str) -> Option<Subject> {
         let depth = row.len() - bare.len();
         if depth == 0 {
             (within, indent) = (key, None);
-            if key == "kind" {
-                kind = kind.or_else(|| plain(value));
+            match key {
+                "kind" => kind = kind.or_else(|| plain(value)),
+                "metadata" => {
+                    name = name.or_else(|| in_braces(value, "name"));
+                    namespace = namespace.or_else(|| in_braces(value, "namespace"));
+                }
+                _ => {}
             }
         } else if within == "metadata" && *indent.get_or_insert(depth) == depth {
             match key {
@@ -36,6 +41,14 @@ pub(super) fn subject(text: &str) -> Option<Subject> {
         namespace: namespace.unwrap_or(DEFAULT_NAMESPACE),
         name: name?,
     })
+}
+
+/// Of `{name: a, namespace: b}`.
+fn in_braces(value: &str, wanted: &str) -> Option<Str> {
+    let inside = value.trim().strip_prefix('{')?;
+    let pairs = inside.split([',', '{', '}']);
+    let mut values = pairs.filter_map(|pair| pair.split_once(':'));
+    values.find_map(|(key, value)| plain(value).filter(|_| key.trim() == wanted))
 }
 
 fn plain(value: &str) -> Option<Str> {
@@ -56,6 +69,12 @@ mod tests {
                     namespace: shop\nspec:\n  name: y\n  hosts: [a\n";
         let found = subject(text).unwrap().to_string();
         assert_eq!(found, "VirtualService shop/reviews");
+    }
+
+    #[test]
+    fn names_in_braces_are_found_too() {
+        let text = "kind: Service\nmetadata: {name: a, namespace: b}\nspec: [\n";
+        assert_eq!(subject(text).unwrap().to_string(), "Service b/a");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! MeshConfig's three homes: a file of its own, a ConfigMap, a ConfigMap given as that file.
 
 use super::lines;
-use super::sheet::Sheet;
 use super::repeats::Allowance;
+use super::sheet::Sheet;
 use super::yaml::{self, Document, Node, Twice, Value};
 use super::{Decoded, Outcome, Rank, Rejected, bounded, unreadable};
 use crate::config::meta::Meta;

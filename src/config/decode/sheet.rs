@@ -10,7 +10,7 @@ use super::lines::{self, Detail, Lines};
 use super::pod::PodManifest;
 use super::reader::{self, Fault, Reading};
 use super::yaml::{Node, Value};
-use super::{DecodedObject, NOWHERE, NOWHERE, Outcome, Place, Rejected, spot};
+use super::{DecodedObject, NOWHERE, Outcome, Place, Rejected, spot};
 use crate::config::meta::Meta;
 use crate::config::{Key, Kind, Object, Spec, check, core};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};

@@ -396,7 +396,10 @@ fn a_mesh_setting_that_stands_twice_rejects_the_mesh_configuration() {
         panic!("{mesh:?}")
     };
     let says = rejected.diagnostics[0].to_string();
-    assert!(says.contains("mesh.yaml:2: error: MeshConfig istio-system/istio: trustDomain: this key"), "{says}");
+    assert!(
+        says.contains("mesh.yaml:2: error: MeshConfig istio-system/istio: trustDomain: this key"),
+        "{says}"
+    );
 }
 
 #[test]
