@@ -1,19 +1,41 @@
 //! The Kubernetes source against a real API server: what it reads, and what it goes through.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+#[path = "delta/client.rs"]
+#[allow(dead_code, reason = "the suite of the delta protocol uses the rest")]
+mod client;
 mod harness;
 
+#[path = "kube/definitions.rs"]
+mod definitions;
+#[path = "kube/faults.rs"]
+mod faults;
+#[path = "kube/mirror.rs"]
+mod mirror;
+#[path = "kube/outage.rs"]
+mod outage;
+#[path = "kube/served.rs"]
+mod served;
 #[path = "kube/server.rs"]
 mod server;
+#[path = "kube/world.rs"]
+mod world;
 
 /// A scenario: its name is the sentence that it proves.
 type Scenario = (&'static str, fn() -> anyhow::Result<()>);
 
-const SCENARIOS: &[&[Scenario]] = &[server::SCENARIOS];
+const SCENARIOS: &[&[Scenario]] = &[
+    server::SCENARIOS,
+    served::SCENARIOS,
+    outage::SCENARIOS,
+    faults::SCENARIOS,
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -23,21 +22,18 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use prost::Message;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::TLS13;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
-
-use crate::plane::Plane;
 
 pub const DELTA: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 pub const CALLER: &str = "sidecar~10.0.0.9~caller.shop~shop.svc.cluster.local";
 
 /// Nothing here takes long; a test that waits for what never comes fails by this.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub type Credential = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
@@ -69,34 +65,8 @@ pub enum Came {
 }
 
 impl Client {
-    /// A sidecar of service account `caller`, over TLS.
-    pub async fn connect(plane: &Plane) -> Self {
-        let token = Some(plane.token("shop", "caller"));
-        Self::call(
-            plane,
-            Call {
-                token,
-                ..Call::default()
-            },
-        )
-        .await
-    }
-
-    pub async fn call(plane: &Plane, call: Call) -> Self {
-        let socket = TcpStream::connect(plane.tls).await.unwrap();
-        let config = trusting(&plane.authority.bundle(), call.certificate.as_ref());
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
-        let io = connector.connect(name, socket).await.unwrap();
-        Self::over(io, plane.tls, call).await
-    }
-
-    pub async fn plaintext(plane: &Plane, call: Call) -> Self {
-        let socket = TcpStream::connect(plane.plain).await.unwrap();
-        Self::over(socket, plane.plain, call).await
-    }
-
-    async fn over<I>(io: I, to: SocketAddr, call: Call) -> Self
+    /// Over a connection that is there. `to` is only what the request names.
+    pub async fn over<I>(io: I, to: SocketAddr, call: Call) -> Self
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -292,7 +262,7 @@ pub fn versions(message: &DeltaDiscoveryResponse) -> BTreeMap<String, String> {
     pairs.map(|r| (r.name.clone(), r.version.clone())).collect()
 }
 
-fn trusting(bundle: &Bundle, credential: Option<&Credential>) -> rustls::ClientConfig {
+pub fn trusting(bundle: &Bundle, credential: Option<&Credential>) -> rustls::ClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .unwrap()

@@ -21,10 +21,13 @@ use fairlead::state::StateDir;
 use fairlead::telemetry::metrics::Metrics;
 use fairlead::tls;
 use fairlead::view::Engine;
-use tokio::net::TcpListener;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::client::{Call, Client, trusting};
 
 pub const TRUST_DOMAIN: &str = "cluster.local";
 
@@ -171,6 +174,35 @@ impl Plane {
         let message = Message::Inspect(question(reply));
         self.hub.send(message).await.unwrap();
         answer.await.unwrap()
+    }
+}
+
+impl Client {
+    /// A sidecar of service account `caller`, over TLS.
+    pub async fn connect(plane: &Plane) -> Self {
+        let token = Some(plane.token("shop", "caller"));
+        Self::call(
+            plane,
+            Call {
+                token,
+                ..Call::default()
+            },
+        )
+        .await
+    }
+
+    pub async fn call(plane: &Plane, call: Call) -> Self {
+        let socket = TcpStream::connect(plane.tls).await.unwrap();
+        let config = trusting(&plane.authority.bundle(), call.certificate.as_ref());
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
+        let io = connector.connect(name, socket).await.unwrap();
+        Self::over(io, plane.tls, call).await
+    }
+
+    pub async fn plaintext(plane: &Plane, call: Call) -> Self {
+        let socket = TcpStream::connect(plane.plain).await.unwrap();
+        Self::over(socket, plane.plain, call).await
     }
 }
 

@@ -19,10 +19,14 @@ const START: Duration = Duration::from_secs(120);
 /// A port that was free a moment ago may be taken when the program comes to it.
 const TRIES: usize = 4;
 
+/// A user without permissions.
+pub const GUEST: &str = "guest";
+
 pub struct ApiServer {
     programs: Programs,
     ports: Ports,
     token: String,
+    flags: Vec<String>,
     // The server is ended before its etcd, and both before their folder goes.
     server: Option<Process>,
     etcd: Process,
@@ -45,23 +49,33 @@ impl ApiServer {
     /// Returns once it is ready. Like the other functions here that are not async, it blocks its thread:
     /// asynchronous code calls it by `spawn_blocking`.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// `flags` go to the API server besides the usual ones.
+    pub fn start_with(flags: &[&str]) -> Result<Self> {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let programs = Programs::find()?;
         let folder = tempfile::tempdir()?;
         let token = secret()?;
         make_certificates(folder.path())?;
-        let line = format!("{token},admin,1,\"system:masters\"\n");
-        std::fs::write(folder.path().join("tokens.csv"), line)?;
+        let guest = secret()?;
+        let lines = format!("{token},admin,1,\"system:masters\"\n{guest},{GUEST},2\n");
+        std::fs::write(folder.path().join("tokens.csv"), lines)?;
         let mut last = None;
         for _ in 0..TRIES {
-            match start_both(&programs, folder.path(), &token) {
+            match start_both(&programs, folder.path(), &token, &flags) {
                 Ok((ports, etcd, server)) => {
-                    let kubeconfig = kubeconfig(folder.path(), ports.server, &token);
-                    let text = serde_json::to_string_pretty(&kubeconfig)?;
-                    std::fs::write(folder.path().join("kubeconfig"), text)?;
+                    for (name, token) in [("kubeconfig", &token), (GUEST, &guest)] {
+                        let kubeconfig = kubeconfig(folder.path(), ports.server, token);
+                        let text = serde_json::to_string_pretty(&kubeconfig)?;
+                        std::fs::write(folder.path().join(name), text)?;
+                    }
                     return Ok(Self {
                         programs,
                         ports,
                         token,
+                        flags,
                         server: Some(server),
                         etcd,
                         folder,
@@ -76,6 +90,11 @@ impl ApiServer {
     /// For `--kubeconfig`; its user may do everything.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
+    }
+
+    /// Of the user [`GUEST`], who may do what a scenario's roles allow, and nothing else.
+    pub fn kubeconfig_of_guest(&self) -> PathBuf {
+        self.folder.path().join(GUEST)
     }
 
     /// To be used inside the runtime that made it.
@@ -103,7 +122,7 @@ impl ApiServer {
             &self.programs,
             folder,
             self.ports,
-            &self.token,
+            (&self.token, &self.flags),
         )?);
         Ok(())
     }
@@ -160,6 +179,7 @@ fn start_both(
     programs: &Programs,
     folder: &Path,
     token: &str,
+    flags: &[String],
 ) -> Result<(Ports, Process, Process)> {
     let ports = Ports::free()?;
     let data = folder.join(format!("etcd-{}", ports.etcd));
@@ -177,11 +197,16 @@ fn start_both(
     // What a test wrote need not outlive the machine.
     command.args(["--unsafe-no-fsync", "--log-level", "warn"]);
     let etcd = Process::start("etcd", folder, command)?;
-    let server = start_server(programs, folder, ports, token)?;
+    let server = start_server(programs, folder, ports, (token, flags))?;
     Ok((ports, etcd, server))
 }
 
-fn start_server(programs: &Programs, folder: &Path, ports: Ports, token: &str) -> Result<Process> {
+fn start_server(
+    programs: &Programs,
+    folder: &Path,
+    ports: Ports,
+    (token, flags): (&str, &[String]),
+) -> Result<Process> {
     let file = |flag: &str, name: &str| format!("--{flag}={}", folder.join(name).display());
     let mut command = Command::new(&programs.server);
     command.arg(format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd));
@@ -210,6 +235,7 @@ fn start_server(programs: &Programs, folder: &Path, ports: Ports, token: &str) -
         "--profiling=false",
         "--v=0",
     ]);
+    command.args(flags);
     let mut process = Process::start("kube-apiserver", folder, command)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
