@@ -74,6 +74,11 @@ impl SpiffeId {
     }
 }
 
+/// Whether an identity could be of this trust domain.
+pub fn is_trust_domain(text: &str) -> bool {
+    is_part(text)
+}
+
 fn is_part(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     !text.is_empty()

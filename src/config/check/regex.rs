@@ -10,7 +10,7 @@ const MAX_LENGTH: usize = 1024;
 const MAX_COMPILED: usize = 4 << 20;
 const MAX_REPEAT: u32 = 1000;
 
-/// Script names that RE2 knows; its other classes have one or two letters.
+/// Script names that RE2 knows, of those that mean anything in a header or path.
 const SCRIPTS: &[&str] = &[
     "Arabic",
     "Armenian",
@@ -30,6 +30,19 @@ const SCRIPTS: &[&str] = &[
     "Thai",
 ];
 
+/// Its general categories. It knows neither long names nor other spellings of them.
+const CATEGORIES: &[&str] = &[
+    "Any", "C", "Cc", "Cf", "Co", "Cs", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn",
+    "N", "Nd", "Nl", "No", "P", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm",
+    "So", "Z", "Zl", "Zp", "Zs",
+];
+
+/// What may stand between `[:` and `:]`, also after `^`.
+const POSIX: &[&str] = &[
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
+    "space", "upper", "word", "xdigit",
+];
+
 pub(super) fn compiles(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("an empty expression matches nothing; leave the match out".to_owned());
@@ -43,6 +56,8 @@ pub(super) fn compiles(text: &str) -> Result<(), String> {
     let rewritten = Scanner {
         rest: text,
         out: String::new(),
+        groups: vec![1],
+        last: 1,
     }
     .rewrite()?;
     RegexBuilder::new(&rewritten)
@@ -60,6 +75,10 @@ pub(super) fn compiles(text: &str) -> Result<(), String> {
 struct Scanner<'t> {
     rest: &'t str,
     out: String,
+    /// Of each open group, how often its most repeated part is: counts inside counts multiply.
+    groups: Vec<u32>,
+    /// The same of what stands before the cursor.
+    last: u32,
 }
 
 /// What stands before a quantifier decides whether RE2 takes it.
@@ -74,12 +93,18 @@ impl<'t> Scanner<'t> {
     fn rewrite(mut self) -> Result<String, String> {
         let mut before = Before::Atom;
         while let Some(c) = self.rest.chars().next() {
+            if !matches!(c, '{' | '*' | '+' | '?' | ')') {
+                self.last = 1;
+            }
             before = match c {
                 '\\' => self.escape()?,
                 '[' => self.class()?,
                 '{' => match repetition(self.rest) {
                     Some(length) => self.quantifier(length, before)?,
-                    None => self.literal_brace(),
+                    None => {
+                        self.last = 1;
+                        self.literal_brace()
+                    }
                 },
                 '?' if before == Before::Quantifier => {
                     self.take(1);
@@ -87,6 +112,7 @@ impl<'t> Scanner<'t> {
                 }
                 '*' | '+' | '?' => self.quantifier(1, before)?,
                 '(' => self.group()?,
+                ')' => self.close(),
                 c => {
                     self.take(c.len_utf8());
                     Before::Atom
@@ -111,13 +137,33 @@ impl<'t> Scanner<'t> {
             ));
         }
         let counts = text.trim_matches(['{', '}']).split(',');
-        if counts
-            .filter_map(|n| n.parse::<u32>().ok())
-            .any(|n| n > MAX_REPEAT)
-        {
+        // RE2 goes by the upper bound, by the lower one where there is no other.
+        let count = counts.filter_map(|n| n.parse::<u32>().ok()).max();
+        if count.is_some_and(|n| n > MAX_REPEAT) {
             return Err(format!("`{text}` repeats more than {MAX_REPEAT} times"));
         }
+        self.last *= count.unwrap_or(1).max(1);
+        if self.last > MAX_REPEAT {
+            return Err(format!(
+                "`{text}` and the counts inside what it repeats make more than {MAX_REPEAT} times"
+            ));
+        }
+        self.note();
         Ok(Before::Quantifier)
+    }
+
+    fn note(&mut self) {
+        if let Some(group) = self.groups.last_mut() {
+            *group = self.last.max(*group);
+        }
+    }
+
+    fn close(&mut self) -> Before {
+        // One parenthesis too many is told by the compiler.
+        self.last = self.groups.pop().unwrap_or(1);
+        self.note();
+        self.take(1);
+        Before::Atom
     }
 
     /// RE2 takes a brace that starts no repetition for itself.
@@ -127,8 +173,9 @@ impl<'t> Scanner<'t> {
         Before::Atom
     }
 
-    /// RE2 has the flags i, m, s, U alone.
+    /// RE2 has the flags i, m, s, U alone, and names of letters, digits and `_`.
     fn group(&mut self) -> Result<Before, String> {
+        self.groups.push(1);
         if let Some(flags) = self.rest.strip_prefix("(?") {
             let end = flags
                 .find([':', ')', '<', 'P', '=', '!'])
@@ -138,6 +185,13 @@ impl<'t> Scanner<'t> {
                     "`(?{}` has a flag that RE2 does not have",
                     &flags[..end]
                 ));
+            }
+            let name = flags[end..].trim_start_matches('P').strip_prefix('<');
+            let name = name.and_then(|n| n.split_once('>'));
+            if let Some((name, _)) = name
+                && !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            {
+                return Err(format!("`{name}` is no name of a group in RE2"));
             }
             self.take(2);
             return Ok(Before::Atom);
@@ -172,21 +226,26 @@ impl<'t> Scanner<'t> {
         }
     }
 
+    /// `\pN`, `\p{Greek}`, and `\p{^Greek}`, which only RE2 has.
     fn unicode_class(&mut self) -> Result<Before, String> {
-        let name = &self.rest[2..];
-        let Some(inner) = name.strip_prefix('{') else {
-            self.take(2);
-            return Ok(Before::Atom);
+        let (escape, rest) = self.rest.split_at(2);
+        let (name, length) = match rest.strip_prefix('{').and_then(|r| r.split_once('}')) {
+            Some((name, _)) => (name, name.len() + 2),
+            None => {
+                let length = rest.chars().next().map_or(0, char::len_utf8);
+                (&rest[..length], length)
+            }
         };
-        let name = inner
-            .split('}')
-            .next()
-            .unwrap_or("")
-            .trim_start_matches('^');
-        if name.len() > 2 && !SCRIPTS.contains(&name) {
+        let (escape, name) = match (escape, name.strip_prefix('^')) {
+            (_, None) => (escape, name),
+            ("\\p", Some(name)) => ("\\P", name),
+            (_, Some(name)) => ("\\p", name),
+        };
+        if !CATEGORIES.contains(&name) && !SCRIPTS.contains(&name) {
             return Err(format!("`{name}` is no Unicode class of RE2"));
         }
-        self.take(2 + 1 + inner.find('}').map_or(inner.len(), |i| i + 1));
+        self.out.push_str(&format!("{escape}{{{name}}}"));
+        self.rest = &rest[length..];
         Ok(Before::Atom)
     }
 
@@ -209,7 +268,11 @@ impl<'t> Scanner<'t> {
                 '\\' => drop(self.escape()?),
                 '[' if self.rest.starts_with("[:") && self.rest.contains(":]") => {
                     let end = self.rest.find(":]").unwrap_or(0);
-                    self.take(end + 2);
+                    let name = self.take(end + 2);
+                    let bare = name.trim_matches(['[', ']', ':']);
+                    if !POSIX.contains(&bare.strip_prefix('^').unwrap_or(bare)) {
+                        return Err(format!("`{name}` is no class of RE2"));
+                    }
                 }
                 '[' | '&' | '~' => {
                     self.out.push('\\');
@@ -252,6 +315,14 @@ mod tests {
             "x{,5}",
             r"\/v[0-9]{1,1000}\.",
             "a*?b??",
+            "(a{10}){100}",
+            "(a{100}|b{100}){10}c{1000}",
+            "(a{0}){1000}",
+            "[[:^alpha:][:word:]]",
+            "[[:foo]",
+            r"\p{Any}\pN\PZ\p{^Lu}[\P{^Lu}]",
+            "(?P<a_1>x)",
+            r"\_[_a]_",
         ] {
             assert_eq!(compiles(ok), Ok(()), "{ok}");
         }
@@ -276,10 +347,31 @@ mod tests {
             r"a\",
             "+",
             "a+*",
+            "[[:foo:]]",
+            "[[:^foo:]]",
+            "[[:Alpha:]]",
+            r"\p{LC}",
+            r"\p{Cn}",
+            r"\p{lu}",
+            r"\pl",
+            "(?P<a.b>x)",
         ] {
             assert!(compiles(bad).is_err(), "{bad}");
         }
         assert!(compiles(&"a".repeat(1025)).is_err());
-        assert!(compiles("(a{1000}){1000}").is_err());
+    }
+
+    #[test]
+    fn counts_inside_counts_multiply() {
+        for bad in [
+            "(a{1000}){1000}",
+            "(a{100}){100}",
+            "([a-z0-9]{1,40}-){1,40}x",
+            "(((a{10}){10}b){10}c){2}",
+            "((a{501})+){2}",
+            "(a{2}|b{501}){2,}",
+        ] {
+            assert!(compiles(bad).is_err(), "{bad}");
+        }
     }
 }
