@@ -88,7 +88,11 @@ pub(super) fn named<'s>(
     })
 }
 
+/// A rule for selected workloads is not in effect yet, so nothing can rely on it.
 fn offer(spec: &DestinationRule, namespace: &str, domain: &str) -> Option<Offer> {
+    if spec.workload_selector.is_some() {
+        return None;
+    }
     let host = Hostname::expand(&spec.host, namespace, domain).ok()?;
     let subsets = spec.subsets.iter().map(|s| s.name.clone()).collect();
     Some(Offer { host, subsets })

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::destination_rule::WorkloadSelector;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PeerAuthentication {
+    /// One without labels selects as none does, as in Istio: it is absent here.
+    #[serde(deserialize_with = "selecting")]
     pub selector: Option<WorkloadSelector>,
     pub mtls: Option<MutualTls>,
     /// By workload (target) port, not service port.
@@ -34,4 +36,9 @@ pub enum MtlsMode {
     Disable,
     Permissive,
     Strict,
+}
+
+fn selecting<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WorkloadSelector>, D::Error> {
+    let selector = Option::<WorkloadSelector>::deserialize(from)?;
+    Ok(selector.filter(|s| !s.match_labels.is_empty()))
 }

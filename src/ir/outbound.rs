@@ -157,7 +157,7 @@ impl Called<'_> {
     fn add_clusters(&self, view: &mut HostView) {
         let none = (Str::default(), Labels::new());
         let subsets = self.rule.into_iter().flat_map(|r| &r.subsets);
-        let subsets = subsets.map(|(s, _)| (s.name.clone(), s.labels.clone()));
+        let subsets = subsets.map(|d| (d.subset.name.clone(), d.subset.labels.clone()));
         for (subset, labels) in std::iter::once(none).chain(subsets) {
             let (cluster, sources) =
                 outbound_cluster::join(self.facts, self.service, self.port, self.rule, &subset);

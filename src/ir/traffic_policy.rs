@@ -7,7 +7,7 @@ use crate::config::destination_rule::{
 use crate::config::{Key, Source};
 use crate::model::policies::Mode;
 use crate::model::protocol::Protocol;
-use crate::model::rules::Merged;
+use crate::model::rules::{Defined, Merged};
 use crate::text::Str;
 
 /// The blocks in force, each with the rule that set it.
@@ -31,12 +31,8 @@ pub fn policy(merged: Option<&Merged>, port: u16, subset: &str) -> Policy {
         policy.sources.push(source(key, "spec.trafficPolicy"));
         replace_by_port(&mut policy, top, port);
     }
-    let own = merged
-        .subsets
-        .iter()
-        .enumerate()
-        .find(|(_, (s, _))| s.name == subset);
-    if let Some((index, (subset, key))) = own {
+    let own = merged.subsets.iter().find(|d| d.subset.name == subset);
+    if let Some(Defined { subset, key, index }) = own {
         policy
             .sources
             .push(source(key, &format!("spec.subsets[{index}]")));
@@ -254,7 +250,11 @@ mod tests {
         };
         Merged {
             policy: Some((top, key.clone())),
-            subsets: vec![(subset, key)],
+            subsets: vec![Defined {
+                subset,
+                key,
+                index: 0,
+            }],
         }
     }
 

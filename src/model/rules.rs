@@ -33,7 +33,16 @@ impl PartialEq for Obeyed {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Merged {
     pub policy: Option<(TrafficPolicy, Key)>,
-    pub subsets: Vec<(Subset, Key)>,
+    pub subsets: Vec<Defined>,
+}
+
+/// A subset, and where its rule has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defined {
+    pub subset: Subset,
+    pub key: Key,
+    /// Its place in that rule's own list.
+    pub index: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -45,9 +54,11 @@ pub struct Rules {
 /// Which rules of a namespace a lookup may use.
 #[derive(Clone, Copy, PartialEq)]
 enum Reach {
-    /// The client's own namespace.
+    /// The client's own namespace: all.
     Own,
-    /// Another's: only what is exported beyond its namespace.
+    /// The root namespace's own clients: its rules for the mesh are none for them, at first.
+    Private,
+    /// Only what is exported beyond its namespace.
     Exported,
 }
 
@@ -100,26 +111,19 @@ impl Rules {
     /// The client's namespace, then the service's, then the root: the first with a matching host wins,
     /// even if that leaves nothing visible.
     pub fn select(&self, root: &str, client: &str, service: &Service) -> Option<Obeyed> {
+        let own = if client == root {
+            Reach::Private
+        } else {
+            Reach::Own
+        };
         let levels = [
-            (
-                client,
-                if client == root {
-                    Reach::Exported
-                } else {
-                    Reach::Own
-                },
-            ),
+            (client, own),
             (service.namespace.as_str(), Reach::Exported),
             (root, Reach::Exported),
         ];
         for (namespace, reach) in levels {
-            let reach = if namespace == client {
-                Reach::Own
-            } else {
-                reach
-            };
             if let Some(rules) = self.most_specific(namespace, &service.host, reach) {
-                return obeyed(rules, client);
+                return obeyed(rules, client, reach);
             }
         }
         None
@@ -132,12 +136,7 @@ impl Rules {
         reach: Reach,
     ) -> Option<&[Arc<Rule>]> {
         let of_namespace = self.by_namespace.get(namespace)?;
-        let usable = |rules: &'_ [Arc<Rule>]| {
-            reach == Reach::Own
-                || rules
-                    .iter()
-                    .any(|r| r.export_to != ExportTo::Namespaces(vec![r.key.namespace.clone()]))
-        };
+        let usable = |rules: &'_ [Arc<Rule>]| rules.iter().any(|r| reach.covers(r));
         let exact = of_namespace.get(host).filter(|r| usable(r));
         let found = exact.or_else(|| {
             // Wildcards come first in the order of hosts.
@@ -150,9 +149,28 @@ impl Rules {
     }
 }
 
-/// Of those that the client sees, the oldest and all with the same host and reach.
-fn obeyed(rules: &[Arc<Rule>], client: &str) -> Option<Obeyed> {
-    let sees = |r: &&Arc<Rule>| r.key.namespace == client || r.export_to.reaches(client);
+impl Reach {
+    fn covers(self, rule: &Rule) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Private => rule.is_private(),
+            Self::Exported => !rule.is_private(),
+        }
+    }
+}
+
+impl Rule {
+    /// Whether it is meant for its own namespace alone.
+    fn is_private(&self) -> bool {
+        self.export_to == ExportTo::Namespaces(vec![self.key.namespace.clone()])
+    }
+}
+
+/// Of those in reach that the client sees, the oldest and all with the same host and export.
+fn obeyed(rules: &[Arc<Rule>], client: &str, reach: Reach) -> Option<Obeyed> {
+    let sees = |r: &&Arc<Rule>| {
+        reach.covers(r) && (r.key.namespace == client || r.export_to.reaches(client))
+    };
     let first = rules.iter().find(sees)?;
     let alike = |r: &&Arc<Rule>| r.export_to == first.export_to && r.host == first.host;
     let chosen = rules.iter().filter(sees).filter(alike);
@@ -167,12 +185,127 @@ impl Obeyed {
                 let own = rule.spec.traffic_policy.clone();
                 merged.policy = own.map(|p| (p, rule.key.clone()));
             }
-            for subset in &rule.spec.subsets {
-                if !merged.subsets.iter().any(|(s, _)| s.name == subset.name) {
-                    merged.subsets.push((subset.clone(), rule.key.clone()));
+            for (index, subset) in rule.spec.subsets.iter().enumerate() {
+                if !merged.subsets.iter().any(|d| d.subset.name == subset.name) {
+                    merged.subsets.push(Defined {
+                        subset: subset.clone(),
+                        key: rule.key.clone(),
+                        index,
+                    });
                 }
             }
         }
         merged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::core;
+    use crate::config::{Kind, Spec};
+
+    /// A rule with subsets, `created` seconds after 1970.
+    fn put(rules: &mut Rules, namespace: &str, name: &str, created: i64, spec: &DestinationRule) {
+        let meta = Meta {
+            name: name.into(),
+            namespace: namespace.into(),
+            creation_timestamp: created,
+            ..Meta::default()
+        };
+        let key = Key {
+            kind: Kind::DestinationRule,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        let object = Object {
+            meta,
+            spec: Spec::DestinationRule(spec.clone()),
+        };
+        rules.set(&key, Some((&object, spec)), "cluster.local", &["*".into()]);
+    }
+
+    fn spec(host: &str, subsets: &[&str], export_to: &[&str]) -> DestinationRule {
+        let subset = |name: &&str| Subset {
+            name: (*name).into(),
+            ..Subset::default()
+        };
+        DestinationRule {
+            host: host.into(),
+            subsets: subsets.iter().map(subset).collect(),
+            export_to: export_to.iter().map(Str::new).collect(),
+            ..DestinationRule::default()
+        }
+    }
+
+    /// The subsets of `reviews.shop` for clients of a namespace, each with its rule and its place there.
+    fn seen(rules: &Rules, client: &str) -> Vec<(String, String, usize)> {
+        let meta = Meta {
+            name: "reviews".into(),
+            namespace: "shop".into(),
+            ..Meta::default()
+        };
+        let service = Service::of(&meta, &core::Service::default(), "cluster.local", &[]).unwrap();
+        let obeyed = rules.select("root", client, &service);
+        let merged = obeyed.map_or_else(Merged::default, |o| o.merged());
+        let line = |d: &Defined| (d.subset.name.to_string(), d.key.to_string(), d.index);
+        merged.subsets.iter().map(line).collect()
+    }
+
+    fn is(subset: &str, rule: &str, index: usize) -> (String, String, usize) {
+        let rule = format!("DestinationRule {rule}");
+        (subset.to_owned(), rule, index)
+    }
+
+    #[test]
+    fn a_subset_is_found_where_its_own_rule_has_it() {
+        let mut rules = Rules::default();
+        put(&mut rules, "shop", "a", 1, &spec("reviews", &["v1"], &[]));
+        put(
+            &mut rules,
+            "shop",
+            "b",
+            2,
+            &spec("reviews", &["v2", "v1", "v3"], &[]),
+        );
+        assert_eq!(
+            seen(&rules, "shop"),
+            [
+                is("v1", "shop/a", 0),
+                is("v2", "shop/b", 0),
+                is("v3", "shop/b", 2)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_root_namespace_says_to_the_mesh_does_not_shadow_a_services_own_rule() {
+        let mut rules = Rules::default();
+        put(
+            &mut rules,
+            "root",
+            "all",
+            1,
+            &spec("*.local", &["all"], &[]),
+        );
+        assert_eq!(seen(&rules, "root"), [is("all", "root/all", 0)]);
+        put(
+            &mut rules,
+            "shop",
+            "own",
+            2,
+            &spec("reviews", &["own"], &[]),
+        );
+        assert_eq!(seen(&rules, "root"), [is("own", "shop/own", 0)]);
+        assert_eq!(seen(&rules, "other"), [is("own", "shop/own", 0)]);
+        put(
+            &mut rules,
+            "root",
+            "mine",
+            3,
+            &spec("*.local", &["mine"], &["."]),
+        );
+        assert_eq!(seen(&rules, "root"), [is("mine", "root/mine", 0)]);
+        assert_eq!(seen(&rules, "other"), [is("own", "shop/own", 0)]);
     }
 }

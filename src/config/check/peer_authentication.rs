@@ -12,7 +12,7 @@ pub(super) fn faults(spec: &PeerAuthentication) -> Vec<Fault> {
             .iter()
             .flat_map(|l| selector("spec.selector.matchLabels", l)),
     );
-    if !spec.port_level_mtls.is_empty() && labels.is_none_or(|l| l.is_empty()) {
+    if !spec.port_level_mtls.is_empty() && labels.is_none() {
         out.push(fault(
             "spec.portLevelMtls",
             "modes by port need a selector with labels",
