@@ -5,6 +5,7 @@
 //! VirtualService and a DestinationRule waits for its partner. Nothing else waits. Pure: no I/O.
 
 mod claims;
+mod fixed;
 #[cfg(test)]
 mod laws;
 mod links;
@@ -309,6 +310,9 @@ impl Acceptance {
         }
         self.kept.remove(key);
         self.held.remove(key);
+        if self.restart_needed(key).is_some() {
+            return;
+        }
         match (&wanted, self.force.get_mut(key)) {
             (None, None) => return,
             (Some(wanted), Some(now)) if wanted.object == now.object => {
@@ -332,6 +336,20 @@ impl Acceptance {
             )),
             None => drop(ready.insert(key.clone(), wanted)),
         }
+    }
+
+    /// The field for which an object's present form has to wait for a restart. At the start, nothing
+    /// that was set up goes by the form in force yet.
+    fn restart_needed(&self, key: &Key) -> Option<&'static str> {
+        if key.kind != Kind::MeshConfig || self.phase == Phase::Silent {
+            return None;
+        }
+        let wanted = match self.claims.standing(key) {
+            Standing::Version(version) => Some(&*version.object),
+            Standing::Fault(_) => return None,
+            Standing::Absent => None,
+        };
+        fixed::moved(self.force.get(key).map(|v| &*v.object), wanted)
     }
 
     /// The file of an object in force, if a document of it does not say which object it is.
@@ -428,6 +446,13 @@ impl Acceptance {
             }
             Standing::Absent => Vec::new(),
         };
+        if let Some(field) = self.restart_needed(key) {
+            let place = match self.claims.standing(key) {
+                Standing::Version(version) => Some(&version.place),
+                Standing::Fault(_) | Standing::Absent => None,
+            };
+            found.push(fixed::finding(key, field, place));
+        }
         found.extend(self.kept.get(key).map(|file| report::kept(key, file)));
         found.extend(self.claims.duplicates(key));
         if let Some(Held { version, part }) = self.held.get(key) {

@@ -29,6 +29,8 @@ pub enum Code {
     NotYetInEffect,
     /// A version that waits until what it refers to exists.
     Waiting,
+    /// A version that the running program cannot follow; it waits for the next start.
+    RestartNeeded,
     /// A reference that nothing resolves; it takes effect as in Istio.
     Unresolved,
     /// Two objects with the same kind, namespace and name.

@@ -1,8 +1,8 @@
 //! Each rule of acceptance, on files as a user has them.
 
 use super::*;
+use crate::config::Spec;
 use crate::config::decode::{self, Decoded};
-use crate::config::{Kind, Spec};
 use crate::diagnostic::Code;
 
 /// What a batch of events came to.
@@ -19,7 +19,7 @@ impl Acceptance {
     }
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         hold_unresolved: true,
         domain: Str::new_static("cluster.local"),
@@ -56,7 +56,7 @@ fn gone(name: &str) -> Event {
 }
 
 /// A listing of `files`.
-fn start(files: &[(&str, &str)]) -> Acceptance {
+pub(super) fn start(files: &[(&str, &str)]) -> Acceptance {
     let mut acceptance = Acceptance::new(options());
     listing(&mut acceptance, files);
     acceptance
