@@ -13,6 +13,7 @@ const BASE: &[&str] = &["text", "diagnostic", "identity"];
 const ARROWS: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("clock", &[]),
+    ("backoff", &[]),
     ("diagnostic", &[]),
     ("identity", &[]),
     ("config", &[]),
@@ -22,11 +23,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ir", &["config", "model"]),
     ("xds", &["config", "ir"]),
     ("view", &["config", "model", "ir", "xds"]),
-    ("source", &["config", "clock", "telemetry"]),
+    ("source", &["config", "clock", "backoff", "telemetry"]),
     (
         "delivery",
         &[
             "clock",
+            "backoff",
             "config",
             "model::proxy",
             "xds",
@@ -44,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "debug",
         &[
             "clock",
+            "backoff",
             "config",
             "model",
             "xds",
@@ -138,6 +141,16 @@ const RESERVED: &[Reserved] = &[
         word: "JoinSet",
         files: &["app"],
         instead: "return a future and let src/app.rs run it",
+    },
+    Reserved {
+        word: "TaskTracker",
+        files: &["app", "delivery/server.rs", "debug/listen.rs"],
+        instead: "return a future and let src/app.rs run it",
+    },
+    Reserved {
+        word: "spawn_blocking",
+        files: &["app", "source/file.rs"],
+        instead: "read files in src/source or src/app, and hand over what they hold",
     },
     Reserved {
         word: "std::env",

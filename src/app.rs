@@ -1,4 +1,4 @@
-//! The composition root: everything is built, bound, then run. Only here and below are tasks spawned.
+//! The composition root: everything is built, bound, then run. Connections alone are tasks of others.
 
 pub mod doors;
 pub mod history;
@@ -109,7 +109,10 @@ async fn start(
     intake.keep();
     info!(ports = %doors.ports, "serving");
     tasks.run("intake", intake.run(batches, stop.clone()));
-    tasks.run("accepted set", intake::keep(dir.clone(), newest));
+    tasks.run(
+        "accepted set",
+        intake::keep(dir.clone(), newest, metrics.clone()),
+    );
     let plane = Plane {
         engine,
         metrics,
@@ -151,14 +154,16 @@ impl Plane {
             serving,
         } = self.trust;
         let root_namespace = self.engine.snapshot().mesh.root_namespace.clone();
-        let hub = Hub::new(self.engine, limits(settings)).counting(self.metrics);
-        let server = Arc::new(server(settings, &authority, &authenticator, &self.hub));
+        let metrics = self.metrics;
+        let hub = Hub::new(self.engine, limits(settings)).counting(metrics.clone());
+        let server = server(settings, &authority, &authenticator, &self.hub, &metrics);
+        let server = Arc::new(server);
         let pages = Pages {
             hub: self.hub,
             authenticator,
             authority,
             server: server.clone(),
-            metrics: hub.metrics(),
+            metrics: metrics.clone(),
             render: render(self.read),
             objects: objects(self.counted),
             readers: Readers::Proven,
@@ -178,7 +183,10 @@ impl Plane {
             drop(dir);
             forgotten
         });
-        tasks.run("own certificate", upkeep::renew(serving, stop.clone()));
+        tasks.run(
+            "own certificate",
+            upkeep::renew(serving, stop.clone(), metrics),
+        );
     }
 }
 
@@ -214,6 +222,7 @@ fn server(
     authority: &Arc<Authority>,
     authenticator: &Arc<Authenticator>,
     hub: &mpsc::Sender<Message>,
+    metrics: &Arc<Metrics>,
 ) -> Server {
     let certificates = CertificateService::new(authority.clone(), authenticator.clone());
     Server {
@@ -230,6 +239,7 @@ fn server(
         others: Router::new().route_service(METHOD, certificates),
         tasks: TaskTracker::new(),
         streams: Streams::default(),
+        metrics: metrics.clone(),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod issuer_name;
 pub mod key;
 pub mod lease;
 pub mod pem;
+pub mod rate;
 pub mod service;
 pub mod serving;
 pub mod signer;

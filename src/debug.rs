@@ -27,7 +27,7 @@ use crate::ca::authenticate::{Authenticator, Unauthenticated};
 use crate::ca::authority::Authority;
 use crate::clock;
 use crate::delivery::hub::Message;
-use crate::delivery::hub::report::{Inspect, StreamReport};
+use crate::delivery::hub::report::{Inspect, Sight, StreamReport};
 use crate::delivery::server::Server;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::objects::OfKind;
@@ -71,22 +71,6 @@ pub struct Pages {
 /// The other end of a connection, put into each request by `listen`.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote(pub SocketAddr);
-
-/// What a reader may see.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Sight {
-    All,
-    Namespace(Str),
-}
-
-impl Sight {
-    fn covers(&self, namespace: &Str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Namespace(own) => own == namespace,
-        }
-    }
-}
 
 /// How a reader gets and shows a token.
 pub const HOW: &str = "\
@@ -161,22 +145,20 @@ impl Pages {
         answer.await.ok()
     }
 
-    async fn streams(&self, sight: &Sight) -> Option<Vec<StreamReport>> {
-        let mut streams = self.inspect(Inspect::Streams).await?;
-        streams.retain(|s| sight.covers(&s.proxy.namespace));
-        Some(streams)
+    async fn streams(&self, sight: Sight) -> Option<Vec<StreamReport>> {
+        self.inspect(|reply| Inspect::Streams(sight, reply)).await
     }
 }
 
 async fn syncz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
-    match pages.streams(&sight).await {
+    match pages.streams(sight).await {
         Some(streams) => Json(syncz::items(&streams)).into_response(),
         None => gone(),
     }
 }
 
 async fn adsz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
-    match pages.streams(&sight).await {
+    match pages.streams(sight).await {
         Some(streams) => Json(syncz::connections(&streams)).into_response(),
         None => gone(),
     }
@@ -197,21 +179,10 @@ async fn config_dump(
         let text = "say which: ?proxyID=<name>.<namespace>, or a whole node id\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
-    let Some(streams) = pages.streams(&sight).await else {
+    let question = wanted.clone();
+    let config = pages.inspect(|reply| Inspect::Config(question, sight, reply));
+    let Some(config) = config.await else {
         return gone();
-    };
-    // Who may not see a proxy is not told whether there is one.
-    let id = |s: &StreamReport| syncz::short(&s.proxy) == wanted || s.proxy.id == wanted;
-    let known = streams
-        .iter()
-        .find(|s| id(s))
-        .map(|s| s.proxy.id.to_string());
-    let config = match known {
-        Some(id) => pages
-            .inspect(|reply| Inspect::Config(id, reply))
-            .await
-            .flatten(),
-        None => None,
     };
     let Some(entries) = config else {
         let text = format!("no proxy {wanted:?} is connected here\n");

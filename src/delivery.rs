@@ -11,6 +11,7 @@ pub mod pool;
 pub mod roster;
 pub mod server;
 pub mod session;
+pub mod strangers;
 pub mod stream;
 pub mod wire;
 
@@ -60,6 +61,11 @@ impl Default for Limits {
 pub struct Access {
     /// Connections of one listener.
     pub connections: usize,
+    /// Connections of one address that have not opened a stream yet: many proxies behind one address come
+    /// back together, but one address alone must not take all the room.
+    pub strangers_per_address: usize,
+    /// How long a connection may take from its handshake to its first stream.
+    pub introduction: Duration,
     /// A Deployment's pods share an identity: this is about one gone wild, not about pods.
     pub streams_per_identity: usize,
     /// A connection ends after this long, with jitter; its proxy comes back and resumes.
@@ -72,6 +78,8 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            strangers_per_address: 5_000,
+            introduction: Duration::from_secs(10),
             streams_per_identity: 5_000,
             age: Duration::from_secs(30 * 60),
             parting: Duration::from_secs(2),

@@ -7,6 +7,7 @@
 //! Modules are listed in pipeline order; a module imports only from those above it.
 //! `conformance/layers.rs` holds the arrows.
 
+pub mod backoff;
 pub mod clock;
 pub mod diagnostic;
 pub mod identity;

@@ -3,4 +3,5 @@
 pub mod exposition;
 pub mod metrics;
 pub mod objects;
+pub mod retries;
 pub mod watching;

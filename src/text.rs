@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// A cheap-to-clone string: names, labels and values of the mesh.
 pub type Str = smol_str::SmolStr;
@@ -13,7 +13,7 @@ pub type Str = smol_str::SmolStr;
 /// # use fairlead::text::Hostname;
 /// assert!(Hostname::parse("*.example.com").unwrap().matches("a.example.com"));
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Hostname(Str);
 

@@ -230,7 +230,6 @@ mod tests {
     use super::*;
     use crate::ca::authority::Authority;
     use crate::ca::key::LeafKey;
-    use crate::ca::signer::Subject;
     use crate::ca::testing::{authority, chain_and_key, client, handshake, id, trusting};
     use crate::clock;
     use crate::text::Str;
@@ -246,9 +245,7 @@ mod tests {
         let key = LeafKey::generate().unwrap();
         let names = [Str::new("istiod")];
         let day = Duration::from_secs(86_400);
-        let signed = ca
-            .sign(Subject::Server(&names), &key, day, clock::wall())
-            .unwrap();
+        let signed = ca.sign_server(&names, &key, day, clock::wall()).unwrap();
         let key = key.der().unwrap().clone_key();
         (signed.chain, key)
     }

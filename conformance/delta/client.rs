@@ -65,6 +65,25 @@ pub enum Came {
 }
 
 impl Client {
+    /// A connection whose only call is refused, until the other side ends it. It answers whatever HTTP/2
+    /// asks of it meanwhile.
+    pub async fn refused_over<I>(io: I, to: SocketAddr)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let builder = http2::Builder::new(Tasks(TaskTracker::new()));
+        let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.unwrap();
+        let request = Request::post(format!("http://{to}{DELTA}"));
+        let request = request.body(http_body_util::Empty::<Bytes>::new()).unwrap();
+        let call = async {
+            let response: Response<Incoming> = sender.send_request(request).await.unwrap();
+            assert_eq!(status(response.headers()), "16");
+            response
+        };
+        let (ended, _response) = tokio::join!(connection, call);
+        ended.unwrap();
+    }
+
     /// Over a connection that is there. `to` is only what the request names.
     pub async fn over<I>(io: I, to: SocketAddr, call: Call) -> Self
     where

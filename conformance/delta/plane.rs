@@ -13,7 +13,7 @@ use fairlead::ca::verify::LocalVerifier;
 use fairlead::clock;
 use fairlead::config::decode::{Item, documents};
 use fairlead::config::{Change, Key, Kind};
-use fairlead::delivery::hub::report::{Inspect, StreamReport, Summary};
+use fairlead::delivery::hub::report::{Inspect, Sight, StreamReport, Summary};
 use fairlead::delivery::hub::{Hub, Message};
 use fairlead::delivery::server::{Door, Server, Streams};
 use fairlead::delivery::{Access, Limits};
@@ -24,10 +24,11 @@ use fairlead::view::Engine;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::{Call, Client, trusting};
+use crate::client::{Call, Client, Credential, trusting};
 
 pub const TRUST_DOMAIN: &str = "cluster.local";
 
@@ -94,6 +95,7 @@ impl Plane {
             others: axum::Router::new(),
             tasks: tasks.clone(),
             streams: Streams::default(),
+            metrics: metrics.clone(),
         });
         let proven = Door::Proven(tls::server_config(serving.live()).unwrap());
         let mut bound = Vec::new();
@@ -162,7 +164,7 @@ impl Plane {
     }
 
     pub async fn streams(&self) -> Vec<StreamReport> {
-        self.ask(Inspect::Streams).await
+        self.ask(|reply| Inspect::Streams(Sight::All, reply)).await
     }
 
     pub async fn summary(&self) -> Summary {
@@ -192,18 +194,27 @@ impl Client {
     }
 
     pub async fn call(plane: &Plane, call: Call) -> Self {
-        let socket = TcpStream::connect(plane.tls).await.unwrap();
-        let config = trusting(&plane.authority.bundle(), call.certificate.as_ref());
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
-        let io = connector.connect(name, socket).await.unwrap();
+        let io = secured(plane, call.certificate.as_ref()).await;
         Self::over(io, plane.tls, call).await
+    }
+
+    /// A call of nobody; returns when the server has closed the connection.
+    pub async fn refused(plane: &Plane) {
+        Self::refused_over(secured(plane, None).await, plane.tls).await;
     }
 
     pub async fn plaintext(plane: &Plane, call: Call) -> Self {
         let socket = TcpStream::connect(plane.plain).await.unwrap();
         Self::over(socket, plane.plain, call).await
     }
+}
+
+async fn secured(plane: &Plane, certificate: Option<&Credential>) -> TlsStream<TcpStream> {
+    let socket = TcpStream::connect(plane.tls).await.unwrap();
+    let config = trusting(&plane.authority.bundle(), certificate);
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
+    connector.connect(name, socket).await.unwrap()
 }
 
 fn changes(yaml: &str) -> Vec<Change> {

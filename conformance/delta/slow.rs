@@ -93,3 +93,19 @@ async fn a_connection_of_age_ends_in_peace_and_its_client_resumes() {
         .await;
     client.fence().await;
 }
+
+#[tokio::test]
+async fn a_connection_of_nobody_is_closed_and_one_with_a_stream_is_not() {
+    let access = Access {
+        introduction: Duration::from_millis(300),
+        ..Access::default()
+    };
+    let plane = Plane::with(Limits::default(), access).await;
+    let mut client = Client::connect(&plane).await;
+    client.subscribe(C, &[]).await;
+    let clusters = client.next(C).await;
+    client.ack(&clusters).await;
+    Client::refused(&plane).await;
+    plane.apply(&slice(1)).await;
+    client.fence().await;
+}

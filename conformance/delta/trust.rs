@@ -74,7 +74,7 @@ async fn without_a_valid_token_there_is_unauthenticated_and_nothing_else() {
         assert_eq!(client.headers["grpc-message"], Unauthenticated::REPLY);
         assert_eq!(ends_at_once(client).await, "16");
     }
-    assert_eq!(plane.server.streams.refused(), count as u64);
+    assert_eq!(plane.server.authenticator.refused(), count as u64);
     assert!(plane.streams().await.is_empty());
     assert_eq!(plane.metrics.opened.get(), 0);
 }

@@ -99,8 +99,10 @@ mod tests {
         let restart = (Code::RestartNeeded, "trustDomain".to_owned(), Some(2));
         assert_eq!(told(&acceptance), [restart]);
         // A start takes it.
-        let mut next =
-            Acceptance::restore(crate::acceptance::tests::options(), acceptance.persist());
+        let mut next = Acceptance::restore(
+            crate::acceptance::tests::options(),
+            acceptance.persist(&|_| true),
+        );
         next.take([Event::Init, mesh(edit), Event::InitDone]);
         assert_eq!(in_force(&next).trust_domain, "b");
         assert!(told(&next).is_empty());

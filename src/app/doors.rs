@@ -69,15 +69,15 @@ impl Doors {
         let readers = TaskTracker::new();
         if let Some(listener) = self.pages {
             let router = debug::router(pages.clone());
-            let pages = listen::serve(listener, router, readers.clone(), over.clone());
+            let metrics = pages.metrics.clone();
+            let pages = listen::serve(listener, router, readers.clone(), over.clone(), metrics);
             tasks.run("http", fallible(pages));
         }
         if let Some(listener) = self.monitoring {
+            let metrics = pages.metrics.clone();
             let router = monitoring::router(pages);
-            tasks.run(
-                "monitoring",
-                fallible(listen::serve(listener, router, readers, over.clone())),
-            );
+            let pages = listen::serve(listener, router, readers, over.clone(), metrics);
+            tasks.run("monitoring", fallible(pages));
         }
     }
 }

@@ -10,12 +10,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::acceptance::{Acceptance, Census, Persisted, Places};
+use crate::backoff::Backoff;
 use crate::cli::settings;
 use crate::config::Kind;
 use crate::delivery::hub::Message;
 use crate::diagnostic::{Diagnostic, Level};
 use crate::source::{Batch, Event};
 use crate::state::LockedDir;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::retries::Attempt;
 
 /// Where the accepted set is kept, in the state directory.
 pub const ACCEPTED: &str = "accepted.json";
@@ -135,11 +138,17 @@ pub fn tell(news: &[Diagnostic]) {
     }
 }
 
-/// A write that failed is tried again after this time, with what is newest then.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Waits after a write that failed; then what is newest is written.
+const AGAIN: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(60);
 
 /// Writes the newest accepted set, always a whole one, until nobody can change it any more.
-pub async fn keep(dir: Arc<LockedDir>, mut newest: watch::Receiver<Kept>) -> Result<()> {
+pub async fn keep(
+    dir: Arc<LockedDir>,
+    mut newest: watch::Receiver<Kept>,
+    metrics: Arc<Metrics>,
+) -> Result<()> {
+    let mut backoff = Backoff::new(AGAIN, LATEST);
     while newest.changed().await.is_ok() {
         loop {
             let Some(set) = newest.borrow_and_update().clone() else {
@@ -147,12 +156,16 @@ pub async fn keep(dir: Arc<LockedDir>, mut newest: watch::Receiver<Kept>) -> Res
             };
             let dir = dir.clone();
             let written = tokio::task::spawn_blocking(move || write(&dir, &set)).await?;
-            let Err(why) = written else { break };
+            let Err(why) = written else {
+                backoff.reset();
+                break;
+            };
+            metrics.retries.of(Attempt::Keep).inc();
             error!(why = format!("{why:#}"), "the accepted set is not kept");
             if newest.has_changed().is_err() {
                 return Err(why.context("keep the accepted set"));
             }
-            time::sleep(AGAIN).await;
+            time::sleep(backoff.after_failure()).await;
         }
     }
     Ok(())

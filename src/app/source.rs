@@ -28,12 +28,13 @@ pub async fn run(
     match &home.source {
         Source::Files(folder) => {
             let directory = Directory::new(folder).with_mesh(mesh);
-            Ok(follow("source", directory, stop, tasks))
+            Ok(follow("source", directory, metrics, stop, tasks))
         }
         Source::Kubernetes(access) => {
             let cluster = Cluster {
                 client: kube::connect(access).await?,
-                mesh: mesh.map(|file| follow("mesh file", Directory::alone(file), stop, tasks)),
+                mesh: mesh
+                    .map(|file| follow("mesh file", Directory::alone(file), metrics, stop, tasks)),
                 metrics: metrics.clone(),
             };
             let (sink, batches) = mpsc::channel(BATCHES);
@@ -50,10 +51,12 @@ pub async fn run(
 fn follow(
     name: &'static str,
     directory: Directory,
+    metrics: &Arc<Metrics>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> mpsc::Receiver<Batch> {
     let (sink, batches) = mpsc::channel(BATCHES);
-    tasks.run(name, fallible(file::run(directory, sink, stop.clone())));
+    let source = file::run(directory, sink, stop.clone(), metrics.clone());
+    tasks.run(name, fallible(source));
     batches
 }

@@ -8,18 +8,28 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::backoff::Backoff;
 use crate::ca::lease;
 use crate::ca::serving::Serving;
 use crate::clock;
 use crate::delivery::server::Server;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::retries::Attempt;
 
-/// A failed renewal is tried again this soon: half of a life is left.
+/// Waits after a renewal that failed: half of a life is left.
 const AGAIN: Duration = Duration::from_secs(10);
+const LATEST: Duration = Duration::from_secs(300);
 /// The wall clock may be set meanwhile: the lease is looked at this often.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Keeps the control plane's own certificate good.
-pub async fn renew(mut serving: Serving, stop: CancellationToken) -> Result<()> {
+pub async fn renew(
+    mut serving: Serving,
+    stop: CancellationToken,
+    metrics: Arc<Metrics>,
+) -> Result<()> {
+    let mut backoff = Backoff::new(AGAIN, LATEST);
+    let mut soonest = AGAIN;
     loop {
         let due = serving
             .lease()
@@ -28,15 +38,21 @@ pub async fn renew(mut serving: Serving, stop: CancellationToken) -> Result<()> 
             .unwrap_or_default();
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = time::sleep(due.clamp(AGAIN, SOON)) => {}
+            () = time::sleep(due.min(SOON).max(soonest)) => {}
         }
         match serving.renew_if_due(clock::wall()) {
             Ok(Some(lease)) => {
+                soonest = AGAIN;
+                backoff.reset();
                 let not_after = lease::unix(lease.not_after);
                 info!(not_after, "own certificate renewed");
             }
             Ok(None) => {}
-            Err(why) => warn!(%why, "own certificate not renewed; it is tried again"),
+            Err(why) => {
+                warn!(%why, "own certificate not renewed; it is tried again");
+                metrics.retries.of(Attempt::Renew).inc();
+                soonest = backoff.after_failure();
+            }
         }
     }
 }

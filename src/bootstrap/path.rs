@@ -1,11 +1,11 @@
 //! File paths that Envoy can be given inside a command or an address.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// An absolute path of printable characters that mean nothing to Envoy's format strings.
 ///
 /// `%FILE_CONTENT(path:directory)%` has no way to quote, so `%`, `:`, `(` and `)` are refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct FilePath(String);
 

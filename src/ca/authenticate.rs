@@ -1,6 +1,7 @@
 //! From what a caller shows to who it is. Nothing else in the program decides that.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,7 @@ pub struct Authenticator {
     verifier: Verifier,
     trust_domain: Str,
     known: Mutex<Known>,
+    refused: AtomicU64,
 }
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -62,11 +64,30 @@ impl Authenticator {
             verifier,
             trust_domain: Str::new(trust_domain),
             known: Mutex::default(),
+            refused: AtomicU64::new(0),
         }
     }
 
     /// The token if one is shown, else the certificate: a bad token is not made good by a certificate.
     pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+        now: SystemTime,
+    ) -> Result<Credential, Unauthenticated> {
+        let proven = self.proven(headers, peer, now).await;
+        if proven.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        proven
+    }
+
+    /// Callers refused for want of a valid credential, wherever they called, since the start.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    async fn proven(
         &self,
         headers: &HeaderMap,
         peer: Option<&Peer>,

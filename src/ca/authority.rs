@@ -1,4 +1,4 @@
-//! Issues secrets to identities. The only place that counts and bounds what is issued.
+//! Issues secrets to identities. The only place that counts what is issued, and bounds it by identity.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,6 +9,7 @@ use super::bundle::Bundle;
 use super::key::LeafKey;
 use super::lease::Lease;
 use super::pem;
+use super::rate::Rates;
 use super::signer::{Serial, Signed, Signer, Subject};
 use crate::identity::SpiffeId;
 use crate::text::Str;
@@ -27,6 +28,9 @@ pub struct Authority {
     current: RwLock<Arc<Current>>,
     lifetimes: Lifetimes,
     issued: AtomicU64,
+    /// Secrets that could not be made; their sessions ask again.
+    failed: AtomicU64,
+    rates: Rates,
 }
 
 struct Current {
@@ -62,6 +66,9 @@ pub enum Refused {
     /// A proxy may hold its own certificate and the roots; anything else is as good as absent.
     #[error("no secret `{0}` for this identity")]
     Name(Str),
+    /// Making keys and certificates costs; one identity gone wild must not cost the others.
+    #[error("this identity has had too many certificates for now")]
+    Rate,
     #[error(transparent)]
     Ca(#[from] CaError),
 }
@@ -111,6 +118,8 @@ impl Authority {
             current: RwLock::new(Arc::new(Current::new(signer))),
             lifetimes,
             issued: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            rates: Rates::default(),
         }
     }
 
@@ -127,7 +136,13 @@ impl Authority {
                 encoded: current.roots.clone(),
                 certificate: None,
             }),
-            WORKLOAD => self.workload(&current, identity, now),
+            WORKLOAD => {
+                let made = self.workload(&current, identity, now);
+                if made.is_err() {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                }
+                made
+            }
             _ => Err(Refused::Name(shown(name))),
         }
     }
@@ -153,8 +168,30 @@ impl Authority {
         }
     }
 
-    /// Signs somebody else's key. The caller has proven that the subject owns it.
+    /// Signs a workload's own key. The caller has proven that the workload owns it.
     pub fn sign(
+        &self,
+        identity: &SpiffeId,
+        key: &impl rcgen::PublicKeyData,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Signed, Refused> {
+        self.spend(identity, now)?;
+        Ok(self.signed(Subject::Workload(identity), key, ttl, now)?)
+    }
+
+    /// Signs a key of a server of ours.
+    pub fn sign_server(
+        &self,
+        names: &[Str],
+        key: &impl rcgen::PublicKeyData,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Signed, CaError> {
+        self.signed(Subject::Server(names), key, ttl, now)
+    }
+
+    fn signed(
         &self,
         subject: Subject<'_>,
         key: &impl rcgen::PublicKeyData,
@@ -169,6 +206,11 @@ impl Authority {
     /// Certificates issued since the start.
     pub fn issued(&self) -> u64 {
         self.issued.load(Ordering::Relaxed)
+    }
+
+    /// Secrets that could not be made when they were asked for, since the start.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     pub fn lifetimes(&self) -> Lifetimes {
@@ -195,6 +237,14 @@ impl Authority {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
+    fn spend(&self, identity: &SpiffeId, now: SystemTime) -> Result<(), Refused> {
+        if self.rates.take(identity, now) {
+            Ok(())
+        } else {
+            Err(Refused::Rate)
+        }
+    }
+
     fn current(&self) -> Arc<Current> {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
@@ -206,6 +256,7 @@ impl Authority {
         identity: &SpiffeId,
         now: SystemTime,
     ) -> Result<IssuedSecret, Refused> {
+        self.spend(identity, now)?;
         let key = LeafKey::generate()?;
         let subject = Subject::Workload(identity);
         let ttl = self.lifetimes.workload;
@@ -310,6 +361,18 @@ mod tests {
             let standing = ca.recognise(name, version, &id("a"), now());
             assert_eq!(standing, Standing::Renew, "{name}");
         }
+    }
+
+    #[test]
+    fn an_identity_gone_wild_is_refused_and_no_other() {
+        let ca = authority(now());
+        let asked = |who: &str| ca.secret("default", &id(who), now());
+        let until_refused = (0..=10_000).find_map(|_| asked("wild").err());
+        assert!(matches!(until_refused, Some(Refused::Rate)));
+        assert_eq!(ca.failed(), 1);
+        assert!(asked("reviews").is_ok());
+        // What it holds is worth what it was.
+        assert!(ca.secret("ROOTCA", &id("wild"), now()).is_ok());
     }
 
     #[test]

@@ -12,9 +12,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
 use super::authenticate::Credential;
-use super::authority::{Authority, Lifetimes};
-use super::signer::Subject;
-use super::{CaError, pem};
+use super::authority::{Authority, Lifetimes, Refused};
+use super::pem;
 
 /// A request with an RSA-4096 key is under 3 KiB.
 const MAX_REQUEST: usize = 16 << 10;
@@ -36,7 +35,7 @@ pub enum CsrError {
     #[error("a validity of {asked} s is over the limit of {limit:?}")]
     Validity { asked: i64, limit: Duration },
     #[error(transparent)]
-    Ca(#[from] CaError),
+    Refused(#[from] Refused),
 }
 
 /// Signs the key of `request` for the caller: leaf, intermediates, and the roots as the last element.
@@ -49,7 +48,7 @@ pub fn sign(
 ) -> Result<Vec<String>, CsrError> {
     let ttl = validity(seconds, authority.lifetimes())?;
     let key = public_key(request)?;
-    let signed = authority.sign(Subject::Workload(&caller.identity), &key, ttl, now)?;
+    let signed = authority.sign(&caller.identity, &key, ttl, now)?;
     let mut chain: Vec<String> = signed
         .chain
         .iter()

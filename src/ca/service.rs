@@ -14,7 +14,7 @@ use tonic_prost::ProstCodec;
 use tracing::{info, warn};
 
 use super::authenticate::{Authenticator, Unauthenticated};
-use super::authority::Authority;
+use super::authority::{Authority, Refused};
 use super::csr::{self, CsrError};
 use crate::clock;
 use crate::identity::SpiffeId;
@@ -112,7 +112,10 @@ fn impersonated<'a>(request: &'a CertificateRequest, caller: &SpiffeId) -> Optio
 
 fn status(reason: &CsrError) -> Status {
     match reason {
-        CsrError::Ca(_) => Status::internal("the certificate could not be signed"),
+        CsrError::Refused(Refused::Rate) => Status::resource_exhausted(reason.to_string()),
+        CsrError::Refused(Refused::Ca(_) | Refused::Name(_)) => {
+            Status::internal("the certificate could not be signed")
+        }
         CsrError::TooLarge
         | CsrError::Pem
         | CsrError::Malformed

@@ -11,7 +11,6 @@ use super::authority::Authority;
 use super::bundle::Bundle;
 use super::key::LeafKey;
 use super::lease::Lease;
-use super::signer::Subject;
 use crate::text::Str;
 use crate::tls::Live;
 
@@ -89,7 +88,7 @@ impl Serving {
 
 fn make(authority: &Authority, names: &[Str], now: SystemTime) -> Result<Made, CaError> {
     let key = LeafKey::generate()?;
-    let signed = authority.sign(Subject::Server(names), &key, LIFE, now)?;
+    let signed = authority.sign_server(names, &key, LIFE, now)?;
     Ok(Made {
         chain: signed.chain,
         key: key.der()?,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Router};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -15,10 +16,22 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::Remote;
+use crate::backoff::Backoff;
 use crate::delivery::server::Tasks;
+use crate::delivery::strangers::Strangers;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::retries::Attempt;
 
 /// Connections over this are dropped: these pages are for a few readers.
 const CONNECTIONS: usize = 256;
+/// Of which one address has at most so many: it cannot keep others from asking whether we are ready.
+const FROM_ONE_ADDRESS: usize = 32;
+/// Whoever connects asks for something within this time. (The protocol's own bound on headers starts
+/// only when bytes have shown which protocol it is.)
+const FIRST: Duration = Duration::from_secs(5);
+/// Waits after an accept that failed.
+const AGAIN: Duration = Duration::from_millis(50);
+const LATEST: Duration = Duration::from_secs(1);
 const HEADERS: Duration = Duration::from_secs(10);
 /// Nobody needs a page for longer.
 const LIFE: Duration = Duration::from_secs(300);
@@ -29,8 +42,11 @@ pub async fn serve(
     router: Router,
     tasks: TaskTracker,
     stop: CancellationToken,
+    metrics: Arc<Metrics>,
 ) -> io::Result<()> {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let callers = Arc::new(Strangers::default());
+    let mut backoff = Backoff::new(AGAIN, LATEST);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -40,25 +56,45 @@ pub async fn serve(
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                metrics.retries.of(Attempt::Accept).inc();
+                tokio::time::sleep(backoff.after_failure()).await;
                 continue;
             }
+        };
+        backoff.reset();
+        let Some(caller) = callers.admit(remote, FROM_ONE_ADDRESS) else {
+            continue;
         };
         let Ok(permit) = room.clone().try_acquire_owned() else {
             continue;
         };
         let router = router.clone().layer(Extension(Remote(remote)));
         let (stop, executor) = (stop.clone(), Tasks(tasks.clone()));
+        let caught = Caught {
+            socket,
+            remote,
+            first: FIRST,
+        };
         tasks.spawn(async move {
-            connection(socket, remote, router, executor, stop).await;
-            drop(permit);
+            connection(caught, router, executor, stop).await;
+            drop((permit, caller));
         });
     }
 }
 
-async fn connection(
+/// One connection, and how long it may be silent.
+struct Caught {
     socket: TcpStream,
     remote: SocketAddr,
+    first: Duration,
+}
+
+async fn connection(
+    Caught {
+        socket,
+        remote,
+        first,
+    }: Caught,
     router: Router,
     executor: Tasks,
     stop: CancellationToken,
@@ -71,11 +107,21 @@ async fn connection(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(16);
-    let service = TowerToHyperService::new(router);
+    let pages = TowerToHyperService::new(router);
+    let asked = CancellationToken::new();
+    let says = asked.clone();
+    let service = service_fn(move |request| {
+        says.cancel();
+        pages.call(request)
+    });
     let connection = protocol.serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
+        () = silent(&asked, first) => {
+            debug!(%remote, "a connection without a request is closed");
+            return;
+        }
         () = async {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -91,5 +137,81 @@ async fn connection(
     };
     if let Err(error) = outcome {
         debug!(%remote, %error, "connection");
+    }
+}
+
+/// Ends when nothing was asked in time.
+async fn silent(asked: &CancellationToken, within: Duration) {
+    let asked = tokio::time::timeout(within, asked.cancelled()).await;
+    if asked.is_ok() {
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A listener of its own, with one page, until `stop`.
+    async fn running(
+        stop: &CancellationToken,
+    ) -> (SocketAddr, impl Future<Output = io::Result<()>> + use<>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let router = Router::new().route("/ready", get(|| async { "ready\n" }));
+        let tasks = TaskTracker::new();
+        (
+            at,
+            serve(listener, router, tasks, stop.clone(), Arc::default()),
+        )
+    }
+
+    async fn answer(at: SocketAddr, from: [u8; 4]) -> String {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(at).await.unwrap();
+        let request = b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        // A refused connection may be reset.
+        drop(stream.read_to_string(&mut answer).await);
+        answer
+    }
+
+    #[tokio::test]
+    async fn silent_connections_of_one_address_leave_room_for_another() {
+        let stop = CancellationToken::new();
+        let (at, running) = running(&stop).await;
+        let test = async {
+            let mut silent = Vec::new();
+            for _ in 0..CONNECTIONS {
+                silent.push(TcpStream::connect(at).await.unwrap());
+            }
+            let other = answer(at, [127, 0, 0, 2]).await;
+            assert!(other.ends_with("ready\n"), "{other}");
+            stop.cancel();
+        };
+        let (ended, ()) = tokio::join!(running, test);
+        ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_nothing_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut silent = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (socket, remote) = listener.accept().await.unwrap();
+        let caught = Caught {
+            socket,
+            remote,
+            first: Duration::from_millis(50),
+        };
+        let executor = Tasks(TaskTracker::new());
+        connection(caught, Router::new(), executor, CancellationToken::new()).await;
+        assert_eq!(silent.read(&mut [0; 8]).await.unwrap(), 0);
     }
 }

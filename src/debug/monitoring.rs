@@ -13,6 +13,7 @@ use super::Pages;
 use crate::clock;
 use crate::delivery::hub::report::{Inspect, Summary};
 use crate::telemetry::exposition::Page;
+use crate::telemetry::retries::Attempt;
 use crate::xds::ResourceType;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -75,10 +76,16 @@ impl Pages {
         m.lds_reject.set(refused(ResourceType::Listener));
         m.rds_reject.set(refused(ResourceType::Route));
         m.issued.show(self.authority.issued());
-        m.unauthenticated.show(self.server.streams.refused());
-        let ends = self.authority.not_after();
-        let ends = ends.duration_since(SystemTime::UNIX_EPOCH);
-        m.ca_expiry.set(ends.unwrap_or_default().as_secs());
+        m.unauthenticated.show(self.authenticator.refused());
+        m.retries.of(Attempt::Secret).show(self.authority.failed());
+        let seconds = |at: SystemTime| {
+            at.duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+        };
+        m.root_expiry
+            .set(seconds(self.authority.root_not_after()).as_secs());
+        m.chain_expiry
+            .set(seconds(self.authority.not_after()).as_secs());
     }
 }
 

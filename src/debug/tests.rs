@@ -41,6 +41,7 @@ fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
         others: Router::new(),
         tasks: TaskTracker::new(),
         streams: Streams::default(),
+        metrics: metrics.clone(),
     };
     let pages = Pages {
         hub,

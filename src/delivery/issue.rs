@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::warn;
 
 use super::session::{Answer, Ask};
+use crate::backoff::jittered;
 use crate::ca::authority::{Authority, Standing};
 use crate::ca::lease::Lease;
 use crate::identity::SpiffeId;
@@ -16,7 +17,7 @@ pub struct Now {
     pub mono: Instant,
 }
 
-/// A CA that cannot sign now may soon.
+/// A CA that cannot sign now may soon. Sessions do not ask again all in the same second.
 const AGAIN: Duration = Duration::from_secs(5);
 /// A lease that is due while it is handed out is not asked for in a loop.
 const SOONEST: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ pub fn answer(authority: &Authority, identity: &SpiffeId, ask: &Ask, now: Now) -
         Err(reason) => {
             warn!(%identity, secret = %ask.name, %reason, "secret not made; it is tried again");
             Answer::Unavailable {
-                retry: now.mono + AGAIN,
+                retry: now.mono + jittered(AGAIN),
             }
         }
     }

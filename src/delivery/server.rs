@@ -1,7 +1,6 @@
 //! Listeners of the control plane: connections, TLS, who may open a stream.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,13 +28,17 @@ use tracing::{debug, info, warn};
 use super::body::Outgoing;
 use super::grpc::{CONTENT, Code, Status};
 use super::hub::{Gauge, Message, StreamId, orders_capacity};
+use super::strangers::{Stranger, Strangers};
 use super::stream::{ASKS, Caller, Reader, Responses};
 use super::wire::Decoder;
 use super::{Access, Limits};
+use crate::backoff::{self, Backoff};
 use crate::ca::authenticate::{Authenticator, Unauthenticated};
 use crate::ca::authority::Authority;
 use crate::clock;
 use crate::identity::SpiffeId;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::retries::Attempt;
 use crate::tls::Peer;
 
 /// How a listener takes its callers.
@@ -58,15 +61,15 @@ pub struct Server {
     pub others: Router,
     pub tasks: TaskTracker,
     pub streams: Streams,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Numbers streams, and counts them by identity.
 #[derive(Debug, Default)]
 pub struct Streams {
     next: AtomicU64,
-    /// Refused for want of a valid credential.
-    refused: AtomicU64,
     open: Mutex<BTreeMap<SpiffeId, usize>>,
+    strangers: Arc<Strangers>,
 }
 
 const DELTA: &str =
@@ -76,6 +79,9 @@ const STATE_OF_THE_WORLD: &str =
 
 /// A handshake that takes longer is no proxy's.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Waits after an accept that failed, for want of file descriptors most likely: let some be closed.
+const AGAIN: Duration = Duration::from_millis(50);
+const LATEST: Duration = Duration::from_secs(1);
 /// What a connection may still take after it was told to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(30);
@@ -89,6 +95,8 @@ struct Caught {
     peer: Option<Peer>,
     remote: SocketAddr,
     ending: CancellationToken,
+    /// A stream was opened, or another request answered.
+    introduced: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +115,7 @@ impl Server {
     ) -> io::Result<()> {
         // Over the bound a connection is dropped at once: its proxy tries again, maybe elsewhere.
         let room = Arc::new(Semaphore::new(self.access.connections));
+        let mut backoff = Backoff::new(AGAIN, LATEST);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -116,23 +125,37 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "accept a connection");
-                    // Out of file descriptors, most likely: let some be closed.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    self.metrics.retries.of(Attempt::Accept).inc();
+                    tokio::time::sleep(backoff.after_failure()).await;
                     continue;
                 }
             };
-            let Ok(permit) = room.clone().try_acquire_owned() else {
-                warn!(%remote, "too many connections");
+            backoff.reset();
+            let Some(place) = self.place(&room, remote) else {
                 continue;
             };
             let server = self.clone();
             let (door, shutdown) = (door.clone(), shutdown.clone());
             self.tasks.spawn(async move {
                 server
-                    .connection((socket, remote), door, shutdown, permit)
+                    .connection((socket, remote), door, shutdown, place)
                     .await;
             });
         }
+    }
+
+    /// A place for one more connection, if there is one.
+    fn place(&self, room: &Arc<Semaphore>, remote: SocketAddr) -> Option<Place> {
+        let Ok(permit) = room.clone().try_acquire_owned() else {
+            warn!(%remote, "too many connections");
+            return None;
+        };
+        let most = self.access.strangers_per_address;
+        let Some(stranger) = self.streams.strangers.admit(remote, most) else {
+            warn!(%remote, "too many connections without a stream from this address");
+            return None;
+        };
+        Some(Place { permit, stranger })
     }
 
     async fn connection(
@@ -140,7 +163,7 @@ impl Server {
         (socket, remote): (TcpStream, SocketAddr),
         door: Door,
         shutdown: CancellationToken,
-        permit: OwnedSemaphorePermit,
+        Place { permit, stranger }: Place,
     ) {
         // A socket that is gone already says so soon enough.
         drop(socket.set_nodelay(true));
@@ -150,9 +173,10 @@ impl Server {
             peer: None,
             remote,
             ending: CancellationToken::new(),
+            introduced: CancellationToken::new(),
         };
         match door {
-            Door::Open => caught.talk(socket, shutdown).await,
+            Door::Open => caught.talk(socket, stranger, shutdown).await,
             Door::Proven(config) => {
                 let handshake = TlsAcceptor::from(config).accept(socket);
                 let tls = match tokio::time::timeout(HANDSHAKE, handshake).await {
@@ -168,7 +192,7 @@ impl Server {
                 };
                 caught.door = Entry::Proven;
                 caught.peer = Peer::of(tls.get_ref().1);
-                caught.talk(tls, shutdown).await;
+                caught.talk(tls, stranger, shutdown).await;
             }
         }
         drop(permit);
@@ -196,15 +220,20 @@ impl Server {
 }
 
 impl Caught {
-    async fn talk<I>(self, io: I, shutdown: CancellationToken)
+    async fn talk<I>(self, io: I, stranger: Stranger, shutdown: CancellationToken)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let server = self.server.clone();
         let ending = self.ending.clone();
+        let unknown = unknown(
+            stranger,
+            self.introduced.clone(),
+            server.access.introduction,
+        );
         let remote = self.remote;
         let life = jittered(server.access.age);
-        let parting = server.access.parting.mul_f64(chance());
+        let parting = server.access.parting.mul_f64(backoff::chance());
         let service = service_fn(move |request| {
             let caught = self.clone();
             async move { Ok::<_, std::convert::Infallible>(caught.answer(request).await) }
@@ -216,6 +245,7 @@ impl Caught {
             tokio::select! {
                 () = tokio::time::sleep(life) => {}
                 () = ending.cancelled() => {}
+                () = unknown => debug!(%remote, "a connection without a stream is closed"),
                 () = async {
                     shutdown.cancelled().await;
                     // Not all at once: they all go to another replica, or come back to us.
@@ -260,7 +290,13 @@ impl Caught {
                 }
                 let router = self.server.others.clone();
                 match router.oneshot(request.map(axum::body::Body::new)).await {
-                    Ok(response) => Outgoing::response(response),
+                    Ok(response) => {
+                        // A refused call has its status among the headers, an answered one at the end.
+                        if !response.headers().contains_key("grpc-status") {
+                            self.introduced.cancel();
+                        }
+                        Outgoing::response(response)
+                    }
                     Err(never) => match never {},
                 }
             }
@@ -272,12 +308,11 @@ impl Caught {
         let caller = self.server.caller(&self, request.headers()).await;
         let caller = caller.map_err(|reason| {
             info!(remote = %self.remote, %reason, "stream refused");
-            let refused = &self.server.streams.refused;
-            refused.fetch_add(1, Ordering::Relaxed);
             Status::new(Code::Unauthenticated, Unauthenticated::REPLY)
         })?;
         let server = &self.server;
         let seat = server.seat(caller.as_ref())?;
+        self.introduced.cancel();
         let stream = seat.stream;
         let gauge = Arc::new(Gauge::default());
         let (orders, responses) = mpsc::channel(orders_capacity(&server.limits));
@@ -310,6 +345,21 @@ impl Caught {
         let headers = response.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, CONTENT);
         Ok(response)
+    }
+}
+
+/// A connection's place: among all, and among those of its address as long as nobody knows it.
+struct Place {
+    permit: OwnedSemaphorePermit,
+    stranger: Stranger,
+}
+
+/// Ends when a connection has not introduced itself in time.
+async fn unknown(stranger: Stranger, introduced: CancellationToken, within: Duration) {
+    let known = tokio::time::timeout(within, introduced.cancelled()).await;
+    drop(stranger);
+    if known.is_ok() {
+        std::future::pending().await
     }
 }
 
@@ -357,11 +407,6 @@ impl Drop for Seat {
 }
 
 impl Streams {
-    /// Streams refused for want of a valid credential, since the start.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
     fn open(&self) -> std::sync::MutexGuard<'_, BTreeMap<SpiffeId, usize>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -398,11 +443,5 @@ fn protocol(tasks: Tasks) -> http2::Builder<Tasks> {
 
 /// Between 90 and 100 % of it, so that what began together does not end together.
 fn jittered(span: Duration) -> Duration {
-    span.mul_f64(1.0 - chance() / 10.0)
-}
-
-/// Between 0 and 1, another each time: the standard library seeds its hashes from the system.
-fn chance() -> f64 {
-    let random = RandomState::new().hash_one(0) >> 32;
-    random as f64 / f64::from(u32::MAX)
+    span.mul_f64(1.0 - backoff::chance() / 10.0)
 }

@@ -194,9 +194,11 @@ impl From<&ProxyError> for Status {
     fn from(error: &ProxyError) -> Self {
         let code = match error {
             ProxyError::Namespace { .. } | ProxyError::Pod { .. } => Code::PermissionDenied,
-            ProxyError::Id(_) | ProxyError::Role(_) | ProxyError::Metadata(_) => {
-                Code::InvalidArgument
-            }
+            ProxyError::Id(_)
+            | ProxyError::Role(_)
+            | ProxyError::Metadata(_)
+            | ProxyError::Label(_)
+            | ProxyError::Labels(_) => Code::InvalidArgument,
         };
         Self::new(code, error.to_string())
     }

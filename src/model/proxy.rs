@@ -21,6 +21,15 @@ pub enum Interception {
     None,
 }
 
+/// A pod's name and namespace, an address and a domain fit several times.
+const MAX_ID: usize = 1024;
+/// Kubernetes' bounds on a label, and far more labels than a pod has.
+const MAX_LABELS: usize = 256;
+const MAX_KEY: usize = 317;
+const MAX_VALUE: usize = 63;
+/// How much of what a node says of itself a message repeats.
+const MAX_SHOWN: usize = 300;
+
 /// What decides a proxy's configuration, besides the mesh.
 ///
 /// `identity` comes from the credential and is absent only on the plaintext port; labels in force are
@@ -52,7 +61,11 @@ pub enum ProxyError {
     )]
     Pod { claimed: Str, bound: Str },
     #[error("node metadata {0}")]
-    Metadata(String),
+    Metadata(Str),
+    #[error("node label `{0}` is longer than Kubernetes' labels are")]
+    Label(Str),
+    #[error("node metadata has {0} labels, at most {MAX_LABELS} are taken")]
+    Labels(usize),
 }
 
 #[derive(Default, Deserialize)]
@@ -71,13 +84,16 @@ impl Proxy {
         metadata: serde_json::Value,
         identity: Option<SpiffeId>,
     ) -> Result<Self, ProxyError> {
-        let bad = || ProxyError::Id(Str::new(id));
+        let bad = || ProxyError::Id(shown(id));
+        if id.len() > MAX_ID {
+            return Err(bad());
+        }
         let parts: Vec<&str> = id.split('~').collect();
         let [role, ip, name, dns_domain] = parts[..] else {
             return Err(bad());
         };
         if role != "sidecar" {
-            return Err(ProxyError::Role(Str::new(role)));
+            return Err(ProxyError::Role(shown(role)));
         }
         let (name, namespace) = name.rsplit_once('.').ok_or_else(bad)?;
         if let Some(proven) = identity
@@ -86,7 +102,7 @@ impl Proxy {
             .filter(|p| *p != namespace)
         {
             return Err(ProxyError::Namespace {
-                claimed: Str::new(namespace),
+                claimed: shown(namespace),
                 proven: proven.clone(),
             });
         }
@@ -95,8 +111,9 @@ impl Proxy {
         } else {
             metadata
         };
-        let metadata: Metadata =
-            serde_json::from_value(metadata).map_err(|e| ProxyError::Metadata(e.to_string()))?;
+        let metadata: Metadata = serde_json::from_value(metadata)
+            .map_err(|e| ProxyError::Metadata(shown(&e.to_string())))?;
+        bounded(&metadata.labels)?;
         Ok(Self {
             id: Str::new(id),
             ip: ip.parse().map_err(|_| bad())?,
@@ -119,6 +136,21 @@ impl Proxy {
             Some(_) | None => Ok(self),
         }
     }
+}
+
+fn bounded(labels: &Labels) -> Result<(), ProxyError> {
+    if labels.len() > MAX_LABELS {
+        return Err(ProxyError::Labels(labels.len()));
+    }
+    let long = |(k, v): &(&Str, &Str)| k.len() > MAX_KEY || v.len() > MAX_VALUE;
+    match labels.iter().find(long) {
+        Some((key, _)) => Err(ProxyError::Label(shown(key))),
+        None => Ok(()),
+    }
+}
+
+fn shown(text: &str) -> Str {
+    text.chars().take(MAX_SHOWN).collect()
 }
 
 #[cfg(test)]
@@ -149,6 +181,31 @@ mod tests {
             refused.contains("says pod `reviews-v1`, the token is bound to pod `other`"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn what_a_node_says_at_length_is_neither_kept_nor_repeated() {
+        let long = "x".repeat(1 << 20);
+        let ids = [
+            long.clone(),
+            format!("sidecar~10.0.0.1~{long}.shop~d"),
+            format!("{long}~10.0.0.1~a.shop~d"),
+        ];
+        for id in ids {
+            let error = Proxy::parse(&id, serde_json::Value::Null, None).unwrap_err();
+            assert!(error.to_string().len() < 500, "{error}");
+        }
+        let many: serde_json::Map<_, _> = (0..1000).map(|i| (i.to_string(), "v".into())).collect();
+        let bad = [
+            serde_json::json!({"LABELS": {"app": long}}),
+            serde_json::json!({"LABELS": {long.as_str(): "x"}}),
+            serde_json::json!({"LABELS": many}),
+            serde_json::json!({"INTERCEPTION_MODE": long}),
+        ];
+        for metadata in bad {
+            let error = Proxy::parse(ID, metadata, None).unwrap_err();
+            assert!(error.to_string().len() < 500, "{error}");
+        }
     }
 
     #[test]

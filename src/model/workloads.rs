@@ -53,7 +53,7 @@ pub struct Workloads {
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
 impl Workload {
-    /// None once the Pod has ended, and for host network (no sidecar, and its IP is the node's).
+    /// None once the Pod has ended. One in the host network has no sidecar: it is called in plaintext.
     pub fn of_pod(key: Key, meta: &Meta, pod: &Pod, cluster: &str) -> Option<Self> {
         if matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
             return None;

@@ -2,6 +2,7 @@
 
 use super::exposition::{Counter, CounterByType, Gauge, Histogram, Page};
 use super::objects::{Rejections, Standings};
+use super::retries::Retries;
 use super::watching::{Config, CounterByKind, Events, Registry};
 
 macro_rules! metrics {
@@ -40,8 +41,9 @@ metrics! {
     convergence: Histogram, "pilot_proxy_convergence_time", "Seconds from a change to a proxy's ACK of it.";
     push_time: Histogram, "pilot_xds_push_time", "Seconds from the start of work on a batch of changes to its last response being queued.";
     issued: Counter, "citadel_server_success_cert_issuance_count", "Certificates issued, our own among them.";
-    unauthenticated: Counter, "citadel_server_authentication_failure_count", "xDS streams refused for want of a valid credential.";
-    ca_expiry: Gauge, "citadel_server_root_cert_expiry_timestamp", "When the CA ends, in seconds since 1970.";
+    unauthenticated: Counter, "citadel_server_authentication_failure_count", "Calls refused for want of a valid credential: xDS, certificate requests, debug pages.";
+    root_expiry: Gauge, "citadel_server_root_cert_expiry_timestamp", "When the longest-lived root ends, in seconds since 1970.";
+    chain_expiry: Gauge, "citadel_server_cert_chain_expiry_timestamp", "When the first certificate of the CA's chain ends, in seconds since 1970.";
     resources: CounterByType, "fairlead_resources_sent_total", "Resources sent.";
     removed: CounterByType, "fairlead_resources_removed_total", "Names of removed resources sent.";
     bytes: CounterByType, "fairlead_bytes_sent_total", "Bytes of responses, before HTTP/2 and TLS.";
@@ -50,6 +52,7 @@ metrics! {
     closed: Counter, "fairlead_streams_closed_total", "xDS streams closed by us: over a bound, or not reading.";
     warming: Counter, "fairlead_clusters_still_warming_total", "Clusters that were not warm when the wait for them ended.";
     secrets_refused: Counter, "fairlead_secrets_refused_total", "Secrets asked for that nobody is served.";
+    retries: Retries, "fairlead_retries_total", "Failures after which the same is tried again, by what was tried.";
     batches: Counter, "fairlead_batches_total", "Batches of changes worked on.";
     changes: Counter, "fairlead_changes_total", "Objects that came, changed or went.";
     faulty_objects: CounterByKind, "fairlead_k8s_faulty_objects_total", "Objects that came from the API server with a fault inside.";

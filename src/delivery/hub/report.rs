@@ -12,12 +12,28 @@ use crate::text::Str;
 use crate::view::ProxyId;
 use crate::xds::{Entry, ResourceType};
 
+/// Whose proxies a reader may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    All,
+    Namespace(Str),
+}
+
+impl Sight {
+    pub fn covers(&self, namespace: &Str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(own) => own == namespace,
+        }
+    }
+}
+
 /// A question; whoever asked may be gone when it is answered.
 #[derive(Debug)]
 pub enum Inspect {
-    Streams(oneshot::Sender<Vec<StreamReport>>),
+    Streams(Sight, oneshot::Sender<Vec<StreamReport>>),
     /// Everything a proxy must hold, by `node.id` or `<name>.<namespace>`.
-    Config(String, oneshot::Sender<Option<Vec<Entry>>>),
+    Config(String, Sight, oneshot::Sender<Option<Vec<Entry>>>),
     Summary(oneshot::Sender<Summary>),
 }
 
@@ -49,8 +65,8 @@ impl Hub {
     pub(super) fn on_inspect(&self, inspect: Inspect, now: Instant) {
         // A failed send means that nobody waits for the answer any more.
         match inspect {
-            Inspect::Streams(reply) => drop(reply.send(self.streams(now))),
-            Inspect::Config(proxy, reply) => drop(reply.send(self.config(&proxy))),
+            Inspect::Streams(sight, reply) => drop(reply.send(self.streams(&sight, now))),
+            Inspect::Config(proxy, sight, reply) => drop(reply.send(self.config(&proxy, &sight))),
             Inspect::Summary(reply) => drop(reply.send(self.summary())),
         }
     }
@@ -71,11 +87,12 @@ impl Hub {
         }
     }
 
-    fn streams(&self, now: Instant) -> Vec<StreamReport> {
+    /// What the reader may not see costs next to nothing: this runs between pushes.
+    fn streams(&self, sight: &Sight, now: Instant) -> Vec<StreamReport> {
         let report = |(stream, link): (&StreamId, &super::Link)| {
             let proxy = self.engine.proxy(ProxyId(stream.0))?;
             let workloads = &self.engine.snapshot().workloads;
-            Some(StreamReport {
+            sight.covers(&proxy.namespace).then(|| StreamReport {
                 stream: *stream,
                 proxy: proxy.clone(),
                 other_account: workloads.other_account(proxy).cloned(),
@@ -87,10 +104,13 @@ impl Hub {
         self.links.iter().filter_map(report).collect()
     }
 
-    fn config(&self, wanted: &str) -> Option<Vec<Entry>> {
+    /// Who may not see a proxy is not told whether there is one.
+    fn config(&self, wanted: &str, sight: &Sight) -> Option<Vec<Entry>> {
         let is = |p: &Proxy| {
-            let (name, namespace) = wanted.split_once('.').unwrap_or((wanted, ""));
-            p.id == wanted || (p.name == name && p.namespace == namespace)
+            // A pod's name may have dots, a namespace none.
+            let (name, namespace) = wanted.rsplit_once('.').unwrap_or((wanted, ""));
+            let named = p.id == wanted || (p.name == name && p.namespace == namespace);
+            named && sight.covers(&p.namespace)
         };
         let stream = self
             .links

@@ -35,6 +35,8 @@ pub(super) struct Desk {
     writing: BTreeMap<PathBuf, Instant>,
     look: BTreeSet<PathBuf>,
     everything: bool,
+    /// Listing everything failed and is not tried before this time.
+    held: Option<Instant>,
 }
 
 /// A writer that is silent for so long without closing its file (a log, a mapped file) is done.
@@ -68,16 +70,26 @@ impl Desk {
             .partition(|(_, last)| now.saturating_duration_since(*last) >= PATIENCE);
         self.look.extend(silent.into_iter().map(|(path, _)| path));
         self.writing = writing.into_iter().collect();
+        let everything = self.everything && self.held.is_none_or(|until| until <= now);
+        if everything {
+            (self.everything, self.held) = (false, None);
+        }
         Work {
             look: std::mem::take(&mut self.look),
-            everything: std::mem::take(&mut self.everything),
+            everything,
             writing: self.writing.keys().cloned().collect(),
         }
     }
 
-    /// When a silent writer's file is due.
+    /// Takes back a listing that failed: all is to be listed then, whatever comes meanwhile.
+    pub(super) fn hold(&mut self, until: Instant) {
+        (self.everything, self.held) = (true, Some(until));
+    }
+
+    /// When a silent writer's file, or a listing that failed, is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.writing.values().min().map(|last| *last + PATIENCE)
+        let silent = self.writing.values().min().map(|last| *last + PATIENCE);
+        silent.into_iter().chain(self.held).min()
     }
 }
 
@@ -122,6 +134,22 @@ mod tests {
         assert!(looks(&mut desk, now).is_empty());
         assert_eq!(looks(&mut desk, deadline), ["a"]);
         assert_eq!(desk.deadline(), None);
+    }
+
+    #[test]
+    fn a_listing_that_failed_is_due_again_at_its_time_and_single_files_at_once() {
+        let (mut desk, now) = (Desk::default(), crate::clock::mono());
+        desk.note(vec![Sign::Everything], now);
+        assert!(desk.due(now).everything);
+        let then = now + Duration::from_secs(5);
+        desk.hold(then);
+        desk.note(vec![Sign::Everything, Sign::Moved("a".into())], now);
+        let work = desk.due(now);
+        assert!(!work.everything);
+        assert_eq!(work.look, BTreeSet::from(["a".into()]));
+        assert_eq!(desk.deadline(), Some(then));
+        assert!(desk.due(then).everything);
+        assert_eq!((desk.due(then), desk.deadline()), (Work::default(), None));
     }
 
     #[test]

@@ -23,6 +23,14 @@ const QUIET: Duration = Duration::from_millis(100);
 const UNQUIET: Duration = Duration::from_secs(2);
 const CHECKOUT: Duration = Duration::from_secs(30);
 
+/// What came of reading what was due.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) events: Vec<Event>,
+    /// Everything was to be listed and could not be; whatever else was due is among the events.
+    pub(super) failed: Option<FileSourceError>,
+}
+
 #[derive(Debug)]
 pub struct Directory {
     /// None when there is the mesh file alone.
@@ -120,12 +128,7 @@ impl Directory {
     }
 
     /// Reads what is due. Files whose bytes are as before give no event.
-    pub(super) fn follow(
-        &mut self,
-        work: Work,
-        now: Instant,
-        enter: Enter<'_>,
-    ) -> Result<Vec<Event>, FileSourceError> {
+    pub(super) fn follow(&mut self, work: Work, now: Instant, enter: Enter<'_>) -> Followed {
         let Work {
             look,
             everything,
@@ -142,20 +145,23 @@ impl Directory {
         if mesh_due {
             events.extend(self.read_mesh());
         }
-        let found = if everything {
-            let found = self.walk(enter)?;
-            let mesh = self.mesh.as_deref();
-            let named = found.iter().map(Found::path).chain(mesh);
-            let there: BTreeSet<Str> = named.map(|path| self.name(path)).collect();
-            let gone = self.files.keys().filter(|name| !there.contains(*name));
-            for name in gone.cloned().collect::<Vec<_>>() {
-                events.extend(self.miss(name, now));
+        let (listed, failed) = match everything.then(|| self.walk(enter)) {
+            Some(Ok(found)) => (Some(found), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        let found = match listed {
+            Some(found) => {
+                for name in self.unlisted(&found) {
+                    events.extend(self.miss(name, now));
+                }
+                found
             }
-            found
-        } else {
-            let look = look.into_iter();
-            let found = |path: PathBuf| listing::look(self.root.as_deref()?, path);
-            look.filter_map(found).collect()
+            None => {
+                let look = look.into_iter();
+                let found = |path: PathBuf| listing::look(self.root.as_deref()?, path);
+                look.filter_map(found).collect()
+            }
         };
         let mut repeats = Repeats::default();
         for file in found.iter().filter(|f| !writing.contains(f.path())) {
@@ -168,7 +174,14 @@ impl Directory {
         }
         events.extend(self.settle(now));
         self.recheck = (!self.missing.is_empty()).then(|| now + QUIET);
-        Ok(events)
+        Followed { events, failed }
+    }
+
+    /// Files that were there and are not among `found`.
+    fn unlisted(&self, found: &[Found]) -> Vec<Str> {
+        let there: BTreeSet<Str> = found.iter().map(|f| self.name(f.path())).collect();
+        let gone = self.files.keys().filter(|name| !there.contains(*name));
+        gone.cloned().collect()
     }
 
     /// When the missing files are to be looked at again.
@@ -234,7 +247,11 @@ impl Directory {
         }))
     }
 
+    /// The mesh's own file is never missed: it is read by itself, and its absence is a fault of it.
     fn miss(&mut self, name: Str, now: Instant) -> Option<Event> {
+        if self.mesh().is_some_and(|mesh| self.name(mesh) == name) {
+            return None;
+        }
         // Forgotten, so that it is told again when it comes back.
         self.files.remove(&name)?;
         self.missing.insert(name.clone(), now);

@@ -53,7 +53,7 @@ impl Watched {
     async fn start(directory: Directory) -> (Self, Vec<Told>) {
         let (sink, batches) = mpsc::channel(4);
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(run(directory, sink, shutdown.clone()));
+        let running = tokio::spawn(run(directory, sink, shutdown.clone(), Arc::default()));
         let mut own = Self {
             batches,
             shutdown,
@@ -313,6 +313,83 @@ async fn the_mesh_file_is_read_and_watched_beside_the_directory() {
     fs::remove_file(&mesh).unwrap();
     assert_eq!(watched.batch().await, [is(&name, &["rejected"])]);
     watched.stop().await;
+}
+
+/// What a directory says of `work`, and once more when nothing has changed for a second.
+fn followed(
+    directory: &mut Directory,
+    everything: Everything,
+    look: &[&Path],
+) -> (Vec<Told>, Option<FileSourceError>) {
+    let now = clock::mono();
+    let work = Work {
+        everything: true,
+        look: look.iter().map(|p| p.to_path_buf()).collect(),
+        ..Work::default()
+    };
+    let Followed { mut events, failed } = match everything {
+        Everything::Listed => directory.follow(work, now, &mut |_| Ok(())),
+        Everything::Unreadable => directory.follow(work, now, &mut |folder| {
+            Err(FileSourceError::Read {
+                path: folder.to_owned(),
+                reason: std::io::ErrorKind::PermissionDenied.into(),
+            })
+        }),
+    };
+    let later = now + Duration::from_secs(1);
+    events.extend(
+        directory
+            .follow(Work::default(), later, &mut |_| Ok(()))
+            .events,
+    );
+    (events.iter().filter_map(told).collect(), failed)
+}
+
+#[derive(Clone, Copy)]
+enum Everything {
+    Listed,
+    Unreadable,
+}
+
+#[test]
+fn a_new_folder_does_not_take_the_mesh_file_for_deleted() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(other.path(), "mesh.yaml", "trustDomain: a\n");
+    let mesh = other.path().join("mesh.yaml");
+    let mut directory = Directory::new(folder.path()).with_mesh(Some(&mesh));
+    directory.list().unwrap();
+    write(folder.path(), "new/a.yaml", &namespace("a"));
+    let (told, failed) = followed(&mut directory, Everything::Listed, &[]);
+    assert!(failed.is_none(), "{failed:?}");
+    assert_eq!(told, [is("new/a.yaml", &["a"])]);
+}
+
+#[test]
+fn a_mesh_file_inside_the_directory_is_a_fault_when_it_goes_and_no_deletion() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "mesh.yaml", "trustDomain: a\n");
+    let mesh = folder.path().join("mesh.yaml");
+    let mut directory = Directory::new(folder.path()).with_mesh(Some(&mesh));
+    directory.list().unwrap();
+    fs::remove_file(&mesh).unwrap();
+    let (told, _) = followed(&mut directory, Everything::Listed, &[&mesh]);
+    assert_eq!(told, [is("mesh.yaml", &["rejected"])]);
+}
+
+#[test]
+fn a_listing_that_fails_loses_nothing_else_that_was_due() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(other.path(), "mesh.yaml", "trustDomain: a\n");
+    write(folder.path(), "a.yaml", &namespace("a"));
+    let (mesh, a) = (other.path().join("mesh.yaml"), folder.path().join("a.yaml"));
+    let mut directory = Directory::new(folder.path()).with_mesh(Some(&mesh));
+    directory.list().unwrap();
+    write(other.path(), "mesh.yaml", "trustDomain: b\n");
+    write(folder.path(), "a.yaml", &namespace("b"));
+    let (told, failed) = followed(&mut directory, Everything::Unreadable, &[&a]);
+    assert!(failed.is_some());
+    let mesh = mesh.display().to_string();
+    assert_eq!(told, [is(&mesh, &["istio"]), is("a.yaml", &["b"])]);
 }
 
 #[tokio::test]
