@@ -130,7 +130,7 @@ impl fmt::Debug for Encoded {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Ref {
     pub kind: ResourceType,
     pub name: Str,

@@ -359,12 +359,17 @@ impl Outbound {
             let mut fixed = self.fixed.values();
             let wanted = fixed.any(|e| e.asks.table() == Some(&name));
             let table = self.tables.entry(name.clone()).or_default();
-            if table.is_empty() && !wanted {
+            let cache = &mut common.hosts.cache;
+            let encoded = if wanted {
+                Some(table.assemble_always(&name, around.mode, cache))
+            } else {
+                table.assemble(&name, around.mode, cache)
+            };
+            if let Some(encoded) = encoded {
+                self.put(encoded, &mut dirty);
+            } else {
                 self.tables.remove(&name);
                 self.take(ResourceType::Route, &name, &mut dirty);
-            } else {
-                let encoded = table.assemble(&name, around.mode, &mut common.hosts.cache);
-                self.put(encoded, &mut dirty);
             }
         }
         dirty.names

@@ -1,7 +1,10 @@
 //! One route table of one client: the parts it is assembled from.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::sidecar::OutboundMode;
 use crate::config::value::Span;
@@ -12,12 +15,33 @@ use crate::xds::encode::{Cache, Part};
 use crate::xds::{Encoded, route};
 
 /// The virtual hosts that have a domain here. No domain stands in two of them.
+///
+/// They lie in runs, each one piece of bytes that clients share: an edit makes one run anew, whatever the
+/// number of hosts. Where runs end follows from the hosts alone, so that equal tables are equal in every
+/// process.
 #[derive(Debug, Default)]
 pub struct Table {
-    parts: BTreeMap<Hostname, Arc<Part>>,
+    /// By the host that begins it; the first may begin with any.
+    runs: BTreeMap<Option<Seat>, Run>,
+    /// What differs from the runs.
+    pending: BTreeMap<Seat, Option<Arc<Part>>>,
     /// Hosts that take every name that no other takes.
     catching: BTreeSet<Hostname>,
 }
+
+/// A host's place in the order of a table. A namespace's hosts lie side by side, for they are what differs
+/// between the tables of two namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seat(Hostname);
+
+#[derive(Debug)]
+struct Run {
+    parts: Vec<(Seat, Arc<Part>)>,
+    joined: Arc<Part>,
+}
+
+/// One host in so many begins a run.
+const RUN: u64 = 32;
 
 /// A host's virtual host in a table, with those of its domains that it gets there.
 #[derive(Clone, Debug)]
@@ -34,10 +58,6 @@ pub enum Catches {
 }
 
 impl Table {
-    pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
     /// Replaces what a host has here. Says whether that differs.
     pub fn set(&mut self, host: &Hostname, grant: Option<Grant>) -> bool {
         let catches = grant.as_ref().map(|g| g.catches);
@@ -46,22 +66,150 @@ impl Table {
         } else {
             self.catching.remove(host);
         }
-        let version = |p: &Option<Arc<Part>>| p.as_ref().map(|p| p.version);
-        let after = grant.as_ref().map(|g| g.part.version);
-        let before = match grant {
-            Some(grant) => self.parts.insert(host.clone(), grant.part),
-            None => self.parts.remove(host),
-        };
-        version(&before) != after
+        let seat = Seat(host.clone());
+        let part = grant.map(|g| g.part);
+        let version = |p: &Arc<Part>| p.version;
+        if self.part(&seat).map(version) == part.as_ref().map(version) {
+            return false;
+        }
+        self.pending.insert(seat, part);
+        true
     }
 
-    /// The whole table, with a last virtual host for what nobody claims.
-    pub fn assemble(&self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
-        let mut parts: Vec<Arc<Part>> = self.parts.values().cloned().collect();
+    /// The whole table, with a last virtual host for what nobody claims. None while no host is in it.
+    pub fn assemble(
+        &mut self,
+        name: &Str,
+        mode: OutboundMode,
+        cache: &mut Cache,
+    ) -> Option<Arc<Encoded>> {
+        self.settle(cache);
+        (!self.runs.is_empty()).then(|| self.encode(name, mode, cache))
+    }
+
+    /// The same, also without a host.
+    pub fn assemble_always(
+        &mut self,
+        name: &Str,
+        mode: OutboundMode,
+        cache: &mut Cache,
+    ) -> Arc<Encoded> {
+        self.settle(cache);
+        self.encode(name, mode, cache)
+    }
+
+    fn encode(&self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
+        let runs = self.runs.values().map(|r| r.joined.clone());
+        let mut parts: Vec<Arc<Part>> = runs.collect();
         if self.catching.is_empty() {
             parts.push(route::part(cache, &catch_all(mode)));
         }
         route::table(cache, &RouteTable { name: name.clone() }, &parts)
+    }
+
+    fn part(&self, seat: &Seat) -> Option<&Arc<Part>> {
+        if let Some(pending) = self.pending.get(seat) {
+            return pending.as_ref();
+        }
+        let (_, run) = self.runs.range(..=Some(seat.clone())).next_back()?;
+        let at = run.parts.binary_search_by(|(s, _)| s.cmp(seat)).ok()?;
+        Some(&run.parts[at].1)
+    }
+
+    /// Makes the runs anew that something differs in.
+    fn settle(&mut self, cache: &mut Cache) {
+        let pending = std::mem::take(&mut self.pending);
+        let mut open = Open::default();
+        for (seat, part) in &pending {
+            open.reach(&mut self.runs, seat);
+            if part.is_none() && seat.begins() {
+                // What followed it belongs to the run before.
+                open.reach_before(&mut self.runs, seat);
+            }
+        }
+        let mut parts = open.parts;
+        for (seat, part) in pending {
+            match part {
+                Some(part) => drop(parts.insert(seat, part)),
+                None => drop(parts.remove(&seat)),
+            }
+        }
+        let mut first = None;
+        let mut run: Vec<(Seat, Arc<Part>)> = Vec::new();
+        for (seat, part) in parts {
+            if seat.begins() {
+                let done = std::mem::take(&mut run);
+                self.close(first.replace(seat.clone()), done, cache);
+            }
+            run.push((seat, part));
+        }
+        self.close(first, run, cache);
+    }
+
+    fn close(&mut self, first: Option<Seat>, parts: Vec<(Seat, Arc<Part>)>, cache: &mut Cache) {
+        if !parts.is_empty() {
+            let joined = cache.concatenate(parts.iter().map(|(_, p)| p));
+            self.runs.insert(first, Run { parts, joined });
+        }
+    }
+}
+
+/// Runs that were taken apart.
+#[derive(Default)]
+struct Open {
+    parts: BTreeMap<Seat, Arc<Part>>,
+    firsts: BTreeSet<Option<Seat>>,
+}
+
+impl Open {
+    /// Takes the run apart that a host lies in, or would.
+    fn reach(&mut self, runs: &mut BTreeMap<Option<Seat>, Run>, seat: &Seat) {
+        let key = Some(seat.clone());
+        let closed = runs.range(..=&key).next_back().map(|(first, _)| first);
+        let opened = self.firsts.range(..=&key).next_back();
+        if let Some(first) = closed.cloned()
+            && opened.is_none_or(|o| *o < first)
+        {
+            self.take(runs, first);
+        }
+    }
+
+    fn reach_before(&mut self, runs: &mut BTreeMap<Option<Seat>, Run>, seat: &Seat) {
+        let key = Some(seat.clone());
+        let before = runs.range(..&key).next_back().map(|(first, _)| first);
+        if let Some(first) = before.cloned() {
+            self.take(runs, first);
+        }
+    }
+
+    fn take(&mut self, runs: &mut BTreeMap<Option<Seat>, Run>, first: Option<Seat>) {
+        let run = runs.remove(&first);
+        self.parts.extend(run.into_iter().flat_map(|r| r.parts));
+        self.firsts.insert(first);
+    }
+}
+
+impl Seat {
+    fn begins(&self) -> bool {
+        xxh3_64(self.0.as_str().as_bytes()).is_multiple_of(RUN)
+    }
+
+    /// What follows the first label, then the whole.
+    fn key(&self) -> (&str, &str) {
+        let whole = self.0.as_str();
+        (whole.split_once('.').map_or("", |(_, rest)| rest), whole)
+    }
+}
+
+impl Ord for Seat {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Seat {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -92,5 +240,86 @@ fn catch_all(mode: OutboundMode) -> VirtualHost {
             config: Str::default(),
             operation: Str::default(),
         }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn host(n: u16) -> Hostname {
+        Hostname::parse(&format!("svc-{n}.ns-{}.svc.cluster.local", n % 3)).unwrap()
+    }
+
+    fn grant(cache: &mut Cache, n: u16, code: u16) -> Grant {
+        let node = VirtualHost {
+            name: host(n).to_str(),
+            domains: vec![host(n).to_str()],
+            routes: vec![Route {
+                name: Str::default(),
+                matches: None,
+                action: Action::Respond(code),
+                config: Str::default(),
+                operation: Str::default(),
+            }],
+        };
+        Grant {
+            part: route::part(cache, &node),
+            catches: Catches::Own,
+        }
+    }
+
+    fn assembled(table: &mut Table, cache: &mut Cache) -> Vec<u8> {
+        let mode = OutboundMode::AllowAny;
+        let table = table.assemble_always(&Str::new_static("80"), mode, cache);
+        table.chunks.concat()
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_is_the_same_whatever_was_in_it_before(
+            edits in prop::collection::vec((0u16..200, prop::option::of(0u16..3)), 1..400),
+            batch in 1usize..50,
+        ) {
+            let mut cache = Cache::default();
+            let mut edited = Table::default();
+            let mut last = BTreeMap::new();
+            for batch in edits.chunks(batch) {
+                for (n, code) in batch {
+                    let grant = code.map(|code| grant(&mut cache, *n, code));
+                    edited.set(&host(*n), grant);
+                    last.insert(*n, *code);
+                }
+                assembled(&mut edited, &mut cache);
+            }
+            let mut fresh = Table::default();
+            for (n, code) in last {
+                let grant = code.map(|code| grant(&mut cache, n, code));
+                fresh.set(&host(n), grant);
+            }
+            prop_assert_eq!(assembled(&mut edited, &mut cache), assembled(&mut fresh, &mut cache));
+        }
+    }
+
+    #[test]
+    fn an_edit_leaves_all_runs_but_one_as_they_are() {
+        let mut cache = Cache::default();
+        let mut table = Table::default();
+        for n in 0..1000 {
+            let grant = grant(&mut cache, n, 200);
+            table.set(&host(n), Some(grant));
+        }
+        assembled(&mut table, &mut cache);
+        let pieces = |t: &Table| -> Vec<_> { t.runs.values().map(|r| r.joined.clone()).collect() };
+        let before = pieces(&table);
+        let edit = grant(&mut cache, 500, 404);
+        assert!(table.set(&host(500), Some(edit)));
+        assembled(&mut table, &mut cache);
+        let after = pieces(&table);
+        let same = before.iter().zip(&after).filter(|(a, b)| Arc::ptr_eq(a, b));
+        assert_eq!((before.len(), same.count()), (after.len(), before.len() - 1));
+        assert!(before.len() > 20, "{}", before.len());
     }
 }

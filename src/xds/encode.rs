@@ -1,6 +1,6 @@
 //! Turns rendered messages into shared bytes. What the messages say is not here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Weak};
 
@@ -17,7 +17,9 @@ use crate::text::Str;
 #[derive(Default)]
 pub struct Cache {
     entries: HashMap<Version, Weak<Encoded>>,
-    virtual_hosts: HashMap<Version, Weak<Part>>,
+    parts: HashMap<Version, Weak<Part>>,
+    /// What whole resources of parts refer to, by what their parts do.
+    refs: HashMap<Version, Weak<[Ref]>>,
     /// Renders done since the start, by type: `Cluster` … `Secret`.
     pub renders: [u64; ResourceType::COUNT],
     sweep_at: usize,
@@ -28,7 +30,10 @@ pub struct Cache {
 pub struct Part {
     pub version: Version,
     pub bytes: Bytes,
+    /// Ordered, each once.
     pub refs: Box<[Ref]>,
+    /// Equal for equal `refs`.
+    of_refs: Version,
 }
 
 impl Cache {
@@ -41,7 +46,7 @@ impl Cache {
         let name = input.name();
         let chunk = frame(R::KIND, &name, version, &input.render().encode_to_vec(), 0);
         let encoded = Arc::new(Encoded {
-            stamp: stamp(R::KIND, name, version, input.refs()),
+            stamp: stamp(R::KIND, name, version, input.refs().into()),
             len: chunk.len(),
             chunks: Box::new([chunk]),
             warming: input.warming(),
@@ -61,7 +66,7 @@ impl Cache {
         render: impl FnOnce(&T) -> (M, Vec<Ref>),
     ) -> Arc<Part> {
         let version = version_of(label, epoch, input);
-        if let Some(known) = self.virtual_hosts.get(&version).and_then(Weak::upgrade) {
+        if let Some(known) = self.parts.get(&version).and_then(Weak::upgrade) {
             return known;
         }
         let (message, refs) = render(input);
@@ -70,12 +75,41 @@ impl Cache {
         encode_key(tag, WireType::LengthDelimited, &mut bytes);
         encode_varint(body.len() as u64, &mut bytes);
         bytes.put_slice(&body);
+        self.keep(version, bytes, refs)
+    }
+
+    /// Parts that follow each other, as one.
+    pub fn concatenate<'p>(
+        &mut self,
+        parts: impl Iterator<Item = &'p Arc<Part>> + Clone,
+    ) -> Arc<Part> {
+        let versions: Vec<u128> = parts.clone().map(|p| p.version.0).collect();
+        let version = version_of("run", 1, &versions);
+        if let Some(known) = self.parts.get(&version).and_then(Weak::upgrade) {
+            return known;
+        }
+        let mut bytes = BytesMut::with_capacity(parts.clone().map(|p| p.bytes.len()).sum());
+        for part in parts.clone() {
+            bytes.put_slice(&part.bytes);
+        }
+        self.keep(version, bytes, parts.flat_map(|p| p.refs.iter().cloned()))
+    }
+
+    fn keep(
+        &mut self,
+        version: Version,
+        bytes: BytesMut,
+        refs: impl IntoIterator<Item = Ref>,
+    ) -> Arc<Part> {
+        let refs: BTreeSet<Ref> = refs.into_iter().collect();
+        let refs: Box<[Ref]> = refs.into_iter().collect();
         let part = Arc::new(Part {
             version,
             bytes: bytes.freeze(),
-            refs: refs.into(),
+            of_refs: version_of("refs", 1, &refs),
+            refs,
         });
-        self.virtual_hosts.insert(version, Arc::downgrade(&part));
+        self.parts.insert(version, Arc::downgrade(&part));
         part
     }
 
@@ -100,9 +134,7 @@ impl Cache {
         let mut chunks = Vec::with_capacity(parts.len() + 1);
         chunks.push(first);
         chunks.extend(parts.iter().map(|p| p.bytes.clone()));
-        let mut refs: Vec<Ref> = parts.iter().flat_map(|p| p.refs.iter().cloned()).collect();
-        refs.sort();
-        refs.dedup();
+        let refs = self.refs_of(parts);
         let encoded = Arc::new(Encoded {
             stamp: stamp(kind, name.clone(), version, refs),
             len: chunks.iter().map(Bytes::len).sum(),
@@ -114,12 +146,29 @@ impl Cache {
         encoded
     }
 
+    /// One list for all resources whose parts refer to the same: a scope's tables differ, their clusters do
+    /// not.
+    fn refs_of(&mut self, parts: &[Arc<Part>]) -> Arc<[Ref]> {
+        let each: Vec<u128> = parts.iter().map(|p| p.of_refs.0).collect();
+        let version = version_of("refs", 1, &each);
+        if let Some(known) = self.refs.get(&version).and_then(Weak::upgrade) {
+            return known;
+        }
+        let all = parts.iter().flat_map(|p| p.refs.iter().cloned());
+        let all: BTreeSet<Ref> = all.collect();
+        let refs: Arc<[Ref]> = all.into_iter().collect();
+        self.refs.insert(version, Arc::downgrade(&refs));
+        refs
+    }
+
     fn insert(&mut self, version: Version, encoded: &Arc<Encoded>) {
         self.entries.insert(version, Arc::downgrade(encoded));
-        if self.entries.len() + self.virtual_hosts.len() >= self.sweep_at {
+        let size = |c: &Self| c.entries.len() + c.parts.len() + c.refs.len();
+        if size(self) >= self.sweep_at {
             self.entries.retain(|_, w| w.strong_count() > 0);
-            self.virtual_hosts.retain(|_, w| w.strong_count() > 0);
-            self.sweep_at = 1024 + 2 * (self.entries.len() + self.virtual_hosts.len());
+            self.parts.retain(|_, w| w.strong_count() > 0);
+            self.refs.retain(|_, w| w.strong_count() > 0);
+            self.sweep_at = 1024 + 2 * size(self);
         }
     }
 }
@@ -158,9 +207,14 @@ pub fn encode_owned(kind: ResourceType, name: &Str, version: Str, body: Bytes) -
     }
 }
 
-fn stamp(kind: ResourceType, name: Str, version: Version, refs: Vec<Ref>) -> Arc<Stamp> {
+fn stamp(
+    kind: ResourceType,
+    name: Str,
+    version: Version,
+    refs: Arc<[Ref]>,
+) -> Arc<Stamp> {
     let version = Str::new(version.to_string());
-    Arc::new(Stamp::new(kind, name, version, Some(refs.into())))
+    Arc::new(Stamp::new(kind, name, version, Some(refs)))
 }
 
 fn version_of<T: Serialize + ?Sized>(label: &str, epoch: u32, input: &T) -> Version {

@@ -19,7 +19,7 @@ use super::{Encoded, Ref, ResourceType, proto};
 use crate::ir::{Action, InboundRoute, Route, RouteTable, VirtualHost};
 
 /// Raise when `head` gives other bytes for an equal input.
-pub const TABLE_EPOCH: u32 = 1;
+pub const TABLE_EPOCH: u32 = 2;
 /// Raise when `virtual_host` gives other bytes for an equal input.
 pub const VIRTUAL_HOST_EPOCH: u32 = 1;
 
