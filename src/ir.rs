@@ -49,7 +49,7 @@ pub struct Cluster {
     pub origin: Option<Origin>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Discovery {
     /// EDS over ADS, `service_name` equal to the cluster's name.
     Eds,

@@ -11,6 +11,7 @@ mod table;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::text::Str;
 use crate::xds::stamp::{Key, Mark};
@@ -59,7 +60,8 @@ pub struct Resources<'a> {
 /// Names whose entry may differ from before: changed, new, or gone. Latest content is in `Resources`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    pub names: Names,
+    /// Shared by the scopes that see the same.
+    pub names: Arc<Names>,
 }
 
 /// What one batch of changes did to the attached proxies.

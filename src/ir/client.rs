@@ -1,5 +1,6 @@
 //! What tells two clients' outbound configuration apart.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::config::meta::Labels;
@@ -10,13 +11,22 @@ use crate::model::sidecars::{Chosen, Egress};
 use crate::text::Str;
 
 /// Proxies with equal clients share every outbound resource.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     pub namespace: Str,
     pub interception: Interception,
     /// Only those labels that some VirtualService's `sourceLabels` asks for.
     pub labels: Labels,
     pub sidecar: Option<Arc<Chosen>>,
+}
+
+impl Hash for Client {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.namespace.hash(state);
+        self.interception.hash(state);
+        self.labels.hash(state);
+        self.sidecar.as_ref().map(|s| &s.key).hash(state);
+    }
 }
 
 impl Client {

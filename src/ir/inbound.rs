@@ -18,7 +18,7 @@ use crate::model::workloads::Workload;
 use crate::text::Str;
 
 /// Proxies with equal servers share every inbound resource.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
     pub interception: Interception,
     /// Ordered by port; one each.
@@ -27,7 +27,7 @@ pub struct Server {
     pub policies: Vec<Key>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InboundPort {
     /// Where it is called: the workload's own port.
     pub port: u16,

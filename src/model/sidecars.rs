@@ -8,7 +8,7 @@ use crate::config::sidecar::{EgressListener, Sidecar};
 use crate::config::{Key, Object};
 use crate::text::{Hostname, Str};
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     pub key: Key,
     pub meta: Meta,

@@ -1,6 +1,7 @@
 //! Keeps every attached proxy's scope current: changes in, touched names out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::hosts::Hosts;
 use super::outbound::{Common, Outbound};
@@ -23,19 +24,28 @@ use crate::xds::{Entry, ResourceType};
 pub struct Engine {
     snapshot: Snapshot,
     hosts: Hosts,
-    outbounds: BTreeMap<u32, Outbound>,
+    outbounds: BTreeMap<u32, Shared>,
+    by_client: HashMap<Client, u32>,
     scopes: BTreeMap<ScopeId, Scope>,
+    by_server: HashMap<(u32, Arc<Server>), ScopeId>,
     proxies: BTreeMap<ProxyId, Member>,
     by_namespace: BTreeMap<Str, BTreeSet<ProxyId>>,
     next: u32,
 }
 
+/// The outbound side of some scopes.
+#[derive(Debug)]
+struct Shared {
+    outbound: Outbound,
+    scopes: BTreeSet<ScopeId>,
+}
+
 #[derive(Debug)]
 struct Scope {
     outbound: u32,
-    server: Server,
+    server: Arc<Server>,
     layer: Layer,
-    members: BTreeSet<ProxyId>,
+    members: usize,
 }
 
 #[derive(Debug)]
@@ -75,8 +85,9 @@ impl Engine {
 
     /// Puts a proxy into its scope, which is made when it is the first.
     pub fn attach(&mut self, id: ProxyId, proxy: Proxy) -> ScopeId {
+        self.detach(id);
         let (client, server) = self.place(&proxy);
-        let scope = self.enter(id, client, server);
+        let scope = self.enter(client, server);
         self.by_namespace
             .entry(proxy.namespace.clone())
             .or_default()
@@ -95,8 +106,8 @@ impl Engine {
                 self.by_namespace.remove(&member.proxy.namespace);
             }
         }
-        self.leave(id, member.scope);
-        self.sweep();
+        self.leave(member.scope);
+        self.hosts.sweep();
     }
 
     pub fn scope_of(&self, id: ProxyId) -> Option<ScopeId> {
@@ -110,14 +121,14 @@ impl Engine {
     /// None for a scope that nobody is attached to any more.
     pub fn resources(&self, scope: ScopeId) -> Option<Resources<'_>> {
         let scope = self.scopes.get(&scope)?;
-        let outbound = self.outbounds.get(&scope.outbound)?;
-        Some(Resources::new(&scope.layer, &outbound.layer))
+        let shared = self.outbounds.get(&scope.outbound)?;
+        Some(Resources::new(&scope.layer, &shared.outbound.layer))
     }
 
     /// As `resources`, with the objects that made each. Not cheap: for people who look.
     pub fn entries(&self, id: ScopeId) -> Option<Vec<Entry>> {
         let scope = self.scopes.get(&id)?;
-        let outbound = self.outbounds.get(&scope.outbound)?;
+        let Shared { outbound, .. } = self.outbounds.get(&scope.outbound)?;
         let resources = self.resources(id)?;
         let Scope { server, .. } = scope;
         Some(provenance::entries(
@@ -132,26 +143,23 @@ impl Engine {
     pub fn apply(&mut self, changes: &[Change]) -> Update {
         let facts = self.snapshot.apply(changes);
         let mut update = Update::default();
-        let touched = self.touch_outbounds(&facts);
-        for (id, scope) in &self.scopes {
-            if let Some(names) = touched.get(&scope.outbound).filter(|n| !n.is_empty()) {
-                update
-                    .scopes
-                    .entry(*id)
-                    .or_default()
-                    .names
-                    .extend(names.iter().cloned());
+        for (id, names) in self.touch_outbounds(&facts) {
+            let names = Arc::new(names);
+            for scope in self.outbounds.get(&id).into_iter().flat_map(|s| &s.scopes) {
+                let names = names.clone();
+                update.scopes.insert(*scope, Touched { names });
             }
         }
         if facts.mesh {
             self.rebuild_inbound(&mut update);
         }
         self.rescope(&facts, &mut update);
-        self.sweep();
+        self.hosts.sweep();
         update.scopes.retain(|id, _| self.scopes.contains_key(id));
         update
     }
 
+    /// What differs, by outbound side, where anything does.
     fn touch_outbounds(&mut self, facts: &Facts) -> BTreeMap<u32, Names> {
         let mut touched = BTreeMap::new();
         if !facts.mesh && facts.hosts.is_empty() && facts.endpoints.is_empty() {
@@ -170,13 +178,15 @@ impl Engine {
             snapshot: &self.snapshot,
             hosts: &mut self.hosts,
         };
-        for (id, outbound) in &mut self.outbounds {
+        for (id, Shared { outbound, .. }) in &mut self.outbounds {
             let names = if facts.mesh {
                 outbound.rebuild(&mut common)
             } else {
                 outbound.touch(hosts, endpoints, &mut common)
             };
-            touched.insert(*id, names);
+            if !names.is_empty() {
+                touched.insert(*id, names);
+            }
         }
         touched
     }
@@ -188,7 +198,8 @@ impl Engine {
             let names = differing(&scope.layer, &layer);
             scope.layer = layer;
             if !names.is_empty() {
-                update.scopes.entry(*id).or_default().names.extend(names);
+                let touched = update.scopes.entry(*id).or_default();
+                Arc::make_mut(&mut touched.names).extend(names);
             }
         }
     }
@@ -211,8 +222,8 @@ impl Engine {
             if self.is_at(before, &client, &server) {
                 continue;
             }
-            let scope = self.enter(id, client, server);
-            self.leave(id, before);
+            let scope = self.enter(client, server);
+            self.leave(before);
             if let Some(member) = self.proxies.get_mut(&id) {
                 member.scope = scope;
             }
@@ -235,38 +246,40 @@ impl Engine {
 
     fn is_at(&self, scope: ScopeId, client: &Client, server: &Server) -> bool {
         self.scopes.get(&scope).is_some_and(|s| {
-            s.server == *server
-                && self
-                    .outbounds
-                    .get(&s.outbound)
-                    .is_some_and(|o| o.client == *client)
+            let shared = self.outbounds.get(&s.outbound);
+            *s.server == *server && shared.is_some_and(|o| o.outbound.client == *client)
         })
     }
 
-    fn enter(&mut self, id: ProxyId, client: Client, server: Server) -> ScopeId {
+    fn enter(&mut self, client: Client, server: Server) -> ScopeId {
         let outbound = self.outbound(client);
-        let same = |s: &Scope| s.outbound == outbound && s.server == server;
-        if let Some((known, scope)) = self.scopes.iter_mut().find(|(_, s)| same(s)) {
-            scope.members.insert(id);
+        let place = (outbound, Arc::new(server));
+        if let Some(known) = self.by_server.get(&place)
+            && let Some(scope) = self.scopes.get_mut(known)
+        {
+            scope.members += 1;
             return *known;
         }
-        let layer = inbound_layer(&server, &self.snapshot, &mut self.hosts.cache);
         self.next += 1;
         let new = ScopeId(self.next);
-        self.scopes.insert(
-            new,
-            Scope {
-                outbound,
-                server,
-                layer,
-                members: [id].into(),
-            },
-        );
+        let server = place.1.clone();
+        let layer = inbound_layer(&server, &self.snapshot, &mut self.hosts.cache);
+        self.by_server.insert(place, new);
+        if let Some(shared) = self.outbounds.get_mut(&outbound) {
+            shared.scopes.insert(new);
+        }
+        let scope = Scope {
+            outbound,
+            server,
+            layer,
+            members: 1,
+        };
+        self.scopes.insert(new, scope);
         new
     }
 
     fn outbound(&mut self, client: Client) -> u32 {
-        if let Some((known, _)) = self.outbounds.iter().find(|(_, o)| o.client == client) {
+        if let Some(known) = self.by_client.get(&client) {
             return *known;
         }
         self.next += 1;
@@ -274,28 +287,38 @@ impl Engine {
             snapshot: &self.snapshot,
             hosts: &mut self.hosts,
         };
-        let outbound = Outbound::new(client, &mut common);
-        self.outbounds.insert(self.next, outbound);
+        let shared = Shared {
+            outbound: Outbound::new(client.clone(), &mut common),
+            scopes: BTreeSet::new(),
+        };
+        self.outbounds.insert(self.next, shared);
+        self.by_client.insert(client, self.next);
         self.next
     }
 
-    fn leave(&mut self, id: ProxyId, scope: ScopeId) {
-        if let Some(scope) = self.scopes.get_mut(&scope) {
-            scope.members.remove(&id);
+    /// A scope goes with its last proxy, and its outbound side with its last scope.
+    fn leave(&mut self, id: ScopeId) {
+        let Some(scope) = self.scopes.get_mut(&id) else {
+            return;
+        };
+        scope.members -= 1;
+        if scope.members > 0 {
+            return;
         }
-    }
-
-    /// Forgets scopes without members, and outbounds without scopes.
-    fn sweep(&mut self) {
-        self.scopes.retain(|_, s| !s.members.is_empty());
-        let used: BTreeSet<u32> = self.scopes.values().map(|s| s.outbound).collect();
-        let unused = self.outbounds.keys().filter(|id| !used.contains(id));
-        for id in unused.copied().collect::<Vec<_>>() {
-            if let Some(gone) = self.outbounds.remove(&id) {
-                gone.release(&mut self.hosts);
-            }
+        let outbound = scope.outbound;
+        if let Some(scope) = self.scopes.remove(&id) {
+            self.by_server.remove(&(outbound, scope.server));
         }
-        self.hosts.sweep();
+        let Some(shared) = self.outbounds.get_mut(&outbound) else {
+            return;
+        };
+        shared.scopes.remove(&id);
+        if shared.scopes.is_empty()
+            && let Some(Shared { outbound, .. }) = self.outbounds.remove(&outbound)
+        {
+            self.by_client.remove(&outbound.client);
+            outbound.release(&mut self.hosts);
+        }
     }
 }
 
@@ -337,10 +360,4 @@ fn differing(before: &Layer, after: &Layer) -> Names {
         }
     }
     names
-}
-
-impl From<Names> for Touched {
-    fn from(names: Names) -> Self {
-        Self { names }
-    }
 }

@@ -319,7 +319,10 @@ mod tests {
         assembled(&mut table, &mut cache);
         let after = pieces(&table);
         let same = before.iter().zip(&after).filter(|(a, b)| Arc::ptr_eq(a, b));
-        assert_eq!((before.len(), same.count()), (after.len(), before.len() - 1));
+        assert_eq!(
+            (before.len(), same.count()),
+            (after.len(), before.len() - 1)
+        );
         assert!(before.len() > 20, "{}", before.len());
     }
 }

@@ -207,12 +207,7 @@ pub fn encode_owned(kind: ResourceType, name: &Str, version: Str, body: Bytes) -
     }
 }
 
-fn stamp(
-    kind: ResourceType,
-    name: Str,
-    version: Version,
-    refs: Arc<[Ref]>,
-) -> Arc<Stamp> {
+fn stamp(kind: ResourceType, name: Str, version: Version, refs: Arc<[Ref]>) -> Arc<Stamp> {
     let version = Str::new(version.to_string());
     Arc::new(Stamp::new(kind, name, version, Some(refs)))
 }
