@@ -31,7 +31,7 @@ use crate::config::{Change, Key, Kind, Object};
 use crate::diagnostic::Diagnostic;
 use crate::text::Str;
 
-pub use self::persisted::{Kept, Lost, Persisted};
+pub use self::persisted::{Amendment, Kept, Lost, Persisted};
 pub use self::standing::{Census, Counts, OfKind};
 
 #[derive(Clone, Debug)]

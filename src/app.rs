@@ -3,6 +3,7 @@
 pub mod doors;
 pub mod history;
 pub mod intake;
+mod journal;
 pub mod ports;
 pub mod source;
 pub mod tasks;
@@ -18,7 +19,8 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use self::doors::Doors;
-use self::intake::{ACCEPTED, Intake, Keeps};
+use self::intake::{Intake, Keeps};
+use self::journal::ACCEPTED;
 use self::ports::Ports;
 use self::tasks::{Tasks, signals};
 use crate::acceptance::{Census, OfKind, Options, Places};

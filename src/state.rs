@@ -144,6 +144,15 @@ impl LockedDir {
     }
 }
 
+impl LockedDir {
+    /// A file that is there, to write on at its end. The caller syncs.
+    pub fn append_to(&self, name: &str) -> Result<File, StateError> {
+        let path = self.path(name);
+        let open = OpenOptions::new().append(true).open(&path);
+        open.map_err(io_error("open", &path))
+    }
+}
+
 impl Deref for LockedDir {
     type Target = StateDir;
 

@@ -1,5 +1,6 @@
 //! The set in force as text, kept over a restart. A part that cannot be read costs no other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,16 @@ pub struct Kept {
     /// Where it came from; empty for the API server.
     pub file: Str,
     pub object: Arc<Object>,
+}
+
+/// One difference between two sets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Amendment {
+    Kept(Kept),
+    Gone(Key),
+    /// It was kept, and cannot be read any more.
+    #[serde(skip)]
+    Lost(Lost),
 }
 
 /// An entry that is no object of ours.
@@ -54,6 +65,75 @@ impl Persisted {
             }
         }
         Ok(found)
+    }
+}
+
+impl Persisted {
+    /// What makes this set the later one. Cheap where little differs: what both have is not looked into.
+    pub fn amendments(&self, later: &Self) -> Vec<Amendment> {
+        let same = |a: &Kept, b: &Kept| Arc::ptr_eq(&a.object, &b.object) && a.file == b.file;
+        let mut before = self.objects.iter().peekable();
+        let mut out = Vec::new();
+        for kept in &later.objects {
+            let gone = |old: &&Kept| old.order() < kept.order();
+            while let Some(gone) = before.next_if(gone) {
+                out.push(Amendment::Gone(gone.object.key()));
+            }
+            let old = before.next_if(|old| old.order() == kept.order());
+            if !old.is_some_and(|old| same(old, kept)) {
+                out.push(Amendment::Kept(kept.clone()));
+            }
+        }
+        out.extend(before.map(|gone| Amendment::Gone(gone.object.key())));
+        out
+    }
+
+    /// The set after these, in their order.
+    pub fn amended(self, amendments: Vec<Amendment>) -> Self {
+        let Self { objects, mut lost } = self;
+        let by_key = objects.into_iter().map(|kept| (kept.object.key(), kept));
+        let mut by_key: BTreeMap<Key, Kept> = by_key.collect();
+        for amendment in amendments {
+            let key = match &amendment {
+                Amendment::Kept(kept) => Some(kept.object.key()),
+                Amendment::Gone(key) => Some(key.clone()),
+                Amendment::Lost(lost) => lost.key.clone(),
+            };
+            if let Some(key) = &key {
+                by_key.remove(key);
+                lost.retain(|l| l.key.as_ref() != Some(key));
+            }
+            match (amendment, key) {
+                (Amendment::Kept(kept), Some(key)) => drop(by_key.insert(key, kept)),
+                (Amendment::Lost(entry), _) => lost.push(entry),
+                (Amendment::Kept(_) | Amendment::Gone(_), _) => {}
+            }
+        }
+        Self {
+            objects: by_key.into_values().collect(),
+            lost,
+        }
+    }
+}
+
+impl Kept {
+    /// Sets are in the order of keys.
+    fn order(&self) -> (Kind, &str, &str) {
+        let Object { meta, spec } = &*self.object;
+        (spec.kind(), &meta.namespace, &meta.name)
+    }
+}
+
+impl Amendment {
+    /// An object that cannot be read costs itself alone.
+    pub fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(text).or_else(|why| {
+            let value: Value = serde_json::from_slice(text)?;
+            match value.get("Kept") {
+                Some(entry) => Ok(Self::Lost(Lost::of(entry, &why))),
+                None => Err(why),
+            }
+        })
     }
 }
 

@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use tokio::time;
 use tracing::{info, warn};
 
-use super::intake::{ACCEPTED, MAX_ACCEPTED};
-use crate::acceptance::{Acceptance, Options, Persisted};
+use super::journal::{self, ACCEPTED};
+use crate::acceptance::{Acceptance, Options};
 use crate::state::{LockedDir, StateDir, StateError};
 
 /// A process that was just killed may hold the lock a little longer.
@@ -46,20 +46,10 @@ async fn lock_within(root: &Path, patience: Duration) -> Result<LockedDir> {
 
 /// What the last run left, if there was one.
 pub fn acceptance(options: Options, dir: &LockedDir) -> Result<Acceptance> {
-    let Some(text) = dir.read(ACCEPTED, MAX_ACCEPTED)? else {
-        return Ok(Acceptance::new(options));
-    };
-    match Persisted::parse(&text) {
-        Ok(persisted) => Ok(Acceptance::restore(options, persisted)),
-        Err(why) => {
-            let path = dir.path(ACCEPTED);
-            let path = path.display();
-            bail!(
-                "{path} is damaged: {why}; it keeps the forms in force of objects whose files are faulty, \
-                 policies among them: restore it from a backup, or move it away to go by the files alone"
-            )
-        }
-    }
+    Ok(match journal::read(dir)? {
+        Some(persisted) => Acceptance::restore(options, persisted),
+        None => Acceptance::new(options),
+    })
 }
 
 /// Once the first listing is known: what was lost must not be in force any less than it was.
@@ -115,8 +105,8 @@ mod tests {
         dir.write(ACCEPTED, b"{\"objects\":[").unwrap();
         let why = acceptance(options(), &dir).unwrap_err().to_string();
         assert!(why.contains("accepted.json is damaged"), "{why}");
-        assert!(why.contains("move it away"), "{why}");
-        let left = dir.read(ACCEPTED, MAX_ACCEPTED).unwrap().unwrap();
+        assert!(why.contains("move accepted.json away"), "{why}");
+        let left = dir.read(ACCEPTED, 1 << 10).unwrap().unwrap();
         assert_eq!(&left[..], b"{\"objects\":[");
     }
 }

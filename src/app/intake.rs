@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::journal::Journal;
 use crate::acceptance::{Acceptance, Census, Persisted, Places};
 use crate::backoff::Backoff;
 use crate::cli::settings;
@@ -19,11 +20,6 @@ use crate::source::{Batch, Event};
 use crate::state::LockedDir;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::retries::Attempt;
-
-/// Where the accepted set is kept, in the state directory.
-pub const ACCEPTED: &str = "accepted.json";
-/// A start reads no larger one.
-pub const MAX_ACCEPTED: u64 = 1 << 30;
 
 /// Changes are kept together when they come within this time; a stop does not wait for it.
 const GATHER: Duration = Duration::from_millis(200);
@@ -142,20 +138,25 @@ pub fn tell(news: &[Diagnostic]) {
 const AGAIN: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(60);
 
-/// Writes the newest accepted set, always a whole one, until nobody can change it any more.
+/// Keeps the newest accepted set until nobody can change it any more.
 pub async fn keep(
     dir: Arc<LockedDir>,
     mut newest: watch::Receiver<Kept>,
     metrics: Arc<Metrics>,
 ) -> Result<()> {
+    let mut journal = Journal::new(dir);
     let mut backoff = Backoff::new(AGAIN, LATEST);
     while newest.changed().await.is_ok() {
         loop {
             let Some(set) = newest.borrow_and_update().clone() else {
                 break;
             };
-            let dir = dir.clone();
-            let written = tokio::task::spawn_blocking(move || write(&dir, &set)).await?;
+            let written;
+            (journal, written) = tokio::task::spawn_blocking(move || {
+                let written = journal.keep(&set);
+                (journal, written)
+            })
+            .await?;
             let Err(why) = written else {
                 backoff.reset();
                 break;
@@ -169,9 +170,4 @@ pub async fn keep(
         }
     }
     Ok(())
-}
-
-fn write(dir: &LockedDir, set: &Persisted) -> Result<()> {
-    let text = serde_json::to_vec(set).context("write down the accepted set")?;
-    Ok(dir.write(ACCEPTED, &text)?)
 }
