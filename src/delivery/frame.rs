@@ -72,7 +72,7 @@ impl Frame {
 }
 
 impl Sheet {
-    /// The resources are chained, not copied.
+    /// What is large is chained, not copied.
     pub fn new(
         kind: ResourceType,
         entries: &[Arc<Encoded>],
@@ -95,15 +95,17 @@ impl Sheet {
         prefix.put_u8(0);
         // Frames are cut far below 4 GiB; one resource of that size has been refused long before.
         prefix.put_u32(u32::try_from(body).unwrap_or(u32::MAX));
-        let mut chunks =
-            Vec::with_capacity(entries.iter().map(|e| e.chunks.len()).sum::<usize>() + 2);
-        chunks.push(prefix.freeze());
-        chunks.extend(entries.iter().flat_map(|e| e.chunks.iter().cloned()));
-        chunks.push(end.freeze());
+        let resources = entries.iter().flat_map(|e| e.chunks.iter().cloned());
+        let whole = [prefix.freeze()].into_iter().chain(resources);
+        let chunks: Vec<Bytes> = whole.chain([end.freeze()]).collect();
         Self {
             roll: Arc::new(Roll::new(kind, entries, removed, names)),
             len: PREFIX + body,
-            chunks: chunks.into(),
+            chunks: match kind {
+                // Keys are never copied.
+                ResourceType::Secret => chunks.into(),
+                _ => joined(&chunks),
+            },
         }
     }
 }
@@ -146,6 +148,19 @@ impl Roll {
             self.keys.iter().any(|key| held.has(*key))
         }
     }
+}
+
+/// Smaller chunks than this are joined: once for all sessions, where each would hand the socket every one.
+const SMALL: usize = 4096;
+
+fn joined(chunks: &[Bytes]) -> Box<[Bytes]> {
+    let is_small = |chunk: &Bytes| chunk.len() < SMALL;
+    let runs = chunks.chunk_by(|a, b| is_small(a) && is_small(b));
+    let join = |run: &[Bytes]| match run {
+        [single] => single.clone(),
+        many => many.concat().into(),
+    };
+    runs.map(join).collect()
 }
 
 fn put_field(out: &mut BytesMut, tag: u32, text: &str) {
@@ -315,6 +330,17 @@ mod tests {
                 .collect();
             assert_eq!(names, [("a", "1"), ("b", "2")]);
         }
+    }
+
+    #[test]
+    fn small_chunks_are_joined_and_large_ones_shared() {
+        let large = Bytes::from(vec![b'x'; SMALL]);
+        let small = Bytes::from_static(b"y");
+        let chunks = [&small, &small, &large, &large, &small].map(Clone::clone);
+        let joined = joined(&chunks);
+        assert_eq!(joined.concat(), chunks.concat());
+        assert_eq!(joined.len(), 4);
+        assert_eq!(joined[1].as_ptr(), large.as_ptr());
     }
 
     #[test]

@@ -1,29 +1,33 @@
 //! The one owner of engine and sessions: messages in, frames out. No socket here.
 
+mod link;
 pub mod report;
+mod settling;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
+use self::link::{GoesOn, Link};
 use self::report::Inspect;
+use self::settling::Settling;
 use super::Limits;
 use super::frame::Frame;
 use super::grpc::Status;
 use super::pool::{Pool, Told};
-use super::session::{Answer, Ask, Credential, Event, Output, Refusal, Session, Turn, Volume};
+use super::session::{Answer, Ask, Credential, Output, Refusal, Session, Turn, Volume};
 use super::wire::Request;
 use crate::clock;
 use crate::config::Change;
 use crate::model::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
-use crate::view::{Engine, Layer, ProxyId, Resources, ScopeId, Update};
+use crate::view::{Engine, Layer, Names, ProxyId, Resources, ScopeId, Update};
 
 /// Names one stream; two streams of one node are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,27 +110,12 @@ impl Gauge {
     }
 }
 
-#[derive(Debug)]
-struct Link {
-    session: Session,
-    scope: ScopeId,
-    orders: mpsc::Sender<Order>,
-    asks: mpsc::Sender<Ask>,
-    cut: CancellationToken,
-    gauge: Arc<Gauge>,
-    deadline: Option<Instant>,
-    version: Option<String>,
-    opened: Instant,
-}
-
-impl Link {
-    /// Orders a stream can have waiting: its window of frames, and its secrets beside them.
-    pub(super) const SPARE: usize = 16;
-}
+/// Orders a stream can have waiting: its window of frames, and its secrets beside them.
+const SPARE: usize = 16;
 
 /// How long a stream's channel of orders must be.
 pub fn orders_capacity(limits: &Limits) -> usize {
-    limits.window_frames + Link::SPARE
+    limits.window_frames + SPARE
 }
 
 pub struct Hub {
@@ -137,12 +126,18 @@ pub struct Hub {
     members: HashMap<ScopeId, BTreeSet<StreamId>>,
     pool: Pool,
     deadlines: BTreeSet<(Instant, StreamId)>,
+    settling: Settling,
+    /// When frames that nobody may ask for again are let go.
+    plans_until: Option<Instant>,
     metrics: Arc<Metrics>,
     nothing: Layer,
 }
 
 /// How much is handled before the queue is looked at again. Changes among it become one batch.
 const GULP: usize = 512;
+
+/// For how long frames are kept for sessions that may come to the same state.
+const PLANS: Duration = Duration::from_secs(5);
 
 impl Hub {
     pub fn new(engine: Engine, limits: Limits) -> Self {
@@ -153,6 +148,8 @@ impl Hub {
             members: HashMap::new(),
             pool: Pool::default(),
             deadlines: BTreeSet::new(),
+            settling: Settling::default(),
+            plans_until: None,
             metrics: Arc::default(),
             nothing: Layer::default(),
         }
@@ -173,13 +170,11 @@ impl Hub {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Message>, shutdown: CancellationToken) {
         let mut gulp = Vec::with_capacity(GULP);
         loop {
-            let wake = self
-                .deadlines
-                .first()
-                .map(|(at, _)| tokio::time::Instant::from_std(*at));
+            let first = self.deadlines.first().map(|(at, _)| *at);
+            let wake = first.into_iter().chain(self.plans_until).min();
             let tick = async {
                 match wake {
-                    Some(at) => tokio::time::sleep_until(at).await,
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
             };
@@ -188,6 +183,7 @@ impl Hub {
                 count = inbox.recv_many(&mut gulp, GULP) => if count == 0 { return },
                 () = tick => {}
             }
+            self.metrics.queue.set((gulp.len() + inbox.len()) as u64);
             self.on_gulp(gulp.drain(..), clock::mono());
             self.on_tick(clock::mono());
         }
@@ -201,6 +197,9 @@ impl Hub {
         for message in messages {
             match message {
                 Message::Changes(more, at) => {
+                    if !changes.is_empty() {
+                        self.metrics.coalesced.add(more.len() as u64);
+                    }
                     changes.extend(more);
                     since = since.min(at);
                 }
@@ -217,6 +216,14 @@ impl Hub {
 
     /// Lets every session act whose time has come, once.
     pub fn on_tick(&mut self, now: Instant) {
+        self.plans_until = match self.plans_until {
+            Some(at) if at <= now => {
+                self.pool.forget_plans();
+                None
+            }
+            None if self.pool.has_plans() => Some(now + PLANS),
+            waiting => waiting,
+        };
         let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
         for (at, stream) in due.copied().collect::<Vec<_>>() {
             self.deadlines.remove(&(at, stream));
@@ -232,7 +239,9 @@ impl Hub {
                     session.on_request(&request, turn)
                 });
             }
-            Message::Taken(stream) => self.with(stream, now, |_, _| Vec::new()),
+            Message::Taken(stream) => {
+                self.with(stream, now, |session, turn| session.flush(turn));
+            }
             Message::Secret(stream, name, answer) => {
                 self.with(stream, now, |session, turn| {
                     session.on_secret(&name, answer, turn)
@@ -267,6 +276,7 @@ impl Hub {
         self.metrics.opened.inc();
         let session = Session::new(self.limits, credential, now);
         let link = Link {
+            stream,
             session,
             scope,
             orders,
@@ -274,6 +284,7 @@ impl Hub {
             cut,
             gauge,
             deadline: None,
+            owes: None,
             version,
             opened: now,
         };
@@ -281,12 +292,10 @@ impl Hub {
     }
 
     fn on_closed(&mut self, stream: StreamId) {
-        let Some(link) = self.links.remove(&stream) else {
+        let Some(mut link) = self.links.remove(&stream) else {
             return;
         };
-        if let Some(at) = link.deadline {
-            self.deadlines.remove(&(at, stream));
-        }
+        link.unschedule(&mut self.deadlines, &mut self.settling);
         link.cut.cancel();
         self.leave(link.scope, stream);
         if let Some(proxy) = self.engine.proxy(ProxyId(stream.0)) {
@@ -310,35 +319,54 @@ impl Hub {
         self.metrics.changes.add(changes.len() as u64);
         let Update { scopes, moved } = self.engine.apply(changes);
         self.pool.forget_plans();
+        self.settling.begin(since);
         for id in &moved {
             self.on_moved(StreamId(id.0), since, now);
         }
-        for (scope, touched) in scopes {
-            let members = self.members.get(&scope).cloned().unwrap_or_default();
-            let Some(view) = self.engine.resources(scope) else {
-                continue;
-            };
-            let told = Told::of(&touched.names, view);
-            for stream in members {
-                if !moved.contains(&ProxyId(stream.0)) {
-                    self.on_touched(stream, &told, since, now);
-                }
-            }
+        for (scope, touched) in &scopes {
+            self.on_touched(*scope, &touched.names, &moved, (since, now));
         }
+        self.settled(now);
         let spent = clock::mono().saturating_duration_since(began);
         self.metrics.push_time.observe(spent);
     }
 
-    fn on_touched(&mut self, stream: StreamId, told: &[Told], since: Instant, now: Instant) {
-        let Some(link) = self.links.get_mut(&stream) else {
+    /// Every member of the scope but those that moved, which compare everything anyway.
+    fn on_touched(
+        &mut self,
+        scope: ScopeId,
+        names: &Names,
+        moved: &BTreeSet<ProxyId>,
+        (since, now): (Instant, Instant),
+    ) {
+        let Some(view) = self.engine.resources(scope) else {
             return;
         };
-        let mut concerned = false;
-        for told in told {
-            concerned |= link.session.touch(told, since);
+        let told = Told::of(names, view);
+        let mut ended = Vec::new();
+        for stream in self.members.get(&scope).into_iter().flatten() {
+            if moved.contains(&ProxyId(stream.0)) {
+                continue;
+            }
+            let Some(link) = self.links.get_mut(stream) else {
+                continue;
+            };
+            if !link.touch(&told, since) {
+                continue;
+            }
+            let turn = Turn {
+                view,
+                pool: &mut self.pool,
+                now,
+            };
+            let goes_on = link.act(turn, &self.metrics, |session, turn| session.flush(turn));
+            link.reschedule(&mut self.deadlines, &mut self.settling);
+            if goes_on == GoesOn::No {
+                ended.push(*stream);
+            }
         }
-        if concerned {
-            self.with(stream, now, |session, turn| session.flush(turn));
+        for stream in ended {
+            self.give_up(stream);
         }
     }
 
@@ -355,8 +383,6 @@ impl Hub {
         self.with(stream, now, |session, turn| session.on_moved(since, turn));
     }
 
-    /// Lets one session act, and does what it says. The window is read before and, where it is full, after:
-    /// room that came meanwhile would else be noticed by nobody.
     fn with(
         &mut self,
         stream: StreamId,
@@ -370,121 +396,29 @@ impl Hub {
             .engine
             .resources(link.scope)
             .unwrap_or_else(|| Resources::new(&self.nothing, &self.nothing));
-        let mut turn = Turn {
+        let turn = Turn {
             view,
             pool: &mut self.pool,
             now,
         };
-        let mut outputs = link.session.on_taken(link.gauge.volume(), &mut turn);
-        outputs.extend(act(&mut link.session, &mut turn));
-        let mut alive = true;
-        loop {
-            for output in outputs.drain(..) {
-                alive &= obey(link, output, &self.metrics, (stream, now));
-            }
-            if link.session.has_room() || !alive {
-                break;
-            }
-            let seen = link.gauge.volume();
-            link.gauge.waiting.store(true, Ordering::Release);
-            if link.gauge.volume() == seen {
-                break;
-            }
-            outputs = link.session.on_taken(link.gauge.volume(), &mut turn);
-        }
-        let deadline = link.session.deadline();
-        if deadline != link.deadline
-            && let Some(old) = std::mem::replace(&mut link.deadline, deadline)
-        {
-            self.deadlines.remove(&(old, stream));
-        }
-        if let Some(at) = deadline {
-            self.deadlines.insert((at, stream));
-        }
-        if !alive {
-            self.metrics.closed.inc();
-            self.on_closed(stream);
+        let goes_on = link.act(turn, &self.metrics, act);
+        link.reschedule(&mut self.deadlines, &mut self.settling);
+        self.settled(now);
+        if goes_on == GoesOn::No {
+            self.give_up(stream);
         }
     }
-}
 
-/// Whether the stream goes on.
-fn obey(
-    link: &Link,
-    output: Output,
-    metrics: &Metrics,
-    (stream, now): (StreamId, Instant),
-) -> bool {
-    match output {
-        Output::Send(frame) => {
-            let sheet = frame.sheet();
-            let kind = sheet.roll.kind as usize;
-            metrics.pushes.of(kind).inc();
-            metrics
-                .resources
-                .of(kind)
-                .add(sheet.roll.stamps.len() as u64);
-            metrics
-                .removed
-                .of(kind)
-                .add(sheet.roll.removed.len() as u64);
-            metrics.bytes.of(kind).add(sheet.len as u64);
-            link.orders.try_send(Order::Send(frame)).is_ok()
-        }
-        Output::Issue(ask) => link.asks.try_send(ask).is_ok(),
-        Output::Event(event) => {
-            note(event, metrics, stream, now);
-            true
-        }
-        Output::Close(refusal) => {
-            warn!(stream = stream.0, reason = %refusal, "closing a stream");
-            // With no room even for this, the stream is cut without a word.
-            drop(link.orders.try_send(Order::Close(refusal)));
-            false
-        }
+    fn give_up(&mut self, stream: StreamId) {
+        self.metrics.closed.inc();
+        self.on_closed(stream);
     }
-}
 
-fn note(event: Event, metrics: &Metrics, stream: StreamId, now: Instant) {
-    match event {
-        Event::Acked {
-            since: Some(since), ..
-        } => metrics
-            .convergence
-            .observe(now.saturating_duration_since(since)),
-        Event::Acked { since: None, .. } => {}
-        Event::Nacked {
-            kind,
-            names,
-            message,
-        } => {
-            metrics.rejects.of(kind as usize).inc();
-            let first = names.first().map(Str::as_str).unwrap_or_default();
-            warn!(
-                stream = stream.0,
-                r#type = kind.short(),
-                nacked = names.len(),
-                first,
-                %message,
-                "client rejected config"
-            );
+    /// Batches of changes that nobody owes an answer for any more.
+    fn settled(&mut self, now: Instant) {
+        for since in self.settling.take() {
+            let time = now.saturating_duration_since(since);
+            self.metrics.settled.observe(time);
         }
-        Event::StaleNonce(kind) => metrics.stale.of(kind as usize).inc(),
-        // One line for all: after a storm on a slow machine there may be thousands.
-        Event::StillWarming(clusters) => {
-            metrics.warming.add(clusters.len() as u64);
-            let first = clusters.first().map(Str::as_str).unwrap_or_default();
-            warn!(
-                stream = stream.0,
-                clusters = clusters.len(),
-                first,
-                "clusters still warming; their routes go all the same"
-            );
-        }
-        Event::SecretRefused(name) => {
-            metrics.secrets_refused.inc();
-            warn!(stream = stream.0, %name, "secret refused");
-        }
-        Event::UnknownType(url) => info!(stream = stream.0, %url, "type not served"),
     }
 }

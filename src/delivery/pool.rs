@@ -142,6 +142,10 @@ impl Pool {
         self.sheets.get(kind, entries, removed, &mut self.names)
     }
 
+    pub fn has_plans(&self) -> bool {
+        !self.plans.is_empty()
+    }
+
     /// The view is another one: what was planned for the old one is not asked for again.
     pub fn forget_plans(&mut self) {
         self.plans.clear();

@@ -203,8 +203,13 @@ impl Session {
     }
 
     /// The connection took more of what it was handed; counts since the start.
-    pub fn on_taken(&mut self, taken: Volume, turn: &mut Turn<'_>) -> Vec<Output> {
+    pub fn took(&mut self, taken: Volume) {
         self.window.taken(taken);
+    }
+
+    /// The same, with what there is room for now.
+    pub fn on_taken(&mut self, taken: Volume, turn: &mut Turn<'_>) -> Vec<Output> {
+        self.took(taken);
         self.flush(turn)
     }
 
@@ -235,6 +240,11 @@ impl Session {
             self.removals_wait_until(),
         ];
         waits.into_iter().flatten().min()
+    }
+
+    /// When the oldest change happened that the client has not answered for.
+    pub fn owes(&self) -> Option<Instant> {
+        self.watches.iter().filter_map(Watch::owes).min()
     }
 
     /// Bytes of responses that this session keeps alive for its connection.

@@ -38,7 +38,8 @@ metrics! {
     rejections: Rejections, "pilot_total_rejected_configs", "Forms of objects that were rejected, by kind; what was accepted before stays.";
     objects: Standings, "fairlead_objects", "Objects by kind and standing: in_force; rejected (the present form has a fault); held (it waits for a partner); kept (the file cannot be read).";
     unreadable: Gauge, "fairlead_unreadable_files", "Files with a document that does not say which object it is.";
-    convergence: Histogram, "pilot_proxy_convergence_time", "Seconds from a change to a proxy's ACK of it.";
+    convergence: Histogram, "pilot_proxy_convergence_time", "Seconds from a change, as its source saw it, to a proxy's ACK of a response that tells of it; once for each such ACK.";
+    settled: Histogram, "fairlead_change_settled_seconds", "Seconds from a change, as its source saw it, to the last proxy's answer; once for each batch of changes.";
     push_time: Histogram, "pilot_xds_push_time", "Seconds from the start of work on a batch of changes to its last response being queued.";
     issued: Counter, "citadel_server_success_cert_issuance_count", "Certificates issued, our own among them.";
     unauthenticated: Counter, "citadel_server_authentication_failure_count", "Calls refused for want of a valid credential: xDS, certificate requests, debug pages.";
@@ -54,6 +55,8 @@ metrics! {
     secrets_refused: Counter, "fairlead_secrets_refused_total", "Secrets asked for that nobody is served.";
     retries: Retries, "fairlead_retries_total", "Failures after which the same is tried again, by what was tried.";
     batches: Counter, "fairlead_batches_total", "Batches of changes worked on.";
+    coalesced: Counter, "fairlead_changes_coalesced_total", "Objects whose change went out together with one that was waiting already.";
+    queue: Gauge, "fairlead_queue_depth", "Messages that waited for the hub when it last looked.";
     changes: Counter, "fairlead_changes_total", "Objects that came, changed or went.";
     faulty_objects: CounterByKind, "fairlead_k8s_faulty_objects_total", "Objects that came from the API server with a fault inside.";
     watch_failures: CounterByKind, "fairlead_k8s_watch_failures_total", "Watches and listings that broke off and were tried again.";

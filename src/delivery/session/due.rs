@@ -48,6 +48,13 @@ impl Due {
         self.named.len() + touched
     }
 
+    /// When the oldest change happened that is in it.
+    pub fn since(&self) -> Option<Instant> {
+        let touched = self.touched.as_ref().and_then(|touch| touch.mark.since);
+        let named = self.named.values().filter_map(|mark| mark.since);
+        older(named.min(), touched)
+    }
+
     pub fn ask(&mut self, name: &Str) {
         self.mark(name, Mark::ASKED);
     }

@@ -71,7 +71,7 @@ impl Session {
     /// Everything that may go now, in order. What has no room stays due, by name.
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> Vec<Output> {
         let mut out = Vec::new();
-        while self.has_room() {
+        while self.has_room() && self.has_anything_due() {
             let Some(frame) = ORDER.iter().find_map(|stage| self.take(*stage, turn)) else {
                 break;
             };
@@ -84,6 +84,11 @@ impl Session {
             self.window.full_since.get_or_insert(turn.now);
         }
         out
+    }
+
+    fn has_anything_due(&self) -> bool {
+        let any = |watch: &Watch| watch.owed || !watch.due.is_empty();
+        !self.companions.is_empty() || self.watches.iter().any(any)
     }
 
     pub fn has_room(&self) -> bool {

@@ -29,6 +29,9 @@ impl Session {
         }
         let mut first = None;
         for (at, layer) in turn.view.layers().into_iter().enumerate() {
+            if layer.count(kind) == 0 && watch.held[at].is_empty() {
+                continue;
+            }
             let task = (watch.wanted(), &names);
             let held = &watch.held[at];
             let Plan { next, leavers } =

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::due::Due;
+use super::due::{Due, older};
 use crate::delivery::frame::Roll;
 use crate::delivery::pool::Wanted;
 use crate::delivery::roster::{Name, Roster, Shelf};
@@ -273,6 +273,12 @@ impl Watch {
             names.push(stamp.name.clone());
         }
         names
+    }
+
+    /// When the oldest change happened that is due or unanswered.
+    pub fn owes(&self) -> Option<Instant> {
+        let sent = self.unacked.iter().filter_map(|u| u.since).min();
+        older(sent, self.due.since())
     }
 
     pub fn outstanding(&self) -> usize {
