@@ -10,6 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use super::roster::{Name, Roster, Shelf};
 use super::wire::{Nonce, PREFIX};
 use crate::text::Str;
+use crate::xds::encode::encode_with_version;
 use crate::xds::stamp::{Key, Mark, key_of};
 use crate::xds::{Encoded, ResourceType, Stamp, Warming};
 
@@ -150,6 +151,17 @@ impl Roll {
     }
 }
 
+/// Version of the empty resource that answers a name nothing stands behind.
+pub const ABSENT: Str = Str::new_static("absent");
+
+/// A resource with nothing but its name: field 1 of ClusterLoadAssignment and of RouteConfiguration.
+pub fn empty(kind: ResourceType, name: &str) -> Arc<Encoded> {
+    let mut body = vec![0x0a];
+    encode_varint(name.len() as u64, &mut body);
+    body.extend_from_slice(name.as_bytes());
+    Arc::new(encode_with_version(kind, &Str::new(name), ABSENT, &body))
+}
+
 /// Smaller chunks than this are joined: once for all sessions, where each would hand the socket every one.
 const SMALL: usize = 4096;
 
@@ -276,7 +288,6 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::xds::encode::encode_with_version;
 
     fn resource(name: &str, version: &str) -> Arc<Encoded> {
         let kind = ResourceType::Cluster;

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::frame::{Sheet, Sheets};
+use super::frame::{Sheet, Sheets, empty};
 use super::roster::{Member, Name, Roster, Shelf};
 use crate::text::Str;
-use crate::view::{Layer, Names, Resources};
+use crate::view::{LAYERS, Layer, Names, Resources};
 use crate::xds::stamp::{Key, Mark};
 use crate::xds::{Encoded, ResourceType, Stamp};
 
@@ -49,12 +49,29 @@ pub struct Told {
     pub gone: Vec<Str>,
 }
 
+/// The first frame that answers names, whatever is held of them.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub sheet: Arc<Sheet>,
+    pub names: Roster<Name>,
+    /// What it brings, by the layer it is from; what no layer has counts as of the last.
+    pub brought: Held,
+    pub rest: Roster<Name>,
+}
+
+/// What a client holds of a type, by the layer it came from; no name stands in two.
+pub type Held = [Roster<Arc<Stamp>>; LAYERS];
+
+/// Where is kept what no layer has (any more).
+pub const LAST: usize = LAYERS - 1;
+
 #[derive(Debug, Default)]
 pub struct Pool {
     pub stamps: Shelf<Arc<Stamp>>,
     pub names: Shelf<Name>,
     pub sheets: Sheets,
     plans: HashMap<State, Plan>,
+    answers: HashMap<Question, Answer>,
     /// No short ways: what a test compares them with.
     pub name_by_name: bool,
 }
@@ -67,6 +84,15 @@ struct State {
     held: Mark,
     wanted: Option<Key>,
     touched: Option<Key>,
+    frame_bytes: usize,
+}
+
+/// All that an answer depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Question {
+    kind: ResourceType,
+    layers: [Mark; LAYERS],
+    names: Key,
     frame_bytes: usize,
 }
 
@@ -142,13 +168,63 @@ impl Pool {
         self.sheets.get(kind, entries, removed, &mut self.names)
     }
 
+    /// The first frame that answers these names, be they in the view or not.
+    pub fn answer(
+        &mut self,
+        kind: ResourceType,
+        names: &Roster<Name>,
+        view: Resources<'_>,
+        frame_bytes: usize,
+    ) -> Answer {
+        let question = Question {
+            kind,
+            layers: view.layers().map(|layer| layer.digest(kind).content),
+            names: names.digest(),
+            frame_bytes,
+        };
+        if let Some(known) = self.answers.get(&question) {
+            return known.clone();
+        }
+        let mut sorted: Vec<&Name> = names.iter().collect();
+        sorted.sort_by(|a, b| a.text.cmp(&b.text));
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        let mut brought: [Vec<Arc<Stamp>>; LAYERS] = Default::default();
+        for name in &sorted {
+            if bytes >= frame_bytes {
+                break;
+            }
+            let (layer, encoded) = match view.find(kind, &name.text) {
+                Some((layer, entry)) => (layer, entry.encoded.clone()),
+                None => (LAST, empty(kind, &name.text)),
+            };
+            bytes += encoded.len;
+            brought[layer].push(encoded.stamp.clone());
+            entries.push(encoded);
+        }
+        let answered = sorted[..entries.len()].iter().map(|name| (*name).clone());
+        let answered = self.names.edit(&Roster::EMPTY, answered, []);
+        let answer = Answer {
+            sheet: self.sheet(kind, &entries, &[]),
+            brought: brought.map(|stamps| self.stamps.edit(&Roster::EMPTY, stamps, [])),
+            rest: self.names.rest(names, &answered),
+            names: answered,
+        };
+        if self.answers.len() >= PLANS {
+            self.answers.clear();
+        }
+        self.answers.insert(question, answer.clone());
+        answer
+    }
+
     pub fn has_plans(&self) -> bool {
-        !self.plans.is_empty()
+        !(self.plans.is_empty() && self.answers.is_empty())
     }
 
     /// The view is another one: what was planned for the old one is not asked for again.
     pub fn forget_plans(&mut self) {
         self.plans.clear();
+        self.answers.clear();
     }
 }
 

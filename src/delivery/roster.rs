@@ -125,8 +125,9 @@ impl<T> PartialEq for Roster<T> {
 pub struct Shelf<T> {
     full: HashMap<Mark, Weak<Full<T>>>,
     buckets: HashMap<Mark, Weak<Bucket<T>>>,
-    /// What two of them made together.
+    /// What two of them made together, and what is left of one without the other.
     unions: HashMap<(Mark, Mark), Weak<Full<T>>>,
+    rests: HashMap<(Mark, Mark), Weak<Full<T>>>,
     sweep_at: usize,
 }
 
@@ -136,6 +137,7 @@ impl<T> Default for Shelf<T> {
             full: HashMap::new(),
             buckets: HashMap::new(),
             unions: HashMap::new(),
+            rests: HashMap::new(),
             sweep_at: 0,
         }
     }
@@ -208,6 +210,25 @@ impl<T: Member> Shelf<T> {
         union
     }
 
+    /// Those whose keys are not in `without`.
+    pub fn rest(&mut self, from: &Roster<T>, without: &Roster<T>) -> Roster<T> {
+        if from.is_empty() || without.is_empty() {
+            return from.clone();
+        }
+        if from == without {
+            return Roster::EMPTY;
+        }
+        let key = (from.digest(), without.digest());
+        if let Some(known) = self.rests.get(&key).and_then(Weak::upgrade) {
+            return Roster(Some(known));
+        }
+        let rest = self.edit(from, [], without.iter().map(T::key));
+        if let Some(full) = &rest.0 {
+            self.rests.insert(key, Arc::downgrade(full));
+        }
+        rest
+    }
+
     fn rebuilt(
         &mut self,
         from: &Roster<T>,
@@ -257,6 +278,7 @@ impl<T: Member> Shelf<T> {
         self.full.retain(|_, set| set.strong_count() > 0);
         self.buckets.retain(|_, bucket| bucket.strong_count() > 0);
         self.unions.retain(|_, set| set.strong_count() > 0);
+        self.rests.retain(|_, set| set.strong_count() > 0);
         self.sweep_at = 1024 + 2 * (self.full.len() + self.buckets.len());
     }
 }
@@ -368,6 +390,30 @@ mod tests {
                 let known = shelf.find(roster.digest());
                 prop_assert_eq!(known.map(|k| plain(&k)), Some(model.clone()));
             }
+        }
+    }
+
+    #[test]
+    fn unions_and_rests_are_those_of_plain_sets() {
+        let mut shelf = Shelf::default();
+        let mut of = |names: std::ops::Range<u8>, version| {
+            shelf.edit(&Roster::EMPTY, names.map(|n| stamp(n, version)), [])
+        };
+        let (low, high, one) = (of(0..60, 0), of(40..100, 1), of(7..8, 0));
+        // Asked twice: made, and remembered.
+        for _ in 0..2 {
+            let union = shelf.union(&low, &high);
+            assert_eq!(union.len(), 100);
+            let of = |n: u8| union.get(key_of(KIND, &n.to_string())).unwrap();
+            assert_eq!(
+                (of(39).version.as_str(), of(40).version.as_str()),
+                ("0", "1")
+            );
+            assert_eq!(shelf.rest(&union, &high).len(), 40);
+            assert_eq!(shelf.rest(&low, &one).len(), 59);
+            assert!(shelf.rest(&one, &low).is_empty());
+            assert_eq!(shelf.union(&low, &one), low);
+            assert_eq!(shelf.rest(&low, &Roster::EMPTY), low);
         }
     }
 

@@ -8,7 +8,6 @@ pub mod requests;
 pub mod secrets;
 pub mod watch;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,9 +41,9 @@ pub struct Session {
     /// Clusters of type EDS sent before this stream's first EDS request, which answers them in full.
     fresh: Roster<Name>,
     /// Clusters of type EDS just sent: their endpoints go in the next frame.
-    companions: BTreeSet<Str>,
+    companions: Roster<Name>,
     /// Endpoints that went behind their cluster; the subscribe that Envoy sends for them is no question.
-    behind: BTreeSet<Str>,
+    behind: Roster<Name>,
     gate: Gate,
     secrets: Secrets,
     window: Window,
@@ -145,8 +144,8 @@ impl Session {
             resumes_by: None,
             watches: ResourceType::ALL.map(Watch::new),
             fresh: Roster::EMPTY,
-            companions: BTreeSet::new(),
-            behind: BTreeSet::new(),
+            companions: Roster::EMPTY,
+            behind: Roster::EMPTY,
             gate: Gate::default(),
             secrets: Secrets::default(),
             window: Window::default(),

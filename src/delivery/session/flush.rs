@@ -4,18 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use prost::encoding::encode_varint;
-
 use super::due::{Mark, Why, older};
 use super::gate::is_newly_named;
-use super::watch::{ABSENT, Held, LAST, News, Watch};
+use super::watch::{News, Watch};
 use super::{Output, Session, Turn, Volume, Window};
-use crate::delivery::frame::{Frame, Roll, Sheet};
+use crate::delivery::frame::{ABSENT, Frame, Roll, Sheet, empty};
+use crate::delivery::pool::{Held, LAST};
 use crate::delivery::roster::{Name, Roster};
 use crate::delivery::wire::Nonce;
 use crate::text::Str;
 use crate::view::{LAYERS, Resources};
-use crate::xds::encode::encode_with_version;
 use crate::xds::stamp::{Key, key_of};
 use crate::xds::{Encoded, Entry, ResourceType, Warming};
 
@@ -152,7 +150,10 @@ impl Session {
             self.clusters_sent(&sheet.roll, &news, nonce, turn);
         }
         if stage == Stage::Companions {
-            self.companions_sent(&sheet.roll);
+            let names = sheet.roll.stamps.iter();
+            let names = names.map(|stamp| Name::new(kind, stamp.name.clone()));
+            let names = turn.pool.names.edit(&Roster::EMPTY, names, []);
+            self.companions_sent(&names, turn);
         }
         let watch = &mut self.watches[kind as usize];
         watch.sent(nonce, (sheet.roll.clone(), news), held, batch.since);
@@ -187,8 +188,11 @@ impl Session {
         let mut batch = Batch::default();
         let watch = self.watch(stage.kind());
         let in_force = InForce::of(self, stage);
-        let companions = self.companions.iter().map(|name| (name, Mark::ASKED));
-        let companions = companions.filter(|_| stage == Stage::Companions);
+        let companions: BTreeSet<&Str> = match stage {
+            Stage::Companions => self.companions.iter().map(|name| &name.text).collect(),
+            _ => BTreeSet::new(),
+        };
+        let companions = companions.into_iter().map(|name| (name, Mark::ASKED));
         let due = watch.due.named.iter().map(|(name, due)| (name, *due));
         let due = due.filter(|_| stage != Stage::Companions);
         for (name, due) in companions.chain(due) {
@@ -312,13 +316,12 @@ impl Session {
             self.clusters_warm(roll, news, (nonce, until));
         }
         if !self.behind.is_empty() {
-            for stamp in &roll.stamps {
-                self.behind.remove(&stamp.name);
-            }
+            let sent = roll.stamps.iter();
+            let sent = sent.map(|stamp| key_of(ResourceType::Endpoint, &stamp.name));
+            self.behind = names.edit(&self.behind, [], sent);
         }
         if asked {
-            let companions = roll.eds.iter().map(|name| name.text.clone());
-            self.companions.extend(companions);
+            self.companions = names.union(&self.companions, &roll.eds);
         }
     }
 
@@ -336,25 +339,30 @@ impl Session {
         }
     }
 
-    fn companions_sent(&mut self, roll: &Roll) {
+    /// `behind` are those among them that the client has not asked for: its subscribe is on its way.
+    pub(super) fn companions_sent(&mut self, sent: &Roster<Name>, turn: &mut Turn<'_>) {
+        let names = &mut turn.pool.names;
+        self.companions = names.rest(&self.companions, sent);
         let endpoints = &mut self.watches[ResourceType::Endpoint as usize];
-        for stamp in &roll.stamps {
-            self.companions.remove(&stamp.name);
-            endpoints.due.named.remove(&stamp.name);
-            if !endpoints.names.has(stamp.key()) {
-                self.behind.insert(stamp.name.clone());
+        if !endpoints.due.named.is_empty() {
+            for name in sent.iter() {
+                endpoints.due.named.remove(&name.text);
             }
         }
+        let unasked = names.rest(sent, &endpoints.names);
+        self.behind = names.union(&self.behind, &unasked);
     }
 
     fn gone(&mut self, kind: ResourceType, name: &str, turn: &mut Turn<'_>) {
         if kind == ResourceType::Cluster {
             let names = &mut turn.pool.names;
             self.gate.forget(name, names);
-            self.companions.remove(name);
             let endpoints = key_of(ResourceType::Endpoint, name);
-            self.fresh = names.edit(&self.fresh, [], [endpoints]);
-            self.behind.remove(name);
+            for set in [&mut self.companions, &mut self.fresh, &mut self.behind] {
+                if !set.is_empty() {
+                    *set = names.edit(set, [], [endpoints]);
+                }
+            }
         }
     }
 }
@@ -466,12 +474,4 @@ fn no_route(watch: &Watch, name: &str, why: Why) -> Verdict {
 
 fn or_empty(entry: Option<&Entry>, kind: ResourceType, name: &str) -> Arc<Encoded> {
     entry.map_or_else(|| empty(kind, name), |e| e.encoded.clone())
-}
-
-/// A resource with nothing but its name: field 1 of ClusterLoadAssignment and of RouteConfiguration.
-fn empty(kind: ResourceType, name: &str) -> Arc<Encoded> {
-    let mut body = vec![0x0a];
-    encode_varint(name.len() as u64, &mut body);
-    body.extend_from_slice(name.as_bytes());
-    Arc::new(encode_with_version(kind, &Str::new(name), ABSENT, &body))
 }

@@ -11,6 +11,7 @@ use super::watch::{News, Watch};
 use super::{Session, Turn};
 use crate::delivery::frame::Frame;
 use crate::delivery::pool::{Plan, Step, Touched};
+use crate::delivery::roster::Roster;
 use crate::xds::{Encoded, ResourceType};
 
 impl Session {
@@ -18,7 +19,8 @@ impl Session {
     pub(super) fn planned(&mut self, stage: Stage, turn: &mut Turn<'_>) -> Option<Frame> {
         match stage {
             Stage::Clusters | Stage::Endpoints | Stage::Listeners | Stage::Routes => {}
-            Stage::Secrets | Stage::Companions | Stage::ClusterRemovals => return None,
+            Stage::Companions => return self.companions(turn),
+            Stage::Secrets | Stage::ClusterRemovals => return None,
         }
         let kind = stage.kind();
         let watch = self.watch(kind);
@@ -49,6 +51,36 @@ impl Session {
             return None;
         };
         Some(self.step(at, step, mark.since, turn))
+    }
+
+    /// Endpoints of the clusters just sent, whatever the client holds of them.
+    fn companions(&mut self, turn: &mut Turn<'_>) -> Option<Frame> {
+        let kind = ResourceType::Endpoint;
+        if self.companions.is_empty() || turn.pool.name_by_name {
+            return None;
+        }
+        let frame_bytes = self.limits.frame_bytes;
+        let answer = turn
+            .pool
+            .answer(kind, &self.companions, turn.view, frame_bytes);
+        let watch = self.watch(kind);
+        let roll = &answer.sheet.roll;
+        let moved = |(at, here): (usize, &Roster<_>)| {
+            let step = !here.is_empty() && here.len() < roll.stamps.len();
+            step || (here.is_empty() && roll.meets(&watch.held[at]))
+        };
+        if answer.brought.iter().enumerate().any(moved) {
+            // From several layers: which of them holds what now is decided name by name.
+            return None;
+        }
+        let both = std::iter::zip(&watch.held, &answer.brought);
+        let mut after = both.map(|(held, new)| turn.pool.stamps.union(held, new));
+        let held = std::array::from_fn(|_| after.next().unwrap_or_default());
+        let nonce = self.next_nonce();
+        self.companions_sent(&answer.names, turn);
+        let watch = &mut self.watches[kind as usize];
+        watch.sent(nonce, (roll.clone(), News::None), held, None);
+        Some(self.handed(Frame::new(answer.sheet, nonce)))
     }
 
     /// Whether something of this type may have to wait for a cluster.

@@ -2,10 +2,10 @@
 
 use super::due::Mark;
 use super::secrets::{Credential, Secrets};
-use super::watch::{Held, Watch, claimed, without};
+use super::watch::{Watch, claimed, without};
 use super::{Event, Output, Refusal, Session, Turn};
 use crate::delivery::Limits;
-use crate::delivery::pool::Touched;
+use crate::delivery::pool::{Held, Touched};
 use crate::delivery::roster::{Member, Name, Roster};
 use crate::delivery::wire::{Nonce, Request, WILDCARD};
 use crate::text::Str;
@@ -130,11 +130,9 @@ impl Session {
                 // The client may have asked before it knew of them: theirs go as behind any new cluster.
                 let names = &self.watches[kind as usize].names;
                 let fresh = std::mem::take(&mut self.fresh);
-                if fresh != *names {
-                    let others = fresh.iter().filter(|name| !names.has(name.key()));
-                    let others = others.map(|name| name.text.clone());
-                    self.companions.extend(others);
-                }
+                let shelf = &mut turn.pool.names;
+                let others = shelf.rest(&fresh, names);
+                self.companions = shelf.union(&self.companions, &others);
                 self.gate.endpoints_asked();
             }
             ResourceType::Listener | ResourceType::Route | ResourceType::Secret => {}
@@ -144,6 +142,13 @@ impl Session {
     /// A name asked for again is answered, except where its endpoints went behind its cluster unasked.
     fn on_subscribe(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
         let watch = &mut self.watches[kind as usize];
+        let all_told = !self.behind.is_empty() && request.subscribe.digest == self.behind.digest();
+        if kind == ResourceType::Endpoint && all_told && !request.subscribe.wildcard {
+            let told = std::mem::take(&mut self.behind);
+            watch.names = turn.pool.names.union(&watch.names, &told);
+            watch.due.touch(&Touched::All, Mark::changed(None));
+            return;
+        }
         let mut names = Vec::new();
         for name in request.subscribed() {
             if name == WILDCARD {
@@ -154,17 +159,22 @@ impl Session {
                 continue;
             }
             let name = shared(kind, name, turn.view);
-            let told = kind == ResourceType::Endpoint && self.behind.remove(&name);
-            if told {
-                watch.due.change(&name, None);
+            let name = Name::new(kind, name);
+            if kind == ResourceType::Endpoint && self.behind.has(name.key()) {
+                watch.due.change(&name.text, None);
             } else {
-                watch.due.ask(&name);
+                watch.due.ask(&name.text);
             }
-            names.push(Name::new(kind, name));
+            names.push(name);
         }
-        if !names.is_empty() {
-            watch.names = turn.pool.names.edit(&watch.names, names, []);
+        if names.is_empty() {
+            return;
         }
+        let shelf = &mut turn.pool.names;
+        if kind == ResourceType::Endpoint && !self.behind.is_empty() {
+            self.behind = shelf.edit(&self.behind, [], names.iter().map(Name::key));
+        }
+        watch.names = shelf.edit(&watch.names, names, []);
     }
 
     fn on_unsubscribe(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
@@ -177,9 +187,6 @@ impl Session {
             let name = Name::new(kind, Str::new(name));
             if !watch.wildcard {
                 watch.settle(&name.text);
-                if kind == ResourceType::Endpoint {
-                    self.behind.remove(&name.text);
-                }
             } else if watch.names.has(name.key()) {
                 // Envoy no longer knows whether it may keep it: the answer is the resource, or its removal.
                 watch.due.ask(&name.text);
@@ -193,6 +200,9 @@ impl Session {
         watch.names = names.edit(&watch.names, [], gone.iter().copied());
         if !watch.wildcard {
             watch.held = without(&watch.held, &gone, &mut turn.pool.stamps);
+            if kind == ResourceType::Endpoint && !self.behind.is_empty() {
+                self.behind = names.edit(&self.behind, [], gone);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::due::{Due, older};
 use crate::delivery::frame::Roll;
-use crate::delivery::pool::Wanted;
+use crate::delivery::pool::{Held, LAST, Wanted};
 use crate::delivery::roster::{Name, Roster, Shelf};
 use crate::delivery::wire::Nonce;
 use crate::text::Str;
@@ -34,11 +34,6 @@ pub struct Watch {
     pub sent: Nonce,
     unacked: VecDeque<Unacked>,
 }
-
-pub type Held = [Roster<Arc<Stamp>>; LAYERS];
-
-/// Where is kept what no layer has (any more).
-pub const LAST: usize = LAYERS - 1;
 
 /// A refusal that stands until other content is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,9 +66,6 @@ pub enum News {
 /// Frames whose acknowledgment is remembered. Envoy may withhold those of clusters for long; an
 /// acknowledgment of a forgotten frame counts as stale, and the next one covers it.
 const UNACKED: usize = 1024;
-
-/// Version of the empty resource that answers a name nothing stands behind.
-pub const ABSENT: Str = Str::new_static("absent");
 
 /// The longest version kept from a client's claims; ours have 32 characters.
 const CLAIM: usize = 128;
