@@ -10,6 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use super::roster::{Name, Roster, Shelf};
 use super::wire::{Nonce, PREFIX};
 use crate::text::Str;
+use crate::view::LAYERS;
 use crate::xds::encode::encode_with_version;
 use crate::xds::stamp::{Key, Mark, key_of};
 use crate::xds::{Encoded, ResourceType, Stamp, Warming};
@@ -18,16 +19,18 @@ use crate::xds::{Encoded, ResourceType, Stamp, Warming};
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub nonce: Nonce,
-    sheet: Arc<Sheet>,
+    sheets: Parts,
 }
 
-/// Everything of a response but its nonce: equal for all sessions that are told the same.
+/// A response is made of at most one sheet a layer: joined, serialized messages are one message.
+type Parts = [Option<Arc<Sheet>>; LAYERS];
+
+/// A part of a response: equal for all sessions that are told the same.
 #[derive(Debug)]
 pub struct Sheet {
     pub roll: Arc<Roll>,
-    /// Length of the whole framed message, the nonce's field included.
     pub len: usize,
-    /// gRPC prefix, then the resources, then type and removals.
+    /// The resources, then type and removals.
     chunks: Box<[Bytes]>,
 }
 
@@ -50,24 +53,42 @@ const TAIL: usize = 2 + Nonce::LEN;
 
 impl Frame {
     pub fn new(sheet: Arc<Sheet>, nonce: Nonce) -> Self {
-        Self { nonce, sheet }
+        Self::joined([sheet], nonce)
     }
 
-    pub fn sheet(&self) -> &Sheet {
-        &self.sheet
+    /// `sheets` are of one type, at least one, and at most one a layer.
+    pub fn joined(sheets: impl IntoIterator<Item = Arc<Sheet>>, nonce: Nonce) -> Self {
+        let mut sheets = sheets.into_iter();
+        let sheets = std::array::from_fn(|_| sheets.next());
+        Self { nonce, sheets }
+    }
+
+    pub fn sheets(&self) -> impl Iterator<Item = &Sheet> {
+        self.sheets.iter().flatten().map(|sheet| &**sheet)
+    }
+
+    /// Length of the whole framed message.
+    pub fn bytes(&self) -> usize {
+        PREFIX + self.sheets().map(|sheet| sheet.len).sum::<usize>() + TAIL
     }
 
     pub fn into_rope(self) -> Rope {
+        let left = self.bytes();
+        // Frames are cut far below 4 GiB; one resource of that size has been refused long before.
+        let body = u32::try_from(left - PREFIX).unwrap_or(u32::MAX);
+        let mut prefix = [0; PREFIX];
+        prefix[1..].copy_from_slice(&body.to_be_bytes());
         let mut tail = [0; TAIL];
         tail[0] = 5 << 3 | WireType::LengthDelimited as u8;
         tail[1] = Nonce::LEN as u8;
         tail[2..].copy_from_slice(self.nonce.to_string().as_bytes());
         Rope {
-            left: self.sheet.len,
-            sheet: self.sheet,
+            prefix,
+            sheets: self.sheets,
             tail,
-            chunk: 0,
+            piece: 0,
             offset: 0,
+            left,
         }
     }
 }
@@ -91,17 +112,11 @@ impl Sheet {
         for name in removed {
             put_field(&mut end, 6, name);
         }
-        let body = entries.iter().map(|e| e.len).sum::<usize>() + closing + TAIL;
-        let mut prefix = BytesMut::with_capacity(PREFIX);
-        prefix.put_u8(0);
-        // Frames are cut far below 4 GiB; one resource of that size has been refused long before.
-        prefix.put_u32(u32::try_from(body).unwrap_or(u32::MAX));
         let resources = entries.iter().flat_map(|e| e.chunks.iter().cloned());
-        let whole = [prefix.freeze()].into_iter().chain(resources);
-        let chunks: Vec<Bytes> = whole.chain([end.freeze()]).collect();
+        let chunks: Vec<Bytes> = resources.chain([end.freeze()]).collect();
         Self {
             roll: Arc::new(Roll::new(kind, entries, removed, names)),
-            len: PREFIX + body,
+            len: entries.iter().map(|e| e.len).sum::<usize>() + closing,
             chunks: match kind {
                 // Keys are never copied.
                 ResourceType::Secret => chunks.into(),
@@ -227,21 +242,27 @@ fn key(kind: ResourceType, entries: &[Arc<Encoded>], removed: &[Str]) -> Mark {
 /// A frame on its way out. HTTP/2 cuts it into DATA frames and writes them without joining the chunks.
 #[derive(Debug)]
 pub struct Rope {
-    sheet: Arc<Sheet>,
+    prefix: [u8; PREFIX],
+    sheets: Parts,
     tail: [u8; TAIL],
-    /// The chunk to go on with, and how much of it is gone; after the last one comes the tail.
-    chunk: usize,
+    /// The piece to go on with (prefix, chunks, tail), and how much of it is gone.
+    piece: usize,
     offset: usize,
     left: usize,
 }
 
 impl Rope {
     fn piece(&self, index: usize) -> Option<&[u8]> {
-        let chunks = &self.sheet.chunks;
-        if index == chunks.len() {
-            return Some(&self.tail);
+        let Some(mut index) = index.checked_sub(1) else {
+            return Some(&self.prefix);
+        };
+        for sheet in self.sheets.iter().flatten() {
+            match sheet.chunks.get(index) {
+                Some(chunk) => return Some(chunk),
+                None => index -= sheet.chunks.len(),
+            }
         }
-        chunks.get(index).map(|c| &c[..])
+        (index == 0).then_some(&self.tail)
     }
 }
 
@@ -251,11 +272,11 @@ impl Buf for Rope {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.piece(self.chunk).map_or(&[], |p| &p[self.offset..])
+        self.piece(self.piece).map_or(&[], |p| &p[self.offset..])
     }
 
     fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
-        let pieces = (self.chunk..).map_while(|i| self.piece(i));
+        let pieces = (self.piece..).map_while(|i| self.piece(i));
         let mut offset = self.offset;
         let mut filled = 0;
         for (slot, piece) in dst.iter_mut().zip(pieces) {
@@ -269,14 +290,14 @@ impl Buf for Rope {
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.left, "advance past the end of a response");
         self.left -= count;
-        while let Some(piece) = self.piece(self.chunk) {
+        while let Some(piece) = self.piece(self.piece) {
             let rest = piece.len() - self.offset;
             if count < rest {
                 self.offset += count;
                 return;
             }
             count -= rest;
-            self.chunk += 1;
+            self.piece += 1;
             self.offset = 0;
         }
     }
@@ -321,10 +342,14 @@ mod tests {
             &["gone".into()],
             &mut Shelf::default(),
         ));
+        let other = [resource("c", "3")];
+        let kind = ResourceType::Cluster;
+        let other = Arc::new(Sheet::new(kind, &other, &[], &mut Shelf::default()));
         for step in [1, 2, 7, 1000] {
-            let frame = Frame::new(sheet.clone(), Nonce(0xab));
+            let frame = Frame::joined([sheet.clone(), other.clone()], Nonce(0xab));
+            let len = frame.bytes();
             let wire = drain(frame.into_rope(), step);
-            assert_eq!(wire.len(), sheet.len);
+            assert_eq!(wire.len(), len);
             assert_eq!(wire[0], 0);
             assert_eq!(
                 wire[1..5],
@@ -339,7 +364,7 @@ mod tests {
                 .iter()
                 .map(|r| (&r.name[..], &r.version[..]))
                 .collect();
-            assert_eq!(names, [("a", "1"), ("b", "2")]);
+            assert_eq!(names, [("a", "1"), ("b", "2"), ("c", "3")]);
         }
     }
 

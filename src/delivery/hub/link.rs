@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::settling::Settling;
 use super::{Gauge, Order, StreamId};
+use crate::delivery::frame::Frame;
 use crate::delivery::pool::Told;
 use crate::delivery::session::{Ask, Event, Output, Session, Turn};
 use crate::telemetry::metrics::Metrics;
@@ -108,18 +109,7 @@ impl Link {
     fn obey(&self, output: Output, metrics: &Metrics, now: Instant) -> GoesOn {
         let sent = match output {
             Output::Send(frame) => {
-                let sheet = frame.sheet();
-                let kind = sheet.roll.kind as usize;
-                metrics.pushes.of(kind).inc();
-                metrics
-                    .resources
-                    .of(kind)
-                    .add(sheet.roll.stamps.len() as u64);
-                metrics
-                    .removed
-                    .of(kind)
-                    .add(sheet.roll.removed.len() as u64);
-                metrics.bytes.of(kind).add(sheet.len as u64);
+                count(&frame, metrics);
                 self.orders.try_send(Order::Send(frame)).is_ok()
             }
             Output::Issue(ask) => self.asks.try_send(ask).is_ok(),
@@ -135,6 +125,24 @@ impl Link {
             }
         };
         if sent { GoesOn::Yes } else { GoesOn::No }
+    }
+}
+
+fn count(frame: &Frame, metrics: &Metrics) {
+    for (at, sheet) in frame.sheets().enumerate() {
+        let kind = sheet.roll.kind as usize;
+        if at == 0 {
+            metrics.pushes.of(kind).inc();
+            metrics.bytes.of(kind).add(frame.bytes() as u64);
+        }
+        metrics
+            .resources
+            .of(kind)
+            .add(sheet.roll.stamps.len() as u64);
+        metrics
+            .removed
+            .of(kind)
+            .add(sheet.roll.removed.len() as u64);
     }
 }
 

@@ -180,7 +180,7 @@ impl Session {
 
     pub(super) fn handed(&mut self, frame: Frame) -> Frame {
         self.window.sent.frames += 1;
-        self.window.sent.bytes += frame.sheet().len as u64;
+        self.window.sent.bytes += frame.bytes() as u64;
         frame
     }
 

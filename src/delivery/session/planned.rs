@@ -29,7 +29,8 @@ impl Session {
             self.look_at_each(kind, turn);
             return None;
         }
-        let mut first = None;
+        let mut steps = Vec::new();
+        let mut bytes = 0;
         for (at, layer) in turn.view.layers().into_iter().enumerate() {
             if layer.count(kind) == 0 && watch.held[at].is_empty() {
                 continue;
@@ -44,13 +45,16 @@ impl Session {
                 self.look_at_each(kind, turn);
                 return None;
             }
-            first = first.or(next.map(|step| (at, step)));
+            if let Some(step) = next.filter(|_| bytes < self.limits.frame_bytes) {
+                bytes += step.sheet.len;
+                steps.push((at, step));
+            }
         }
-        let Some((at, step)) = first else {
+        if steps.is_empty() {
             self.watches[kind as usize].due.touched = None;
             return None;
-        };
-        Some(self.step(at, step, mark.since, turn))
+        }
+        Some(self.send(steps, mark.since, turn))
     }
 
     /// Endpoints of the clusters just sent, whatever the client holds of them.
@@ -93,28 +97,30 @@ impl Session {
         }
     }
 
-    fn step(
+    /// One frame, of one sheet a layer.
+    fn send(
         &mut self,
-        layer: usize,
-        step: Step,
+        steps: Vec<(usize, Step)>,
         since: Option<Instant>,
         turn: &mut Turn<'_>,
     ) -> Frame {
-        let Step { sheet, after } = step;
-        let roll = &sheet.roll;
         let nonce = self.next_nonce();
-        let watch = self.watch(roll.kind);
-        let mut held = watch.held.clone();
-        let added = after.len() - held[layer].len();
-        held[layer] = after;
-        let mut news = News::None;
-        if roll.kind == ResourceType::Cluster {
-            news = watch.news(roll, added);
-            self.clusters_sent(roll, &news, nonce, turn);
+        for (layer, Step { sheet, after }) in &steps {
+            let roll = &sheet.roll;
+            let watch = self.watch(roll.kind);
+            let mut held = watch.held.clone();
+            let added = after.len() - held[*layer].len();
+            held[*layer] = after.clone();
+            let mut news = News::None;
+            if roll.kind == ResourceType::Cluster {
+                news = watch.news(roll, added);
+                self.clusters_sent(roll, &news, nonce, turn);
+            }
+            let watch = &mut self.watches[roll.kind as usize];
+            watch.sent(nonce, (roll.clone(), news), held, since);
         }
-        let watch = &mut self.watches[roll.kind as usize];
-        watch.sent(nonce, (roll.clone(), news), held, since);
-        self.handed(Frame::new(sheet, nonce))
+        let sheets = steps.into_iter().map(|(_, step)| step.sheet);
+        self.handed(Frame::joined(sheets, nonce))
     }
 
     /// Marks whatever was touched and wanted, or held and should not be, by its name.

@@ -1,6 +1,6 @@
 //! A session with a view and a clock that tests turn by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -146,7 +146,7 @@ impl World {
             match output {
                 Output::Send(frame) => {
                     self.handed.frames += 1;
-                    self.handed.bytes += frame.sheet().len as u64;
+                    self.handed.bytes += frame.bytes() as u64;
                     did.frames.push(read(frame));
                 }
                 Output::Issue(ask) => did.asks.push(ask),
@@ -266,11 +266,13 @@ impl std::fmt::Display for Got {
 }
 
 fn read(frame: Frame) -> Got {
-    let kind = frame.sheet().roll.kind;
+    let kinds: BTreeSet<_> = frame.sheets().map(|sheet| sheet.roll.kind).collect();
     let mut rope = frame.into_rope();
     let wire = rope.copy_to_bytes(rope.remaining());
     let message = DeltaDiscoveryResponse::decode(&wire[5..]).expect("a frame decodes");
     let resources = message.resources.into_iter();
+    let kind = ResourceType::from_type_url(&message.type_url).expect("a type of ours");
+    assert_eq!(kinds, [kind].into());
     Got {
         kind,
         resources: resources.map(|r| (r.name, r.version)).collect(),

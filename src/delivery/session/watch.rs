@@ -218,7 +218,8 @@ impl Watch {
 
     /// Takes an answer to a frame, and to those before it. None if no such frame is outstanding.
     pub fn answered(&mut self, nonce: Nonce, error: Option<&Arc<str>>) -> Option<Answered> {
-        let at = self.unacked.iter().position(|u| u.nonce == nonce)?;
+        // A frame made of several sheets stands here once for each.
+        let at = self.unacked.iter().rposition(|u| u.nonce == nonce)?;
         self.acked = nonce;
         let answered: Vec<Unacked> = self.unacked.drain(..=at).collect();
         if self.unacked.is_empty() {
