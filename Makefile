@@ -6,7 +6,7 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/.cache/tools
 DENY_VERSION := 0.20.2
 
-.PHONY: help demo build check fmt clippy layers deny envoy kubernetes prerequisites test test-all bench
+.PHONY: bench-curves help demo build check fmt clippy layers deny envoy kubernetes prerequisites test test-all bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,5 +54,8 @@ test-all: build prerequisites ## the same with every matrix in full and longer p
 # Such as BENCH='--proxies 500 --rounds 15'.
 BENCH ?=
 
-bench: ## push latency and cost with simulated proxies, as a table; rows as JSON in target/bench.json
+bench: prerequisites ## push latency and cost with simulated proxies, as a table; rows as JSON in target/bench.json
 	$(CARGO) bench --locked --quiet --bench push -- $(BENCH)
+
+bench-curves: prerequisites ## the same at growing sizes; pictures and rows in benches/results
+	$(CARGO) bench --locked --quiet --bench push -- --curves benches/results --over tls $(BENCH)

@@ -1,100 +1,151 @@
 //! The YAML of each kind of object in the measured mesh.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 
-use super::mesh::{ENDPOINTS, Names};
+use super::mesh::{Service, version};
 
-/// Appends one document. Writing to a String has no error.
-macro_rules! document {
-    ($out:expr, $($text:tt)*) => {{
-        let _ = writeln!($out, $($text)*);
-        $out.push_str("---\n");
-    }};
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub kind: &'static str,
+    pub namespace: String,
+    pub name: String,
+    pub text: String,
+    pub place: Place,
 }
 
-pub fn namespace(out: &mut String, number: usize) {
-    document!(
-        out,
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: ns-{number}}}"
+/// Where a folder of files has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In its namespace's file.
+    Bundle,
+    /// In a file of its own, for it will be changed.
+    Alone,
+}
+
+impl Object {
+    fn new(kind: &'static str, namespace: &str, name: &str, text: String) -> Self {
+        Self {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+            text,
+            place: Place::Bundle,
+        }
+    }
+
+    pub fn alone(self) -> Self {
+        Self {
+            place: Place::Alone,
+            ..self
+        }
+    }
+}
+
+pub fn namespace(name: &str) -> Object {
+    let text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+    Object::new("Namespace", name, name, text)
+}
+
+/// Its workloads see the Services of their own namespace alone.
+pub fn sidecar(namespace: &str) -> Object {
+    let text = format!(
+        "apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: default, namespace: {namespace}}}
+spec:
+  egress:
+  - hosts: [\"./*\"]
+"
     );
+    Object::new("Sidecar", namespace, "default", text)
 }
 
-pub fn service(out: &mut String, of: &Names) {
-    let Names {
+pub fn service(of: &Service) -> Object {
+    let Service {
         name, namespace, ..
     } = of;
-    let address = of.cluster_ip();
-    document!(
-        out,
+    let mut text = format!(
         "apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: {namespace}}}
 spec:
-  clusterIP: {address}
+  clusterIP: {}
   selector: {{app: {name}}}
   ports:
-  - {{name: http, port: 80, targetPort: 8080}}
-  - {{name: tcp, port: 9090, targetPort: 9090}}"
+",
+        of.address
     );
-}
-
-/// `moved` is the first endpoint's address, if not its own.
-pub fn slice(out: &mut String, of: &Names, moved: Option<&str>) {
-    let Names {
-        name, namespace, ..
-    } = of;
-    let mut endpoints = String::new();
-    for endpoint in 0..ENDPOINTS {
-        let own = of.address(endpoint);
-        let address = moved.filter(|_| endpoint == 0).unwrap_or(&own);
-        let pod = of.pod(endpoint);
-        let _ = write!(
-            endpoints,
-            "\n- {{addresses: [{address}], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {pod}, namespace: {namespace}}}}}"
+    for port in &of.ports {
+        let (port, number, target) = (port.name, port.number, port.target);
+        let _ = writeln!(
+            text,
+            "  - {{name: {port}, port: {number}, targetPort: {target}}}"
         );
     }
-    document!(
-        out,
+    Object::new("Service", namespace, name, text)
+}
+
+pub fn slice(of: &Service) -> Object {
+    let Service {
+        name, namespace, ..
+    } = of;
+    let slice = format!("{name}-a");
+    let mut text = format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {{name: {name}-a, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}
+metadata: {{name: {slice}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}
 addressType: IPv4
 ports:
-- {{name: http, port: 8080, protocol: TCP}}
-- {{name: tcp, port: 9090, protocol: TCP}}
-endpoints:{endpoints}"
+"
     );
-}
-
-/// Half of them of each version, so that subsets have endpoints.
-pub fn pods(out: &mut String, of: &Names) {
-    let Names {
-        name, namespace, ..
-    } = of;
-    for endpoint in 0..ENDPOINTS {
-        let (pod, address) = (of.pod(endpoint), of.address(endpoint));
-        let version = endpoint % 2 + 1;
-        document!(
-            out,
-            "apiVersion: v1
-kind: Pod
-metadata: {{name: {pod}, namespace: {namespace}, labels: {{app: {name}, version: v{version}}}}}
-spec: {{serviceAccountName: {name}, containers: [{{name: app, image: app}}]}}
-status: {{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: \"True\"}}]}}"
+    for port in &of.ports {
+        let (port, target) = (port.name, port.target);
+        let _ = writeln!(text, "- {{name: {port}, port: {target}, protocol: TCP}}");
+    }
+    text.push_str("endpoints:\n");
+    for (number, address) in of.endpoints.iter().enumerate() {
+        let pod = of.pod(number);
+        let _ = writeln!(
+            text,
+            "- {{addresses: [{address}], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {pod}, namespace: {namespace}}}}}"
         );
     }
+    Object::new("EndpointSlice", namespace, &slice, text)
 }
 
-pub fn route(out: &mut String, of: &Names, weight: u32, note: u32) {
-    let Names {
+pub fn pod(of: &Service, endpoint: usize) -> Object {
+    let Service {
         name, namespace, ..
     } = of;
-    let host = format!("{name}.{namespace}.svc.cluster.local");
-    document!(
-        out,
+    let (pod, address) = (of.pod(endpoint), &of.endpoints[endpoint]);
+    let version = version(endpoint);
+    let text = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {pod}, namespace: {namespace}, labels: {{app: {name}, version: {version}}}}}
+spec: {{serviceAccountName: {name}, containers: [{{name: app, image: app}}]}}
+status: {{phase: Running, podIP: {address}, podIPs: [{{ip: {address}}}], conditions: [{{type: Ready, status: \"True\"}}]}}
+"
+    );
+    Object::new("Pod", namespace, &pod, text)
+}
+
+/// A VirtualService and a DestinationRule with two subsets, if it has them.
+pub fn rules(of: &Service) -> Vec<Object> {
+    let Service {
+        name, namespace, ..
+    } = of;
+    let Some(rules) = of.rules else {
+        return Vec::new();
+    };
+    let (host, note) = (of.host(), rules.note);
+    let head = format!(
+        "metadata: {{name: {name}, namespace: {namespace}, annotations: {{bench/note: \"{note}\"}}}}"
+    );
+    let route = format!(
         "apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {{name: {name}, namespace: {namespace}, annotations: {{bench/note: \"{note}\"}}}}
+{head}
 spec:
   hosts: [{host}]
   http:
@@ -104,56 +155,42 @@ spec:
     - destination: {{host: {host}, subset: v2}}
   - route:
     - destination: {{host: {host}, subset: v1}}
-      weight: {weight}
+      weight: {}
     - destination: {{host: {host}, subset: v2}}
-      weight: 1000000"
+      weight: 1000000
+",
+        rules.weight
     );
-}
-
-pub fn rule(out: &mut String, of: &Names, ring: u32, note: u32) {
-    let Names {
-        name, namespace, ..
-    } = of;
-    document!(
-        out,
+    let rule = format!(
         "apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {{name: {name}, namespace: {namespace}, annotations: {{bench/note: \"{note}\"}}}}
+{head}
 spec:
-  host: {name}.{namespace}.svc.cluster.local
+  host: {host}
   trafficPolicy:
     loadBalancer:
       consistentHash:
         httpHeaderName: x-user
-        ringHash: {{minimumRingSize: {ring}}}
+        ringHash: {{minimumRingSize: {}}}
   subsets:
   - {{name: v1, labels: {{version: v1}}}}
-  - {{name: v2, labels: {{version: v2}}}}"
+  - {{name: v2, labels: {{version: v2}}}}
+",
+        rules.ring
     );
+    vec![
+        Object::new("VirtualService", namespace, name, route),
+        Object::new("DestinationRule", namespace, name, rule),
+    ]
 }
 
-/// A Service with one endpoint on an http port that no other has.
-pub fn sentinel(out: &mut String, n: u32, port: u32) {
-    let (a, b) = (n >> 8 & 255, n & 255);
-    document!(
-        out,
-        "apiVersion: v1
-kind: Service
-metadata: {{name: sentinel-{n}, namespace: ns-0}}
-spec:
-  clusterIP: 172.19.{a}.{b}
-  ports:
-  - {{name: http, port: {port}}}"
+pub fn policy(namespace: &str, mode: &str) -> Object {
+    let text = format!(
+        "apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: default, namespace: {namespace}}}
+spec: {{mtls: {{mode: {mode}}}}}
+"
     );
-    document!(
-        out,
-        "apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: sentinel-{n}-a, namespace: ns-0, labels: {{kubernetes.io/service-name: sentinel-{n}}}}}
-addressType: IPv4
-ports:
-- {{name: http, port: {port}, protocol: TCP}}
-endpoints:
-- {{addresses: [10.67.{a}.{b}]}}"
-    );
+    Object::new("PeerAuthentication", namespace, "default", text).alone()
 }

@@ -1,216 +1,348 @@
-//! The mesh that is measured, and the edits made to it. Its YAML is in `manifests.rs`.
+//! The mesh that is measured, as plain data, and the changes made to it. Its YAML is in `manifests.rs`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 use fairlead::xds::ResourceType;
 
-use super::manifests;
+use super::envoys::Probe;
+use super::manifests::{self, Object};
+use super::order::Marker;
 use super::wire::varint;
 
-pub const ENDPOINTS: usize = 10;
-/// Objects of each kind that edits go through in turn; each has a file of its own.
+/// Services whose endpoints are moved one by one; those at the end, where no rules are.
+pub const MOVED: usize = 100;
+/// Objects of each other kind that changes go through in turn.
 const EDITED: usize = 10;
-/// Numbers that edits count up from: three bytes as a varint, and nothing else in the mesh is near.
+/// Numbers that changes count up from: three bytes as a varint, and nothing else in the mesh is near.
 const WEIGHT: u32 = 1_000_000;
 const RING: u32 = 1_200_000;
-const SENTINEL_PORT: u32 = 20_000;
+const ADDED_PORT: u16 = 20_000;
 
-#[derive(Clone, Copy, Debug)]
+/// How large a mesh is, and what its proxies see of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     pub services: usize,
+    pub endpoints: usize,
     pub namespaces: usize,
+    pub proxies: usize,
+    pub view: View,
+    /// Where the turns of changes begin.
+    pub seed: u64,
 }
-
-/// What every proxy must hold at least. A run whose proxies hold less is void.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Manifest {
-    pub clusters: usize,
-    pub listeners: usize,
-}
-
-/// Bytes by which a response shows that it brings an edit.
-pub type Marker = (ResourceType, Vec<u8>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edit {
-    /// One endpoint of a Service moves to another address.
-    Endpoint,
-    /// One weight of a VirtualService.
-    Weight,
-    /// The load balancer's ring size in a DestinationRule with two subsets.
-    Ring,
-    /// A new Service on a port of its own: it touches every resource type, a little.
-    Sentinel,
+pub enum View {
+    /// Every proxy sees every Service.
+    Mesh,
+    /// A Sidecar in each namespace shows it its own Services alone.
+    Namespace,
 }
 
-/// A file about to be replaced, and how a client knows that it was.
-pub struct Prepared {
-    pub file: PathBuf,
-    text: String,
-    pub markers: Vec<Marker>,
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: String,
+    pub namespace: String,
+    pub address: String,
+    pub ports: Vec<Port>,
+    pub endpoints: Vec<String>,
+    pub rules: Option<Rules>,
+    /// One has the workloads whose labels rules choose by, or proxies.
+    pub pods: usize,
 }
 
-/// What edits change, for each object that they go through.
-#[derive(Clone)]
-pub struct Values {
-    pub moved: Option<String>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    pub name: &'static str,
+    pub number: u16,
+    pub target: u16,
+}
+
+pub const PORTS: [Port; 2] = [
+    Port {
+        name: "http",
+        number: 80,
+        target: 8080,
+    },
+    Port {
+        name: "tcp",
+        number: 9090,
+        target: 9090,
+    },
+];
+
+/// What a VirtualService and a DestinationRule with two subsets say.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
     pub weight: u32,
+    /// The ring's size.
     pub ring: u32,
     /// An annotation, which no proxy is told of.
     pub note: u32,
 }
 
-pub struct Mesh {
-    root: PathBuf,
-    size: Size,
-    values: Vec<Values>,
-    edits: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// One endpoint of a Service moves to another address.
+    Endpoint,
+    /// One of a thousand.
+    BigEndpoint,
+    Weight,
+    /// The load balancer's ring in a DestinationRule with two subsets.
+    Ring,
+    /// Annotations of a VirtualService and a DestinationRule.
+    Note,
+    /// A new Service with three endpoints, on a port of its own.
+    Add,
+    /// That Service goes.
+    Delete,
+    /// A PeerAuthentication in one namespace.
+    Policy,
 }
+
+/// What is done at the source, and how a proxy shows that it knows.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub put: Vec<Object>,
+    pub delete: Vec<Object>,
+    pub markers: Vec<Marker>,
+    /// By what a real Envoy shows it.
+    pub probe: Option<Probe>,
+    /// The proxies that it concerns, if not all.
+    pub only: Option<Vec<usize>>,
+}
+
+pub struct Mesh {
+    pub size: Size,
+    pub services: Vec<Service>,
+    /// Namespaces, by number, whose mode was set: strict or permissive.
+    policies: Vec<Option<bool>>,
+    edits: usize,
+}
+
+/// How often an Envoy took a table for port 80.
+const TABLE_UPDATES: &str = "/stats?filter=rds.80.update_success";
 
 /// One simulated proxy, beside an endpoint of a Service.
 pub struct Identity {
-    pub id: String,
+    pub address: String,
     pub namespace: String,
     pub service: String,
     pub pod: String,
 }
 
 impl Mesh {
-    /// Writes all files into `root`: one for each namespace, and one for each object that edits touch.
-    pub fn write(root: &Path, size: Size) -> Result<Self> {
-        let initial = Values {
-            moved: None,
-            weight: WEIGHT,
-            ring: RING,
-            note: 0,
-        };
-        let mesh = Self {
-            root: root.into(),
+    pub fn new(size: Size) -> Self {
+        Self {
             size,
-            values: vec![initial; EDITED.min(size.ruled())],
-            edits: 0,
+            services: (0..size.services).map(|n| service(size, n)).collect(),
+            policies: vec![None; size.namespaces],
+            edits: usize::try_from(size.seed % 10_000).unwrap_or(0),
+        }
+    }
+
+    /// What a cluster has before anybody puts anything there.
+    pub fn add_kubernetes(&mut self) {
+        self.services.push(Service {
+            name: "kubernetes".into(),
+            namespace: "default".into(),
+            address: "10.96.0.1".into(),
+            ports: vec![Port {
+                name: "https",
+                number: 443,
+                target: 6443,
+            }],
+            endpoints: Vec::new(),
+            rules: None,
+            pods: 0,
+        });
+    }
+
+    /// Every object, in an order in which they can be made.
+    pub fn objects(&self) -> Vec<Object> {
+        let mut objects: Vec<Object> = (0..self.size.namespaces)
+            .map(|n| manifests::namespace(&namespace(n)))
+            .collect();
+        if self.size.view == View::Namespace {
+            objects.extend((0..self.size.namespaces).map(|n| manifests::sidecar(&namespace(n))));
+        }
+        let movable = self.services.len().saturating_sub(MOVED);
+        for (number, service) in self.services.iter().enumerate() {
+            objects.push(manifests::service(service));
+            objects.extend((0..service.pods).map(|pod| manifests::pod(service, pod)));
+            let slice = manifests::slice(service);
+            objects.push(if number < movable {
+                slice
+            } else {
+                slice.alone()
+            });
+            for rule in manifests::rules(service) {
+                objects.push(if number < EDITED { rule.alone() } else { rule });
+            }
+        }
+        objects
+    }
+
+    pub fn identity(&self, proxy: usize) -> Identity {
+        let (service, endpoint) = self.size.beside(proxy);
+        let name = format!("svc-{service}");
+        Identity {
+            address: address(self.size, service, endpoint),
+            namespace: namespace(service % self.size.namespaces),
+            pod: format!("{name}-{endpoint}"),
+            service: name,
+        }
+    }
+
+    /// The proxies of a namespace.
+    pub fn proxies_of(&self, namespace: usize) -> Vec<usize> {
+        let of = |proxy: &usize| self.size.beside(*proxy).0 % self.size.namespaces == namespace;
+        (0..self.size.proxies).filter(of).collect()
+    }
+
+    /// The next change of this sort; every one is of another object than the last one.
+    pub fn next(&mut self, edit: Edit) -> Change {
+        self.edits += 1;
+        let n = self.edits;
+        match edit {
+            Edit::Endpoint => {
+                let moved = MOVED.min(self.size.services / 2).max(1);
+                let at = self.size.services - 1 - n % moved;
+                self.move_endpoint(at, n % self.size.endpoints, &fresh_address(n))
+            }
+            Edit::BigEndpoint => {
+                let at = self.services.len() - 1;
+                let endpoint = n % self.services[at].endpoints.len();
+                self.move_endpoint(at, endpoint, &fresh_address(n))
+            }
+            Edit::Weight | Edit::Ring | Edit::Note => self.rule(edit, n),
+            Edit::Add => self.add(added(n, 3)),
+            Edit::Delete => self.delete(),
+            Edit::Policy => self.policy(n % self.size.namespaces),
+        }
+    }
+
+    /// A Service so large is added; [`Self::next`] may delete it again.
+    pub fn add_big(&mut self, endpoints: usize) -> Change {
+        self.edits += 1;
+        self.add(added(self.edits, endpoints))
+    }
+
+    pub fn move_endpoint(&mut self, service: usize, endpoint: usize, to: &str) -> Change {
+        let service = &mut self.services[service];
+        service.endpoints[endpoint] = to.to_owned();
+        let namespace = service.namespace.clone();
+        let change = Change {
+            put: vec![manifests::slice(service)],
+            probe: Some(Probe::Text(
+                dump("include_eds&resource=dynamic_endpoint_configs", service),
+                to.into(),
+            )),
+            markers: vec![Marker::new(ResourceType::Endpoint, to)],
+            ..Change::default()
         };
-        fs::create_dir_all(root.join("edited")).context("make the config folder")?;
-        for namespace in 0..size.namespaces {
-            let text = mesh.namespace(namespace);
-            let file = root.join(format!("ns-{namespace}.yaml"));
-            fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
-        }
-        for turn in 0..mesh.values.len() {
-            for prepared in [mesh.slice(turn), mesh.route(turn), mesh.rule(turn)] {
-                mesh.apply(&prepared)?;
+        self.seen_in(change, &namespace)
+    }
+
+    fn rule(&mut self, edit: Edit, n: usize) -> Change {
+        let ruled = EDITED.min(self.size.ruled());
+        let service = &mut self.services[n % ruled];
+        let number = u32::try_from(n).unwrap_or(u32::MAX);
+        let mut markers = Vec::new();
+        let mut probe = None;
+        let page = dump("resource=dynamic_active_clusters", service);
+        if let Some(rules) = &mut service.rules {
+            match edit {
+                Edit::Weight => {
+                    rules.weight = WEIGHT + number;
+                    markers.push(Marker::new(ResourceType::Route, wrapped(rules.weight)));
+                    probe = Some(Probe::Grown(TABLE_UPDATES.into()));
+                }
+                Edit::Ring => {
+                    rules.ring = RING + number;
+                    markers.push(Marker::new(ResourceType::Cluster, wrapped(rules.ring)));
+                    probe = Some(Probe::Text(page, rules.ring.to_string()));
+                }
+                _ => rules.note = number,
             }
         }
-        Ok(mesh)
+        let [route, rule] = match &manifests::rules(service)[..] {
+            [route, rule] => [route.clone(), rule.clone()],
+            _ => return Change::default(),
+        };
+        let put = match edit {
+            Edit::Weight => vec![route],
+            Edit::Ring => vec![rule],
+            _ => vec![route, rule],
+        };
+        let namespace = service.namespace.clone();
+        let change = Change {
+            put,
+            markers,
+            probe,
+            ..Change::default()
+        };
+        self.seen_in(change, &namespace)
     }
 
-    fn namespace(&self, namespace: usize) -> String {
-        let mut text = String::new();
-        manifests::namespace(&mut text, namespace);
-        let services = (namespace..self.size.services).step_by(self.size.namespaces);
-        for service in services {
-            let of = self.size.names(service);
-            manifests::service(&mut text, &of);
-            if self.size.services - service > self.values.len() {
-                manifests::slice(&mut text, &of, None);
-            }
-            if service < self.size.ruled() {
-                manifests::pods(&mut text, &of);
-            }
-            if (self.values.len()..self.size.ruled()).contains(&service) {
-                manifests::route(&mut text, &of, WEIGHT, 0);
-                manifests::rule(&mut text, &of, RING, 0);
-            }
-        }
-        text
-    }
-
-    /// The endpoints that edits move are those of the last Services, where no rules are.
-    fn slice(&self, turn: usize) -> Prepared {
-        let of = self.size.names(self.size.services - 1 - turn);
-        let moved = self.values[turn].moved.as_deref();
-        let marker = moved.map(|m| (ResourceType::Endpoint, m.as_bytes().to_vec()));
-        let mut text = String::new();
-        manifests::slice(&mut text, &of, moved);
-        self.prepared(&format!("slice-{turn}"), text, marker.into_iter().collect())
-    }
-
-    fn route(&self, turn: usize) -> Prepared {
-        let Values { weight, note, .. } = self.values[turn];
-        let mut text = String::new();
-        manifests::route(&mut text, &self.size.names(turn), weight, note);
-        let marker = (ResourceType::Route, wrapped(weight));
-        self.prepared(&format!("route-{turn}"), text, vec![marker])
-    }
-
-    fn rule(&self, turn: usize) -> Prepared {
-        let Values { ring, note, .. } = self.values[turn];
-        let mut text = String::new();
-        manifests::rule(&mut text, &self.size.names(turn), ring, note);
-        let marker = (ResourceType::Cluster, wrapped(ring));
-        self.prepared(&format!("rule-{turn}"), text, vec![marker])
-    }
-
-    fn sentinel(&self, n: u32) -> Prepared {
-        let (name, port) = (format!("sentinel-{n}."), SENTINEL_PORT + n);
-        let mut text = String::new();
-        manifests::sentinel(&mut text, n, port);
-        let marked = [
+    fn add(&mut self, service: Service) -> Change {
+        let name = service.name.clone();
+        let kinds = [
             ResourceType::Cluster,
             ResourceType::Endpoint,
             ResourceType::Route,
         ];
-        let markers = marked.map(|kind| (kind, name.clone().into_bytes()));
-        self.prepared(&format!("sentinel-{n}"), text, markers.into())
+        let change = Change {
+            put: vec![
+                manifests::service(&service).alone(),
+                manifests::slice(&service).alone(),
+            ],
+            markers: kinds.map(|k| Marker::new(k, name.as_str())).into(),
+            probe: Some(Probe::Text(
+                dump("resource=dynamic_active_clusters", &service),
+                name.clone(),
+            )),
+            ..Change::default()
+        };
+        let namespace = service.namespace.clone();
+        self.services.push(service);
+        self.seen_in(change, &namespace)
     }
 
-    fn prepared(&self, name: &str, text: String, markers: Vec<Marker>) -> Prepared {
-        Prepared {
-            file: self.root.join(format!("edited/{name}.yaml")),
-            text,
-            markers,
+    fn delete(&mut self) -> Change {
+        let Some(service) = self.services.pop() else {
+            return Change::default();
+        };
+        let change = Change {
+            delete: vec![manifests::slice(&service), manifests::service(&service)],
+            markers: vec![Marker::new(ResourceType::Cluster, service.name.as_str())],
+            probe: Some(Probe::Gone(
+                dump("resource=dynamic_active_clusters", &service),
+                service.name.clone(),
+            )),
+            ..Change::default()
+        };
+        self.seen_in(change, &service.namespace)
+    }
+
+    fn policy(&mut self, number: usize) -> Change {
+        let strict = !self.policies[number].unwrap_or(false);
+        self.policies[number] = Some(strict);
+        let mode = if strict { "STRICT" } else { "PERMISSIVE" };
+        Change {
+            put: vec![manifests::policy(&namespace(number), mode)],
+            markers: vec![Marker::new(ResourceType::Listener, "virtualInbound")],
+            only: Some(self.proxies_of(number)),
+            ..Change::default()
         }
     }
 
-    /// What the next edit of this sort writes; every edit is of another object than the last one.
-    pub fn next(&mut self, edit: Edit) -> Prepared {
-        self.edits += 1;
-        let n = self.edits;
-        let turn = n as usize % self.values.len();
-        let values = &mut self.values[turn];
-        match edit {
-            Edit::Endpoint => {
-                values.moved = Some(format!("10.66.{}.{}", 100 + n / 100, 100 + n % 100));
-                self.slice(turn)
-            }
-            Edit::Weight => {
-                values.weight = WEIGHT + n;
-                self.route(turn)
-            }
-            Edit::Ring => {
-                values.ring = RING + n;
-                self.rule(turn)
-            }
-            Edit::Sentinel => self.sentinel(n),
+    fn seen_in(&self, change: Change, of: &str) -> Change {
+        if self.size.view == View::Mesh {
+            return change;
         }
-    }
-
-    /// Only an annotation differs, in a VirtualService and a DestinationRule.
-    pub fn annotate(&mut self) -> [Prepared; 2] {
-        self.edits += 1;
-        let turn = self.edits as usize % self.values.len();
-        self.values[turn].note = self.edits;
-        [self.route(turn), self.rule(turn)]
-    }
-
-    /// Replaces the file by rename, as an editor or `git pull` does.
-    pub fn apply(&self, prepared: &Prepared) -> Result<()> {
-        let partial = self.root.join(".partial");
-        fs::write(&partial, &prepared.text)
-            .and_then(|()| fs::rename(&partial, &prepared.file))
-            .with_context(|| format!("write {}", prepared.file.display()))
+        let number = (0..self.size.namespaces).find(|n| namespace(*n) == of);
+        Change {
+            only: number.map(|n| self.proxies_of(n)),
+            ..change
+        }
     }
 }
 
@@ -220,62 +352,94 @@ impl Size {
         (self.services / 10).max(1)
     }
 
-    pub fn manifest(self) -> Manifest {
-        // Ports http and tcp; two subsets of each where there is a DestinationRule.
-        let clusters = 2 * self.services + 4 * self.ruled();
-        // One for each tcp port's address, one for all of http, and the two of capture.
-        let listeners = self.services + 3;
-        Manifest {
-            clusters,
-            listeners,
-        }
-    }
-
-    fn names(self, service: usize) -> Names {
-        Names {
-            number: service,
-            name: format!("svc-{service}"),
-            namespace: format!("ns-{}", service % self.namespaces),
-        }
-    }
-
-    pub fn identity(self, proxy: usize) -> Identity {
-        let of = self.names(proxy % self.services);
-        let endpoint = proxy / self.services % ENDPOINTS;
-        let (namespace, pod) = (of.namespace.clone(), of.pod(endpoint));
-        Identity {
-            id: format!(
-                "sidecar~{}~{pod}.{namespace}~{namespace}.svc.cluster.local",
-                of.address(endpoint)
-            ),
-            namespace,
-            service: of.name,
-            pod,
-        }
+    /// The Service and the endpoint that a proxy is beside.
+    fn beside(self, proxy: usize) -> (usize, usize) {
+        (
+            proxy % self.services,
+            proxy / self.services % self.endpoints,
+        )
     }
 }
 
-/// A Service as its manifests name it.
-pub struct Names {
-    pub number: usize,
-    pub name: String,
-    pub namespace: String,
-}
+impl Service {
+    pub fn host(&self) -> String {
+        format!("{}.{}.svc.cluster.local", self.name, self.namespace)
+    }
 
-impl Names {
     pub fn pod(&self, endpoint: usize) -> String {
         format!("{}-{endpoint}", self.name)
     }
+}
 
-    pub fn address(&self, endpoint: usize) -> String {
-        let n = self.number * ENDPOINTS + endpoint;
-        format!("10.{}.{}.{}", 16 + (n >> 16), n >> 8 & 255, n & 255)
-    }
+/// Half of the workloads are of each version.
+pub fn version(endpoint: usize) -> &'static str {
+    ["v1", "v2"][endpoint % 2]
+}
 
-    pub fn cluster_ip(&self) -> String {
-        let n = self.number + 1;
-        format!("172.{}.{}.{}", 20 + (n >> 16), n >> 8 & 255, n & 255)
+pub fn namespace(number: usize) -> String {
+    format!("ns-{number}")
+}
+
+fn service(size: Size, number: usize) -> Service {
+    let n = number + 1;
+    let ruled = number < size.ruled();
+    let proxies = (size.proxies + size.services - 1 - number) / size.services;
+    Service {
+        name: format!("svc-{number}"),
+        namespace: namespace(number % size.namespaces),
+        address: format!("10.{}.{}.{}", 100 + (n >> 16), n >> 8 & 255, n & 255),
+        ports: PORTS.into(),
+        endpoints: (0..size.endpoints)
+            .map(|endpoint| address(size, number, endpoint))
+            .collect(),
+        rules: ruled.then_some(Rules {
+            weight: WEIGHT,
+            ring: RING,
+            note: 0,
+        }),
+        pods: if ruled {
+            size.endpoints
+        } else {
+            proxies.min(size.endpoints)
+        },
     }
+}
+
+/// On a port of its own, so that it touches every resource type.
+fn added(n: usize, endpoints: usize) -> Service {
+    let number = ADDED_PORT + u16::try_from(n % 10_000).unwrap_or_default();
+    let (a, b) = (n >> 8 & 255, n & 255);
+    Service {
+        name: format!("added-{n:05}"),
+        namespace: namespace(0),
+        address: format!("10.99.{a}.{b}"),
+        ports: vec![Port {
+            name: "http",
+            number,
+            target: 8080,
+        }],
+        endpoints: (0..endpoints)
+            .map(|e| format!("10.67.{}.{}", e >> 8 & 255, e & 255))
+            .collect(),
+        rules: None,
+        pods: 0,
+    }
+}
+
+fn address(size: Size, service: usize, endpoint: usize) -> String {
+    let n = service * size.endpoints + endpoint;
+    format!("10.{}.{}.{}", 80 + (n >> 16), n >> 8 & 255, n & 255)
+}
+
+/// A page of Envoy's with what it holds of a Service's first port, and no more.
+fn dump(what: &str, service: &Service) -> String {
+    let (number, host) = (service.ports[0].number, service.host());
+    format!("/config_dump?{what}&name_regex=outbound.{number}..{host}")
+}
+
+/// Three digits each, so that none begins another.
+fn fresh_address(n: usize) -> String {
+    format!("10.66.{}.{}", 100 + n / 150 % 150, 100 + n % 150)
 }
 
 /// The end of a wrapped number as protobuf has it: its length, its tag, its three bytes.

@@ -1,342 +1,436 @@
 //! What one simulated proxy holds, and how it answers, as Envoy 1.40 does. No sockets here.
-//!
-//! Simplified: a route table that no listener names any more stays subscribed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::rc::Rc;
+use std::collections::HashMap;
+use std::ops::AddAssign as _;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
-use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use fairlead::xds::ResourceType;
-use prost::Message;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::mesh::Manifest;
-use super::wire::{Field, Fields, Packed, Request, Response};
-
-/// A resource version that some proxy was sent; all proxies share it.
-pub struct Resource {
-    pub name: String,
-    pub version: String,
-    key: u64,
-    /// Names of the next type that it leads to: a cluster's assignment, a listener's tables.
-    leads: Vec<String>,
-}
-
-/// All resource versions seen. Only the first proxy that is sent one looks inside it.
-#[derive(Default)]
-pub struct Known(HashMap<u64, Rc<Resource>>);
-
-impl Known {
-    fn intern(&mut self, kind: ResourceType, packed: &Packed<'_>) -> Rc<Resource> {
-        let key = xxh3_64(packed.name.as_bytes());
-        let triple = xxh3_64_with_seed(packed.version.as_bytes(), key ^ kind as u64);
-        let make = || {
-            Rc::new(Resource {
-                name: packed.name.into(),
-                version: packed.version.into(),
-                key,
-                leads: leads(kind, packed),
-            })
-        };
-        self.0.entry(triple).or_insert_with(make).clone()
-    }
-}
-
-fn leads(kind: ResourceType, packed: &Packed<'_>) -> Vec<String> {
-    match kind {
-        ResourceType::Cluster => assignment(packed).into_iter().collect(),
-        ResourceType::Listener => tables(packed.body),
-        ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => Vec::new(),
-    }
-}
-
-/// `Cluster.type` = 2 is EDS = 3; `eds_cluster_config` = 3 may give another `service_name` = 2.
-fn assignment(packed: &Packed<'_>) -> Option<String> {
-    let (mut eds, mut service) = (false, None);
-    for field in Fields(packed.body) {
-        match field {
-            (2, Field::Number(kind)) => eds = kind == 3,
-            (3, Field::Bytes(config)) => {
-                service = Fields(config).find_map(|(tag, field)| match (tag, field) {
-                    (2, Field::Bytes(name)) => Some(String::from_utf8_lossy(name).into_owned()),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    eds.then(|| service.unwrap_or_else(|| packed.name.into()))
-}
-
-fn tables(listener: &[u8]) -> Vec<String> {
-    let listener = Listener::decode(listener).unwrap_or_default();
-    let chains = listener.filter_chains.iter();
-    let mut names: Vec<String> = chains
-        .chain(&listener.default_filter_chain)
-        .flat_map(chain_tables)
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-fn chain_tables(chain: &FilterChain) -> Vec<String> {
-    let configs = chain.filters.iter().filter_map(|f| match &f.config_type {
-        Some(ConfigType::TypedConfig(any)) => Some(any),
-        _ => None,
-    });
-    configs
-        .filter(|any| any.type_url.ends_with(".HttpConnectionManager"))
-        .filter_map(|any| HttpConnectionManager::decode(&any.value[..]).ok())
-        .filter_map(|http| match http.route_specifier {
-            Some(RouteSpecifier::Rds(rds)) => Some(rds.route_config_name),
-            _ => None,
-        })
-        .collect()
-}
+use super::catalogue::{Catalogue, Item, Name, next};
+use super::facts::Sums;
+use super::wire::Request;
 
 /// Whether a proxy asks for its certificate; only an authenticated stream gets one.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Secrets {
     Unasked,
     Asked,
 }
 
+/// How a proxy opens its first stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Opening {
+    /// As Envoy does: all clusters, and from there on what they lead to.
+    Clusters,
+    /// Its certificate and the roots, and nothing else.
+    Certificate,
+    /// So many small messages, of the null server.
+    Blast(u32),
+}
+
+/// What a proxy must hold at least to be whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Least {
+    pub clusters: usize,
+    pub listeners: usize,
+    pub tables: usize,
+}
+
+/// A whole response, its resources already catalogued.
+pub struct Delivery<'a> {
+    pub kind: ResourceType,
+    pub nonce: &'a [u8],
+    pub items: &'a [Item],
+    pub removed: &'a [Name],
+}
+
 const SECRETS: [&str; 2] = ["default", "ROOTCA"];
+pub const BLAST: &str = "bench/blast";
+
+/// A set of names.
+#[derive(Default)]
+struct Set {
+    words: Vec<u64>,
+    size: usize,
+}
+
+impl Set {
+    fn insert(&mut self, name: Name) -> bool {
+        let (word, bit) = (name as usize / 64, 1 << (name % 64));
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        let fresh = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.size += usize::from(fresh);
+        fresh
+    }
+
+    fn remove(&mut self, name: Name) {
+        let (word, bit) = (name as usize / 64, 1 << (name % 64));
+        if let Some(word) = self.words.get_mut(word).filter(|w| **w & bit != 0) {
+            *word &= !bit;
+            self.size -= 1;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.words.clear();
+        self.size = 0;
+    }
+}
+
+/// Entries by name; absent beyond the end.
+#[derive(Default)]
+struct Column(Vec<u32>);
+
+impl Column {
+    fn get(&self, name: Name) -> u32 {
+        self.0.get(name as usize).copied().unwrap_or(0)
+    }
+
+    fn at(&mut self, name: Name) -> &mut u32 {
+        let name = name as usize;
+        if self.0.len() <= name {
+            self.0.resize(name + 1, 0);
+        }
+        &mut self.0[name]
+    }
+
+    fn present(&self) -> impl Iterator<Item = (Name, u32)> {
+        (0..).zip(self.0.iter().copied()).filter(|(_, v)| *v != 0)
+    }
+}
 
 #[derive(Default)]
 struct Share {
-    held: HashMap<u64, Rc<Resource>>,
-    /// Names subscribed one by one (EDS, RDS, SDS).
-    wanted: BTreeMap<u64, String>,
+    /// Item + 1 by name.
+    held: Column,
+    count: usize,
+    /// How many held resources lead to a name: it is subscribed while that is not 0 (EDS, RDS, SDS).
+    wanted: Column,
     /// Wanted and not held.
-    missing: HashSet<u64>,
+    missing: Set,
     /// Requested on this stream.
     asked: bool,
+}
+
+/// Requests that many proxies send alike, encoded once.
+#[derive(Default)]
+pub struct Phrases(HashMap<u64, Bytes>);
+
+/// What a proxy needs of its fleet to answer.
+pub struct Ground<'a> {
+    pub catalogue: &'a mut Catalogue,
+    pub phrases: &'a mut Phrases,
 }
 
 pub struct Proxy {
     node: Bytes,
     secrets: Secrets,
+    opening: Opening,
     shares: [Share; ResourceType::COUNT],
-    warming: HashSet<u64>,
+    /// Assignments that changed clusters wait for.
+    warming: Set,
     /// Nonces of cluster responses whose ACK waits until nothing warms.
     withheld: Vec<Vec<u8>>,
-    /// Sent at the opening of a stream instead of what a proxy would ask.
-    probe: Option<Bytes>,
+    /// On reconnect, this type's versions are said to be of another build.
+    pub foreign: Option<ResourceType>,
 }
 
 impl Proxy {
-    pub fn new(node: Bytes, secrets: Secrets) -> Self {
+    pub fn new(node: Bytes, secrets: Secrets, opening: Opening) -> Self {
         Self {
             node,
             secrets,
+            opening,
             shares: Default::default(),
-            warming: HashSet::new(),
+            warming: Set::default(),
             withheld: Vec::new(),
-            probe: None,
+            foreign: None,
         }
     }
 
-    /// A proxy that opens its stream with this request.
-    pub fn probe(request: Bytes) -> Self {
-        Self {
-            probe: Some(request),
-            ..Self::new(Bytes::new(), Secrets::Unasked)
-        }
+    fn share(&mut self, kind: ResourceType) -> &mut Share {
+        &mut self.shares[kind as usize]
     }
 
     /// What a new stream begins with: clusters alone, or all that is held after a lost one.
-    pub fn open(&mut self) -> Vec<Bytes> {
-        if let Some(probe) = &self.probe {
-            return vec![probe.clone()];
-        }
+    pub fn open(&mut self, ground: &mut Ground<'_>) -> Vec<Bytes> {
         self.withheld.clear();
         self.warming.clear();
         for share in &mut self.shares {
             share.asked = false;
         }
-        let fresh = self.shares[ResourceType::Cluster as usize].held.is_empty();
-        let kinds: &[ResourceType] = if fresh {
-            &[ResourceType::Cluster]
-        } else {
-            &ResourceType::ALL
-        };
-        let mut requests = Vec::new();
-        for kind in kinds {
-            let first = requests.is_empty();
-            let node = first.then(|| self.node.clone());
-            requests.extend(self.resume(*kind, node.as_deref()));
+        let fresh = self.shares.iter().all(|share| share.count == 0);
+        match &self.opening {
+            Opening::Blast(count) => {
+                let count = count.to_string();
+                let request = Request {
+                    type_url: BLAST,
+                    subscribe: vec![&count],
+                    ..Request::of(ResourceType::Endpoint)
+                };
+                vec![request.encode()]
+            }
+            Opening::Certificate if fresh => self.ask_secrets(ground).into_iter().collect(),
+            Opening::Clusters if fresh => self
+                .resume(ResourceType::Cluster, ground)
+                .into_iter()
+                .collect(),
+            Opening::Certificate | Opening::Clusters => {
+                let kinds = ResourceType::ALL.into_iter();
+                kinds.filter_map(|kind| self.resume(kind, ground)).collect()
+            }
         }
-        requests
     }
 
-    fn resume(&mut self, kind: ResourceType, node: Option<&[u8]>) -> Option<Bytes> {
-        let share = &mut self.shares[kind as usize];
+    /// A type's first request of a stream, with the versions held. The stream's first one names the node.
+    fn resume(&mut self, kind: ResourceType, ground: &Ground<'_>) -> Option<Bytes> {
         let wildcard = matches!(kind, ResourceType::Cluster | ResourceType::Listener);
-        if !wildcard && share.wanted.is_empty() {
+        let first = !self.shares.iter().any(|share| share.asked);
+        let foreign = self.foreign == Some(kind);
+        let node = first.then(|| self.node.clone());
+        let share = self.share(kind);
+        let catalogue = &*ground.catalogue;
+        let subscribe: Vec<&str> = share
+            .wanted
+            .present()
+            .map(|(name, _)| catalogue.text(kind, name))
+            .collect();
+        if !wildcard && subscribe.is_empty() {
             return None;
         }
         share.asked = true;
-        let held = share.held.values();
+        let initial = share.held.present().map(|(name, item)| {
+            let version = match foreign {
+                true => "0123456789abcdef0123456789abcdef",
+                false => &catalogue.resource(item - 1).version,
+            };
+            (catalogue.text(kind, name), version)
+        });
         let request = Request {
-            node,
-            subscribe: share.wanted.values().map(String::as_str).collect(),
-            initial: held
-                .map(|r| (r.name.as_str(), r.version.as_str()))
-                .collect(),
+            node: node.as_deref(),
+            subscribe,
+            initial: initial.collect(),
             ..Request::of(kind)
         };
         Some(request.encode())
     }
 
     /// Takes a response in, and says what the proxy sends because of it.
-    pub fn on_response(&mut self, response: &Response<'_>, known: &mut Known) -> Vec<Bytes> {
-        let kind = response.kind;
-        let mut replies = Vec::new();
-        let mut news = Vec::new();
-        for packed in &response.resources {
-            let resource = known.intern(kind, packed);
-            self.take(kind, &resource, &mut news);
+    pub fn on_delivery(&mut self, delivery: &Delivery<'_>, ground: &mut Ground<'_>) -> Vec<Bytes> {
+        let kind = delivery.kind;
+        let (mut news, mut gone) = (Vec::new(), Vec::new());
+        for item in delivery.items {
+            self.take(*item, ground.catalogue, &mut news, &mut gone);
         }
-        let gone: Vec<String> = response
-            .removed
-            .iter()
-            .flat_map(|name| self.drop(kind, name))
-            .collect();
+        for name in delivery.removed {
+            self.drop(kind, *name, ground.catalogue, &mut gone);
+        }
+        let mut replies = Vec::new();
         if let Some(next) = next(kind) {
-            replies.extend(self.subscribe(next, &news, &gone));
+            // What one response lets go and takes again stays subscribed.
+            let wanted = &self.shares[next as usize].wanted;
+            gone.retain(|name| wanted.get(*name) == 0);
+            news.retain(|name| wanted.get(*name) != 0);
+            replies.extend(self.subscribe(next, &news, &gone, ground));
         }
         if kind == ResourceType::Cluster {
-            self.withheld.push(response.nonce.to_vec());
-            replies.extend(self.ask_secrets());
+            self.withheld.push(delivery.nonce.to_vec());
+            replies.extend(self.ask_secrets(ground));
         } else {
-            replies.push(Request::ack(kind, response.nonce).encode());
+            replies.push(Request::ack(kind, delivery.nonce).encode());
         }
-        self.settle(&mut replies);
+        self.settle(&mut replies, ground);
         replies
     }
 
-    fn take(&mut self, kind: ResourceType, resource: &Rc<Resource>, news: &mut Vec<String>) {
-        let key = resource.key;
-        let share = &mut self.shares[kind as usize];
-        share.missing.remove(&key);
+    fn take(
+        &mut self,
+        item: Item,
+        catalogue: &Catalogue,
+        news: &mut Vec<Name>,
+        gone: &mut Vec<Name>,
+    ) {
+        let resource = catalogue.resource(item);
+        let (kind, name) = (resource.kind, resource.name);
         if kind == ResourceType::Endpoint {
-            self.warming.remove(&key);
+            self.warming.remove(name);
         }
-        let before = share.held.insert(key, resource.clone());
-        let Some(next) = next(kind) else { return };
-        let changed = before.is_none_or(|b| b.version != resource.version);
-        for name in &resource.leads {
-            let key = xxh3_64(name.as_bytes());
-            if next == ResourceType::Endpoint && changed {
-                self.warming.insert(key);
-            }
-            let share = &mut self.shares[next as usize];
-            if share.wanted.insert(key, name.clone()).is_none() {
-                if !share.held.contains_key(&key) {
-                    share.missing.insert(key);
-                }
-                news.push(name.clone());
-            }
-        }
-    }
-
-    /// Forgets a removed resource; names the assignment that nobody needs any more.
-    fn drop(&mut self, kind: ResourceType, name: &str) -> Vec<String> {
-        let lost = self.shares[kind as usize]
-            .held
-            .remove(&xxh3_64(name.as_bytes()));
-        let Some(lost) = lost.filter(|_| kind == ResourceType::Cluster) else {
-            return Vec::new();
+        let share = self.share(kind);
+        share.missing.remove(name);
+        let before = std::mem::replace(share.held.at(name), item + 1);
+        share.count += usize::from(before == 0);
+        let Some(next) = next(kind).filter(|_| before != item + 1) else {
+            return;
         };
-        let share = &mut self.shares[ResourceType::Endpoint as usize];
-        for name in &lost.leads {
-            let key = xxh3_64(name.as_bytes());
-            share.wanted.remove(&key);
-            share.missing.remove(&key);
-            share.held.remove(&key);
-            self.warming.remove(&key);
+        for lead in &resource.leads {
+            if next == ResourceType::Endpoint {
+                self.warming.insert(*lead);
+            }
+            let share = self.share(next);
+            share.wanted.at(*lead).add_assign(1);
+            if share.wanted.get(*lead) == 1 {
+                if share.held.get(*lead) == 0 {
+                    share.missing.insert(*lead);
+                }
+                news.push(*lead);
+            }
         }
-        lost.leads.clone()
+        if before != 0 {
+            let leads = &catalogue.resource(before - 1).leads;
+            self.release(next, leads, gone);
+        }
     }
 
-    fn subscribe(&mut self, kind: ResourceType, news: &[String], gone: &[String]) -> Option<Bytes> {
+    /// Forgets a removed resource, and what only it led to.
+    fn drop(
+        &mut self,
+        kind: ResourceType,
+        name: Name,
+        catalogue: &Catalogue,
+        gone: &mut Vec<Name>,
+    ) {
+        let share = self.share(kind);
+        if share.held.get(name) == 0 {
+            return;
+        }
+        let item = std::mem::take(share.held.at(name));
+        share.count -= 1;
+        if let Some(next) = next(kind) {
+            self.release(next, &catalogue.resource(item - 1).leads, gone);
+        }
+    }
+
+    fn release(&mut self, kind: ResourceType, leads: &[Name], gone: &mut Vec<Name>) {
+        for lead in leads {
+            let share = self.share(kind);
+            let wanted = share.wanted.at(*lead);
+            *wanted = wanted.saturating_sub(1);
+            if *wanted != 0 {
+                continue;
+            }
+            share.missing.remove(*lead);
+            let held = std::mem::take(share.held.at(*lead));
+            share.count -= usize::from(held != 0);
+            if kind == ResourceType::Endpoint {
+                self.warming.remove(*lead);
+            }
+            gone.push(*lead);
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        kind: ResourceType,
+        news: &[Name],
+        gone: &[Name],
+        ground: &mut Ground<'_>,
+    ) -> Option<Bytes> {
         if news.is_empty() && gone.is_empty() {
             return None;
         }
-        self.shares[kind as usize].asked = true;
-        let request = Request {
-            subscribe: news.iter().map(String::as_str).collect(),
-            unsubscribe: gone.iter().map(String::as_str).collect(),
-            ..Request::of(kind)
+        self.share(kind).asked = true;
+        let words: Vec<u8> = [news, &[u32::MAX, kind as u32], gone]
+            .concat()
+            .iter()
+            .flat_map(|name| name.to_le_bytes())
+            .collect();
+        let catalogue = &*ground.catalogue;
+        let text = |name: &Name| catalogue.text(kind, *name);
+        let make = || {
+            Request {
+                subscribe: news.iter().map(text).collect(),
+                unsubscribe: gone.iter().map(text).collect(),
+                ..Request::of(kind)
+            }
+            .encode()
         };
-        Some(request.encode())
+        let phrase = ground.phrases.0.entry(xxh3_64(&words)).or_insert_with(make);
+        Some(phrase.clone())
     }
 
-    fn ask_secrets(&mut self) -> Option<Bytes> {
-        let share = &mut self.shares[ResourceType::Secret as usize];
-        if share.asked || self.secrets == Secrets::Unasked {
+    fn ask_secrets(&mut self, ground: &mut Ground<'_>) -> Option<Bytes> {
+        let asked = self.shares[ResourceType::Secret as usize].asked;
+        if asked || self.secrets == Secrets::Unasked {
             return None;
         }
         for name in SECRETS {
-            let key = xxh3_64(name.as_bytes());
-            share.wanted.insert(key, name.into());
-            if !share.held.contains_key(&key) {
-                share.missing.insert(key);
+            let name = ground.catalogue.name(ResourceType::Secret, name);
+            let share = self.share(ResourceType::Secret);
+            *share.wanted.at(name) = 1;
+            if share.held.get(name) == 0 {
+                share.missing.insert(name);
             }
         }
-        self.resume(ResourceType::Secret, None)
+        self.resume(ResourceType::Secret, ground)
     }
 
-    /// Once nothing warms: the ACKs that waited for it, and the first request for listeners.
-    fn settle(&mut self, replies: &mut Vec<Bytes>) {
-        if !self.is_warm() {
+    /// Once no cluster warms: the ACKs that waited for it, and the first request for listeners.
+    fn settle(&mut self, replies: &mut Vec<Bytes>, ground: &Ground<'_>) {
+        if self.warming.size > 0 {
             return;
         }
         let acks = self.withheld.drain(..);
         replies.extend(acks.map(|n| Request::ack(ResourceType::Cluster, &n).encode()));
-        if !self.shares[ResourceType::Listener as usize].asked {
-            replies.extend(self.resume(ResourceType::Listener, None));
+        let clusters = &self.shares[ResourceType::Cluster as usize];
+        let listeners = &self.shares[ResourceType::Listener as usize];
+        if clusters.asked && !listeners.asked {
+            replies.extend(self.resume(ResourceType::Listener, ground));
         }
     }
 
+    /// Nothing that it was told of still waits for a part.
     pub fn is_warm(&self) -> bool {
-        self.warming.is_empty()
+        self.warming.size == 0 && self.shares.iter().all(|s| s.missing.size == 0)
     }
 
-    /// Whether it holds all that the mesh has for a proxy.
-    pub fn is_whole(&self, manifest: &Manifest) -> bool {
-        let count = |kind: ResourceType| self.shares[kind as usize].held.len();
+    pub fn is_whole(&self, least: Least) -> bool {
+        let count = |kind: ResourceType| self.shares[kind as usize].count;
         self.is_warm()
-            && count(ResourceType::Cluster) >= manifest.clusters
-            && count(ResourceType::Listener) >= manifest.listeners
-            && count(ResourceType::Route) >= 1
+            && count(ResourceType::Cluster) >= least.clusters
+            && count(ResourceType::Listener) >= least.listeners
+            && count(ResourceType::Route) >= least.tables
             && (self.secrets == Secrets::Unasked || count(ResourceType::Secret) == SECRETS.len())
-            && self.shares.iter().all(|s| s.missing.is_empty())
+    }
+
+    fn items(&self) -> impl Iterator<Item = Item> {
+        let shares = self.shares.iter();
+        shares.flat_map(|share| share.held.present().map(|(_, item)| item - 1))
+    }
+
+    /// What it holds, for comparison with what it must hold.
+    pub fn sums(&self, catalogue: &Catalogue) -> Sums {
+        let mut sums = Sums::default();
+        for item in self.items() {
+            let resource = catalogue.resource(item);
+            let sum = &mut sums[resource.kind as usize];
+            *sum = sum.wrapping_add(resource.sum);
+        }
+        sums
+    }
+
+    pub fn facts(&self, catalogue: &Catalogue) -> Vec<(ResourceType, String)> {
+        let resources = self.items().map(|item| catalogue.resource(item));
+        resources
+            .flat_map(|r| r.facts.iter().map(|fact| (r.kind, fact.clone())))
+            .collect()
     }
 
     /// Names and versions of everything but secrets, which are no two times the same.
-    pub fn inventory(&self) -> BTreeMap<(ResourceType, String), String> {
-        let kinds = ResourceType::ALL.into_iter();
-        kinds
-            .filter(|kind| *kind != ResourceType::Secret)
-            .flat_map(|kind| {
-                let held = self.shares[kind as usize].held.values();
-                held.map(move |r| ((kind, r.name.clone()), r.version.clone()))
+    pub fn versions(&self, catalogue: &Catalogue) -> Vec<String> {
+        let resources = self.items().map(|item| catalogue.resource(item));
+        let mut out: Vec<String> = resources
+            .filter(|r| r.kind != ResourceType::Secret)
+            .map(|r| {
+                let name = catalogue.text(r.kind, r.name);
+                format!("{} {name} {}", r.kind.short(), r.version)
             })
-            .collect()
-    }
-}
-
-fn next(kind: ResourceType) -> Option<ResourceType> {
-    match kind {
-        ResourceType::Cluster => Some(ResourceType::Endpoint),
-        ResourceType::Listener => Some(ResourceType::Route),
-        ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => None,
+            .collect();
+        out.sort();
+        out
     }
 }

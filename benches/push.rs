@@ -1,6 +1,7 @@
-//! `make bench`: how soon, and at what cost, a change reaches the last of many proxies. Judges nothing.
+//! `make bench`: how soon, and at what cost, a change reaches the last of many proxies.
 //!
-//! The server is the release binary in a process of its own; this process is its clients.
+//! The server is a process of its own, and so are its clients (`crew.rs`) and the null server (`null.rs`);
+//! this process gives orders and reads meters.
 
 #![allow(
     clippy::print_stdout,
@@ -8,60 +9,123 @@
     reason = "a program for the terminal"
 )]
 
-mod client;
-mod manifests;
-mod mesh;
-mod null;
-mod proxy;
-mod report;
-mod server;
-mod wire;
-mod works;
+pub mod against;
+pub mod bars;
+pub mod catalogue;
+pub mod channel;
+pub mod cluster;
+pub mod crew;
+pub mod curves;
+pub mod envoys;
+pub mod expect;
+pub mod facts;
+pub mod fleet;
+pub mod http2;
+pub mod manifests;
+pub mod mesh;
+pub mod null;
+pub mod order;
+pub mod proxy;
+pub mod recruits;
+pub mod report;
+pub mod returns;
+pub mod seat;
+pub mod server;
+pub mod source;
+pub mod stage;
+pub mod stamp;
+pub mod wire;
+pub mod works;
 
+/// What the test suites start: an API server, networks, Envoys.
+#[path = "../conformance"]
+mod outside {
+    pub mod harness;
+}
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::rc::Rc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use fairlead::clock;
-use fairlead::xds::ResourceType;
 use tokio::task::LocalSet;
 
-use self::client::{Fleet, Recruit, Target};
-use self::mesh::{ENDPOINTS, Size};
-use self::null::{BLAST, BLAST_END, NullServer};
-use self::proxy::{Proxy, Secrets};
-use self::report::{Round, Row, Setting};
-use self::server::{Home, Usage};
-use self::wire::Request;
-use self::works::{Outcome, Transport, Works};
+use self::against::Against;
+use self::curves::{Along, Point};
+use self::mesh::{Size, View};
+use self::outside::harness::network::Network;
+use self::outside::harness::{self, isolation};
+use self::recruits::Transport;
+use self::report::{Row, Setting};
+use self::server::Home;
+use self::source::Origin;
+use self::stage::{Stage, Subject};
+use self::works::{Plan, WORKS};
 
-const LIMIT: Duration = Duration::from_secs(120);
-/// Messages per proxy when the client's own ceiling is measured.
-const BLAST_MESSAGES: usize = 2000;
+/// What is void says so in its row, and so does the exit status.
+const VOID: u8 = 2;
 
 /// Measures pushes to simulated proxies.
 #[derive(Parser)]
 struct Args {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=20_000))]
     services: u32,
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=100))]
+    endpoints: u32,
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     proxies: u32,
-    /// Rounds of each edit; medians are over them.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=90))]
+    /// Rounds of each work; medians are over them.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=90))]
     rounds: u32,
+    /// The works to measure, of: blast, boot, storm-cold, ...; all, if none is named.
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(WORKS))]
+    only: Vec<String>,
     #[arg(long, value_enum, default_value_t = Over::Both)]
     over: Over,
+    /// Where changes are made. The default is a real API server, started for it.
+    #[arg(long, value_enum, default_value_t = Sort::Kube)]
+    source: Sort,
+    /// An API server that runs already, instead of one for the bench alone.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Real Envoys that stay for the changes made over TLS. They need network namespaces.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=20))]
+    envoys: u32,
+    /// Measure growth instead, and write pictures and rows into this folder.
+    #[arg(long, value_name = "DIR")]
+    curves: Option<PathBuf>,
+    /// Of the order in which objects are changed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// The program to measure, if not the one built with this bench.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// Be the null server, repeating this recording.
+    /// Measure a server that runs already, in plaintext.
+    #[arg(long, value_name = "ADDRESS", requires = "pid")]
+    target: Option<SocketAddr>,
+    /// Its process.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Be a client process of the runner at this address.
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    crew: Option<SocketAddr>,
+    /// Be the null server of the runner at this address.
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    null: Option<SocketAddr>,
+    /// Where the null server puts its certificate, if it is to speak TLS.
     #[arg(long, value_name = "FILE", hide = true)]
-    null: Option<PathBuf>,
+    roots: Option<PathBuf>,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Sort {
+    Files,
+    Kube,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -71,154 +135,210 @@ enum Over {
     Both,
 }
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let args = Args::parse();
-    let done = match &args.null {
-        Some(recording) => null::serve(recording),
-        None => measure(&args),
+    let done = match (args.crew, args.null) {
+        (Some(runner), _) => crew::serve(runner).map(|()| ExitCode::SUCCESS),
+        (_, Some(runner)) => null::serve(runner, args.roots.as_deref()).map(|()| ExitCode::SUCCESS),
+        (None, None) => measure(&args),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn measure(args: &Args) -> Result<()> {
+fn measure(args: &Args) -> Result<ExitCode> {
+    let network = network(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
         let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        // Whatever ends this, servers are killed when they are dropped.
+        // Whatever ends this, servers and clients are killed when they are dropped.
         tokio::select! {
-            done = run(args) => done,
+            done = run(args, network) => done,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
             _ = stop.recv() => anyhow::bail!("stopped"),
         }
     })
 }
 
-async fn run(args: &Args) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// Envoys live in network namespaces of their own, and the rest then in one with them.
+fn network(args: &Args) -> Result<Option<Rc<Network>>> {
+    if args.envoys == 0 || matches!(args.over, Over::Plaintext) || args.target.is_some() {
+        return Ok(None);
+    }
+    isolation::enter(&envoys::programs(program(args))?)?;
+    Ok(Some(Rc::new(Network::new()?)))
+}
+
+fn program(args: &Args) -> &Path {
     let built = Path::new(env!("CARGO_BIN_EXE_fairlead"));
-    let program = args.program.as_deref().unwrap_or(built);
-    let proxies = args.proxies as usize;
-    let size = Size {
-        services: args.services as usize,
-        namespaces: 20,
+    args.program.as_deref().unwrap_or(built)
+}
+
+async fn run(args: &Args, network: Option<Rc<Network>>) -> Result<ExitCode> {
+    let subject = match args.target.zip(args.pid) {
+        Some((address, pid)) => Subject::Attached(address, pid),
+        None => Subject::Program(program(args).into()),
     };
-    let transports: &[Transport] = match args.over {
-        Over::Plaintext => &[Transport::Plaintext],
-        Over::Tls => &[Transport::Tls],
-        Over::Both => &[Transport::Plaintext, Transport::Tls],
+    let plan = Plan {
+        subject: &subject,
+        size: Size {
+            services: args.services as usize,
+            endpoints: args.endpoints as usize,
+            namespaces: 20,
+            proxies: args.proxies as usize,
+            view: View::Mesh,
+            seed: args.seed,
+        },
+        rounds: args.rounds as usize,
+        only: &args.only,
+        origin: match args.source {
+            Sort::Files => Origin::Files,
+            Sort::Kube => Origin::Kube(args.kubeconfig.clone()),
+        },
+        envoys: args.envoys as usize,
+        network,
     };
+    let transports: &[Transport] = match (args.over, &subject) {
+        (Over::Plaintext, _) | (_, Subject::Attached(..)) => &[Transport::Plaintext],
+        (Over::Tls, _) => &[Transport::Tls],
+        (Over::Both, _) => &[Transport::Tls, Transport::Plaintext],
+    };
+    if let Some(folder) = &args.curves {
+        return grow(&plan, transports[0], folder).await;
+    }
     let mut rows = Vec::new();
     for transport in transports {
         eprintln!("measuring over {} ...", transport.name());
-        let folder = tempfile::tempdir()?;
-        let home = Home::new(folder.path());
-        let works = Works {
-            program,
-            home: &home,
-            size,
-            proxies,
-            rounds: args.rounds as usize,
-            transport: *transport,
-        };
-        let outcome = works.run().await;
-        let outcome = outcome.with_context(|| format!("server's log: {}", home.last_words()))?;
-        if *transport == Transport::Plaintext {
-            let null = null_rows(&outcome, size, proxies, folder.path()).await;
-            rows.extend(null.context("null server")?);
-        }
-        rows.extend(outcome.rows);
+        rows.extend(over(&plan, *transport).await?);
     }
-    let setting = Setting::here(size.services, ENDPOINTS, proxies);
+    let setting = setting(&plan);
+    bars::judge(&setting, &mut rows);
     print!("{}", report::table(&setting, &rows));
-    let json = root.join("target/bench.json");
-    report::write_json(&json, &setting, &rows)?;
+    let json = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench.json");
+    report::write(&json, &report::json_lines(&setting, &rows)?)?;
     println!("\nrows as JSON: {}", json.display());
-    Ok(())
+    Ok(status(&rows))
 }
 
-/// What the same clients take from a server that has nothing to think about.
-async fn null_rows(
-    outcome: &Outcome,
-    size: Size,
-    proxies: usize,
-    folder: &Path,
-) -> Result<Vec<Row>> {
-    let null = NullServer::start(&outcome.recording, &folder.join("recording"))?;
-    let target = Target {
-        address: null.address,
-        tls: None,
-    };
-    let recruit = |_| Recruit {
-        proxy: Proxy::new(b"".as_slice().into(), Secrets::Unasked),
-        token: None,
-    };
-    let recruits = (0..proxies).map(recruit).collect();
-    let start = clock::mono();
-    let fleet = Fleet::connect(target.clone(), recruits, size.manifest());
-    let times = fleet.reached(LIMIT).await?;
-    let times = times.into_iter().map(|t| t - start).collect();
-    let volume = fleet.volume();
-    let storm = Round {
-        cpu_s: null.usage().cpu,
-        bytes_per_proxy: ratio(volume.total() as f64, proxies as f64),
-        messages_per_proxy: ratio(volume.messages as f64, proxies as f64),
-        ..Round::of(times)
-    };
-    fleet.leave().await;
-    let against = ratio(outcome.storm.last.as_secs_f64(), storm.last.as_secs_f64());
-    let cpu = ratio(outcome.storm.cpu_s, storm.cpu_s);
-    let note = format!("the storm took {against:.1} times as long, {cpu:.1} times the cpu");
-    let storm = Row::of("null", "storm: the same frames", &[storm]).note(note);
-    Ok(vec![storm, ceiling(&null, target, proxies).await?])
+/// The same few works at growing sizes.
+async fn grow(plan: &Plan<'_>, transport: Transport, folder: &Path) -> Result<ExitCode> {
+    std::fs::create_dir_all(folder)?;
+    let only = curves::WORKS.map(str::to_owned);
+    let mut all = Vec::new();
+    for along in [Along::Proxies, Along::Services] {
+        let (mut points, mut lines) = (Vec::new(), String::new());
+        for (size, (proxies, services)) in along.sizes() {
+            eprintln!("{proxies} proxies, {services} services ...");
+            let plan = Plan {
+                size: Size {
+                    proxies,
+                    services,
+                    ..plan.size
+                },
+                only: &only,
+                envoys: plan.envoys.min(if services > 1000 { 1 } else { 5 }),
+                network: plan.network.clone(),
+                origin: plan.origin.clone(),
+                ..*plan
+            };
+            let rows = over(&plan, transport).await?;
+            lines += &report::json_lines(&setting(&plan), &rows)?;
+            print!("{}", report::table(&setting(&plan), &rows));
+            all.extend(rows.iter().cloned());
+            points.push(Point { size, rows });
+        }
+        report::write(&folder.join(format!("by-{}.json", along.name())), &lines)?;
+        curves::draw(folder, along, &points)?;
+    }
+    Ok(status(&all))
 }
 
-/// How many small messages a second this client can take.
-async fn ceiling(null: &NullServer, target: Target, proxies: usize) -> Result<Row> {
-    let count = BLAST_MESSAGES.to_string();
-    let request = Request {
-        type_url: BLAST,
-        subscribe: vec![&count],
-        ..Request::of(ResourceType::Endpoint)
-    };
-    let recruit = |_| Recruit {
-        proxy: Proxy::probe(request.encode()),
-        token: None,
-    };
-    let before = (Usage::of(std::process::id()).cpu, null.usage().cpu);
-    let start = clock::mono();
-    let fleet = Fleet::connect(
-        target,
-        (0..proxies).map(recruit).collect(),
-        Default::default(),
-    );
-    fleet.expect(&[(ResourceType::Endpoint, BLAST_END.to_vec())]);
-    let times = fleet.reached(LIMIT).await?;
-    let busy = Usage::of(std::process::id()).cpu - before.0;
-    let round = Round {
-        cpu_s: null.usage().cpu - before.1,
-        bytes_per_proxy: ratio(fleet.volume().total() as f64, proxies as f64),
-        ..Round::of(times.into_iter().map(|t| t - start).collect())
-    };
-    let messages = fleet.volume().messages as f64;
-    ensure!(messages > 0.0, "nothing came");
-    let note = format!(
-        "{:.0} messages/s in all, {:.1} µs of client cpu each",
-        messages / round.last.as_secs_f64(),
-        busy / messages * 1e6,
-    );
-    fleet.leave().await;
-    Ok(Row::of("null", "blast: the client's ceiling", &[round]).note(note))
+fn setting(plan: &Plan<'_>) -> Setting {
+    Setting {
+        source: match plan.origin {
+            Origin::Files => "files",
+            Origin::Kube(_) => "an API server",
+        },
+        seed: plan.size.seed,
+        services: plan.size.services,
+        endpoints: plan.size.endpoints,
+        proxies: plan.size.proxies,
+        envoys: plan.network.as_ref().map_or(0, |_| plan.envoys),
+        ..Setting::here()
+    }
 }
 
-fn ratio(a: f64, b: f64) -> f64 {
-    if b > 0.0 { a / b } else { 0.0 }
+fn status(rows: &[Row]) -> ExitCode {
+    if rows.iter().any(|row| row.void.is_some()) {
+        return ExitCode::from(VOID);
+    }
+    ExitCode::SUCCESS
+}
+
+/// All works over one transport. What ends them makes a void row; the rows before stay.
+async fn over(plan: &Plan<'_>, transport: Transport) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let folder = tempfile::tempdir()?;
+    let place = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(&path).map(|()| Home::new(&path))
+    };
+    let (home, boot, scope) = (place("main")?, place("boot")?, place("scope")?);
+    if plan.wants("blast") {
+        rows.push(against::blast(&home, transport, plan.rounds).await?);
+    }
+    if plan.wants("boot") && matches!(plan.subject, Subject::Program(_)) {
+        rows.push(voided(
+            "boot",
+            &boot,
+            transport,
+            works::boot(plan, &boot, transport).await,
+        ));
+    }
+    let stage = Stage::set(plan, &home, transport, plan.size).await;
+    let mut stage = stage.with_context(|| home.last_words())?;
+    let performed = stage.perform(plan).await;
+    let Stage {
+        mesh,
+        rows: mut measured,
+        recordings,
+        server,
+        fleet,
+        source,
+        envoys,
+        ..
+    } = stage;
+    // The null server's clients have the machine to themselves.
+    drop((server, fleet, source, envoys));
+    if let Err(error) = performed {
+        measured.push(voided("", &home, transport, Err(error)));
+    }
+    let mut against = Against::set(&home, transport, plan.size.proxies, plan.rounds).await?;
+    against.repeat(&mesh, &recordings, &mut measured).await?;
+    drop(against);
+    rows.extend(measured);
+    if plan.wants("scope") && matches!(plan.subject, Subject::Program(_)) {
+        rows.push(voided(
+            "scope",
+            &scope,
+            transport,
+            works::scope(plan, &scope, transport).await,
+        ));
+    }
+    Ok(rows)
+}
+
+fn voided(work: &'static str, home: &Home, transport: Transport, row: Result<Row>) -> Row {
+    row.unwrap_or_else(|error| {
+        let words = home.last_words();
+        if !words.is_empty() {
+            eprintln!("the server's log ends: {words}");
+        }
+        Row::void(transport.name(), work, format!("{error:#}"))
+    })
 }

@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and JSON lines for programs.
+//! What was measured, as a table for people and JSON lines for programs. What it should be is in `bars.rs`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,45 +6,75 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-/// One line of the table.
+/// One line of the table. Numbers are medians over the rounds, unless they say otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Row {
     pub transport: &'static str,
     pub work: &'static str,
     pub rounds: usize,
-    /// Milliseconds until the last proxy had it: median and worst over the rounds.
-    pub last_ms: f64,
-    pub worst_ms: f64,
-    /// The same until half of the proxies had it, median over the rounds.
+    /// Milliseconds until half of the proxies had it, all but one in a hundred, the last one.
     pub half_ms: f64,
+    pub p99_ms: f64,
+    pub last_ms: f64,
+    /// The last proxy in the worst round.
+    pub worst_ms: f64,
+    /// Until the last real Envoy applied it.
+    pub envoy_ms: Option<f64>,
     /// Per proxy and round, gRPC's framing included.
     pub bytes_per_proxy: f64,
     pub messages_per_proxy: f64,
-    /// Processor seconds of the server a round (median).
-    pub cpu_s: f64,
+    /// Processor seconds a round.
+    pub server_cpu_s: f64,
+    pub client_cpu_s: f64,
+    /// The busiest client process, as a share of one core.
+    pub client_busy: f64,
+    /// Bytes resident in the server.
+    pub resident: u64,
+    pub peak: u64,
+    /// What the null server took to send the same responses.
+    pub null_last_ms: Option<f64>,
+    pub null_cpu_s: Option<f64>,
+    /// The bars and whether each is met; none where none applies.
+    pub bars: Vec<Bar>,
     pub note: String,
+    /// Why it says nothing.
+    pub void: Option<String>,
 }
 
-/// One round of a work that is done several times.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bar {
+    pub text: String,
+    pub met: bool,
+}
+
+/// One round of a work.
 #[derive(Clone, Debug, Default)]
 pub struct Round {
-    pub last: Duration,
     pub half: Duration,
+    pub p99: Duration,
+    pub last: Duration,
+    pub envoy: Option<Duration>,
     pub bytes_per_proxy: f64,
     pub messages_per_proxy: f64,
-    pub cpu_s: f64,
+    pub server_cpu_s: f64,
+    pub client_cpu_s: f64,
+    /// Shares of a core until the last proxy had it: the busiest client, and the server.
+    pub client_busy: f64,
+    pub server_busy: f64,
 }
 
 impl Round {
     /// From the times at which each proxy had it.
     pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort();
+        let at = |share: usize| times.get(times.len() * share / 100);
         Self {
+            half: at(50).copied().unwrap_or_default(),
+            p99: at(99).or(times.last()).copied().unwrap_or_default(),
             last: times.last().copied().unwrap_or_default(),
-            half: times.get(times.len() / 2).copied().unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -54,6 +84,7 @@ impl Row {
     pub fn of(transport: &'static str, work: &'static str, rounds: &[Round]) -> Self {
         let all = |f: fn(&Round) -> f64| rounds.iter().map(f).collect::<Vec<_>>();
         let last = all(|r| millis(r.last));
+        let envoys: Option<Vec<f64>> = rounds.iter().map(|r| r.envoy.map(millis)).collect();
         Self {
             transport,
             work,
@@ -61,15 +92,31 @@ impl Row {
             worst_ms: last.iter().copied().fold(0.0, f64::max),
             last_ms: median(last),
             half_ms: median(all(|r| millis(r.half))),
+            p99_ms: median(all(|r| millis(r.p99))),
+            envoy_ms: envoys.filter(|e| !e.is_empty()).map(median),
             bytes_per_proxy: median(all(|r| r.bytes_per_proxy)),
             messages_per_proxy: median(all(|r| r.messages_per_proxy)),
-            cpu_s: median(all(|r| r.cpu_s)),
-            note: String::new(),
+            server_cpu_s: median(all(|r| r.server_cpu_s)),
+            client_cpu_s: median(all(|r| r.client_cpu_s)),
+            client_busy: median(all(|r| r.client_busy)),
+            ..Self::default()
         }
     }
 
-    pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.note = note.into();
+    pub fn void(transport: &'static str, work: &'static str, why: String) -> Self {
+        Self {
+            transport,
+            work,
+            void: Some(why),
+            ..Self::default()
+        }
+    }
+
+    pub fn note(mut self, note: impl AsRef<str>) -> Self {
+        if !self.note.is_empty() {
+            self.note.push_str("; ");
+        }
+        self.note.push_str(note.as_ref());
         self
     }
 }
@@ -80,18 +127,24 @@ pub struct Setting {
     pub cpu: String,
     pub cores: usize,
     pub kernel: String,
+    pub load: String,
     pub commit: String,
+    pub source: &'static str,
+    pub seed: u64,
     pub services: usize,
     pub endpoints: usize,
     pub proxies: usize,
+    pub envoys: usize,
 }
 
 impl Setting {
-    pub fn here(services: usize, endpoints: usize, proxies: usize) -> Self {
+    /// This machine now.
+    pub fn here() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|l| l.strip_prefix("model name"));
         let cpu = model.map_or("unknown", |m| m.trim_start_matches([' ', '\t', ':']));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let git = Command::new("git")
             .args(["describe", "--always", "--dirty"])
             .output();
@@ -100,23 +153,32 @@ impl Setting {
             cpu: cpu.into(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: kernel.trim().into(),
+            load: load.split(' ').take(3).collect::<Vec<_>>().join(" "),
             commit: commit.unwrap_or_default(),
-            services,
-            endpoints,
-            proxies,
+            source: "",
+            seed: 0,
+            services: 0,
+            endpoints: 0,
+            proxies: 0,
+            envoys: 0,
         }
     }
 }
 
-const HEAD: [&str; 9] = [
+const COLUMNS: usize = 13;
+const HEAD: [&str; COLUMNS] = [
     "",
     "work",
     "rounds",
-    "last proxy",
+    "half",
+    "p99",
+    "last",
     "worst",
-    "half of them",
+    "x null",
+    "envoys",
     "per proxy",
     "server cpu",
+    "x null",
     "",
 ];
 
@@ -126,25 +188,29 @@ pub fn table(setting: &Setting, rows: &[Row]) -> String {
         cpu,
         cores,
         kernel,
+        load,
         commit,
+        source,
+        seed,
         services,
         endpoints,
         proxies,
+        envoys,
     } = setting;
     let mut out = format!(
-        "\n{cpu}, {cores} cores shared by server and clients, Linux {kernel}, commit {commit}\n\
-         {services} Services with {endpoints} endpoints each on http 80 and tcp 9090, one in ten with a \
-         VirtualService and a DestinationRule of two subsets; {proxies} simulated proxies\n\n"
+        "\n{cpu}, {cores} cores shared by server and clients, Linux {kernel}, load {load}, commit {commit}, seed {seed}\n\
+         {services} Services with {endpoints} endpoints each on http 80 and tcp 9090, one in ten with a VirtualService and a\n\
+         DestinationRule of two subsets; {proxies} simulated proxies, {envoys} Envoys; changes made in {source}\n\n"
     );
-    let cells: Vec<[String; 9]> = std::iter::once(HEAD.map(String::from))
+    let cells: Vec<[String; COLUMNS]> = std::iter::once(HEAD.map(String::from))
         .chain(rows.iter().map(cells))
         .collect();
-    let width = |column: usize| cells.iter().map(|c| c[column].len()).max().unwrap_or(0);
-    let widths: [usize; 9] = std::array::from_fn(width);
+    let width = |column: usize| cells.iter().map(|c| c[column].chars().count()).max();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|c| width(c).unwrap_or(0));
     for line in &cells {
         let mut text = String::new();
         for (at, (cell, width)) in line.iter().zip(widths).enumerate() {
-            let left = at < 2 || at == 8;
+            let left = at < 2 || at == COLUMNS - 1;
             let _ = if left {
                 write!(text, "{cell:width$}  ")
             } else {
@@ -157,20 +223,42 @@ pub fn table(setting: &Setting, rows: &[Row]) -> String {
     out
 }
 
-fn cells(row: &Row) -> [String; 9] {
-    let counted = |text: String| if row.rounds == 0 { String::new() } else { text };
+fn cells(row: &Row) -> [String; COLUMNS] {
+    let counted = |text: String| {
+        if row.rounds == 0 { String::new() } else { text }
+    };
     let timed = |ms: f64| if ms == 0.0 { String::new() } else { shown(ms) };
+    let against = |ours: f64, null: Option<f64>| {
+        let ratio = null.filter(|null| *null > 0.0).map(|null| ours / null);
+        ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"))
+    };
     [
         row.transport.into(),
         row.work.into(),
         counted(row.rounds.to_string()),
+        timed(row.half_ms),
+        timed(row.p99_ms),
         timed(row.last_ms),
         timed(row.worst_ms),
-        timed(row.half_ms),
+        against(row.last_ms, row.null_last_ms),
+        row.envoy_ms.map_or(String::new(), shown),
         counted(bytes(row.bytes_per_proxy)),
-        counted(format!("{:.3} s", row.cpu_s)),
-        row.note.clone(),
+        counted(format!("{:.3} s", row.server_cpu_s)),
+        against(row.server_cpu_s, row.null_cpu_s),
+        remarks(row),
     ]
+}
+
+fn remarks(row: &Row) -> String {
+    if let Some(why) = &row.void {
+        return format!("VOID: {why}");
+    }
+    let bars = row.bars.iter().map(|bar| {
+        let verdict = if bar.met { "met" } else { "NOT MET" };
+        format!("{}: {verdict}", bar.text)
+    });
+    let note = (!row.note.is_empty()).then(|| row.note.clone());
+    bars.chain(note).collect::<Vec<_>>().join("; ")
 }
 
 fn shown(ms: f64) -> String {
@@ -192,7 +280,7 @@ pub fn bytes(count: f64) -> String {
 }
 
 /// One JSON object a row, the setting in each.
-pub fn write_json(path: &Path, setting: &Setting, rows: &[Row]) -> Result<()> {
+pub fn json_lines(setting: &Setting, rows: &[Row]) -> Result<String> {
     #[derive(Serialize)]
     struct Line<'a> {
         #[serde(flatten)]
@@ -205,7 +293,11 @@ pub fn write_json(path: &Path, setting: &Setting, rows: &[Row]) -> Result<()> {
         out.push_str(&serde_json::to_string(&Line { setting, row })?);
         out.push('\n');
     }
-    fs::write(path, out).with_context(|| format!("write {}", path.display()))
+    Ok(out)
+}
+
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {

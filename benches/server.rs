@@ -6,10 +6,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use fairlead::clock;
+
+use super::source::Source;
+use super::stamp::Stamp;
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(120);
@@ -21,18 +23,28 @@ pub struct Home {
 
 pub type Ports = BTreeMap<String, SocketAddr>;
 
-/// A running server. It is killed when dropped.
+/// A running server. It is killed when dropped, if it was started here.
 pub struct Server {
-    child: Child,
+    child: Option<Child>,
+    pid: u32,
     pub ports: Ports,
     /// When the program was started, and when its ports file was there.
-    pub started: Instant,
-    pub ready: Instant,
+    pub started: Stamp,
+    pub ready: Stamp,
 }
 
 impl Home {
     pub fn new(root: &Path) -> Self {
         Self { root: root.into() }
+    }
+
+    /// A file of the bench's own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub fn root_certificate(&self) -> PathBuf {
+        self.state().join("ca/root-cert.pem")
     }
 
     pub fn config(&self) -> PathBuf {
@@ -48,38 +60,53 @@ impl Home {
     }
 
     /// Starts `fairlead discovery` and waits until it serves; on the addresses of an earlier one, if given.
-    pub async fn start(&self, program: &Path, ports: Option<&Ports>) -> Result<Server> {
+    pub async fn start(
+        &self,
+        program: &Path,
+        source: &Source,
+        ports: Option<&Ports>,
+    ) -> Result<Server> {
         let file = self.root.join("ports.json");
         let _ = fs::remove_file(&file);
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(program);
         command
             .arg("discovery")
-            .args(["--log_output_level", "default:warn"]);
-        command.arg("--config-dir").arg(self.config());
+            .args(["--log_output_level", "default:warn"])
+            // The simulated proxies know whole tables alone.
+            .args(["--route-packing", "rds"]);
+        let (flag, place) = source.flag();
+        command.arg(flag).arg(place);
         command.arg("--state-dir").arg(self.state());
         command.arg("--ports-file").arg(&file);
         for name in ["secure-grpc", "grpc", "http", "monitoring"] {
             let address = ports.and_then(|p| p.get(name)).map(SocketAddr::to_string);
-            let address = address.unwrap_or_else(|| "127.0.0.1:0".into());
+            // Proven clients may come from elsewhere: Envoys have networks of their own.
+            let free = match name {
+                "secure-grpc" => "0.0.0.0:0",
+                _ => "127.0.0.1:0",
+            };
+            let address = address.unwrap_or_else(|| free.into());
             command.arg(format!("--{name}-addr={address}"));
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?);
-        let started = clock::mono();
+        let started = Stamp::now();
         let child = command.stderr(log).spawn();
-        let child = child.with_context(|| format!("start {}", program.display()))?;
+        let mut child = child.with_context(|| format!("start {}", program.display()))?;
+        let ports = self.await_ports(&mut child, &file, started).await;
         let mut server = Server {
-            child,
+            pid: child.id(),
+            child: Some(child),
             ports: Ports::new(),
             started,
-            ready: started,
+            ready: Stamp::now(),
         };
-        server.ports = self.await_ports(&mut server.child, &file, started).await?;
-        server.ready = clock::mono();
+        // Only now: dropping it kills the child.
+        server.ports = ports?;
         Ok(server)
     }
 
-    async fn await_ports(&self, child: &mut Child, file: &Path, since: Instant) -> Result<Ports> {
+    async fn await_ports(&self, child: &mut Child, file: &Path, since: Stamp) -> Result<Ports> {
         loop {
             if let Ok(text) = fs::read(file) {
                 return serde_json::from_slice(&text).context("read the ports file");
@@ -87,7 +114,7 @@ impl Home {
             if let Some(status) = child.try_wait()? {
                 bail!("the server ended ({status}): {}", self.last_words());
             }
-            if clock::mono() - since > START {
+            if Stamp::now().since(since) > START {
                 bail!("no ports file after {START:?}: {}", self.last_words());
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -108,14 +135,28 @@ impl Server {
         found.with_context(|| format!("the ports file names no `{name}`"))
     }
 
+    /// One that runs already, started by somebody else.
+    pub fn attached(port: &str, address: SocketAddr, pid: u32) -> Self {
+        let now = Stamp::now();
+        Self {
+            child: None,
+            pid,
+            ports: [(port.to_owned(), address)].into(),
+            started: now,
+            ready: now,
+        }
+    }
+
     pub fn usage(&self) -> Usage {
-        Usage::of(self.child.id())
+        Usage::of(self.pid)
     }
 
     /// As `kill -9`: nothing is saved or said.
     pub fn kill(&mut self) -> Result<()> {
-        self.child.kill().context("kill the server")?;
-        self.child.wait().context("wait for the killed server")?;
+        if let Some(child) = &mut self.child {
+            child.kill().context("kill the server")?;
+            child.wait().context("wait for the killed server")?;
+        }
         Ok(())
     }
 

@@ -55,47 +55,17 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A `DeltaDiscoveryResponse`, its resources still packed.
-pub struct Response<'a> {
-    pub kind: ResourceType,
-    pub nonce: &'a [u8],
-    pub resources: Vec<Packed<'a>>,
-    pub removed: Vec<&'a str>,
-}
-
 /// A `Resource`: name, version, and the message inside its `Any`.
 pub struct Packed<'a> {
+    pub kind: ResourceType,
     pub name: &'a str,
     pub version: &'a str,
     pub body: &'a [u8],
 }
 
-impl<'a> Response<'a> {
-    /// None for what is no response of a known type.
-    pub fn scan(message: &'a [u8]) -> Option<Self> {
-        let (mut kind, mut nonce) = (None, &[][..]);
-        let (mut resources, mut removed) = (Vec::new(), Vec::new());
-        for (tag, field) in Fields(message) {
-            match (tag, field) {
-                (2, Field::Bytes(resource)) => resources.push(Packed::scan(resource)?),
-                (4, Field::Bytes(url)) => kind = ResourceType::from_type_url(str(url)?),
-                (5, Field::Bytes(text)) => nonce = text,
-                (6, Field::Bytes(name)) => removed.push(str(name)?),
-                _ => {}
-            }
-        }
-        let kind = kind?;
-        Some(Self {
-            kind,
-            nonce,
-            resources,
-            removed,
-        })
-    }
-}
-
 impl<'a> Packed<'a> {
-    fn scan(resource: &'a [u8]) -> Option<Self> {
+    /// None for what is no resource of a known type.
+    pub fn scan(resource: &'a [u8]) -> Option<Self> {
         let (mut name, mut version, mut any) = ("", "", &[][..]);
         for (tag, field) in Fields(resource) {
             match (tag, field) {
@@ -105,12 +75,16 @@ impl<'a> Packed<'a> {
                 _ => {}
             }
         }
-        let value = Fields(any).find_map(|(tag, field)| match (tag, field) {
-            (2, Field::Bytes(value)) => Some(value),
-            _ => None,
-        });
-        let body = value.unwrap_or_default();
+        let (mut kind, mut body) = (None, &[][..]);
+        for (tag, field) in Fields(any) {
+            match (tag, field) {
+                (1, Field::Bytes(url)) => kind = ResourceType::from_type_url(str(url)?),
+                (2, Field::Bytes(value)) => body = value,
+                _ => {}
+            }
+        }
         Some(Self {
+            kind: kind?,
             name,
             version,
             body,
@@ -214,53 +188,132 @@ fn str(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// Cuts the bytes of a stream into gRPC messages.
+/// What the bytes of a stream of gRPC messages turn out to be, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// A length-delimited field of the message: its number and its content.
+    Field(u64, &'a [u8]),
+    /// The message ended; so many bytes it had, prefix included.
+    End(usize),
+}
+
+/// Cuts a stream into messages and these into their top-level fields. Holds one unfinished field at the most.
 #[derive(Default)]
-pub struct Cutter {
-    rest: BytesMut,
+pub struct Intake {
+    prefix: Vec<u8>,
+    length: usize,
+    /// Bytes of the message still to come.
+    left: usize,
+    field: Vec<u8>,
 }
 
-impl Cutter {
-    /// Hands each whole message to `on`; what came whole in one chunk is not copied.
-    pub fn push(&mut self, chunk: &[u8], mut on: impl FnMut(&[u8])) {
-        let mut fresh = chunk;
-        while !self.rest.is_empty() {
-            let Some(need) = missing(&self.rest, fresh) else {
-                self.rest.extend_from_slice(fresh);
-                return;
+/// The stream is none of gRPC messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are no protobuf message")]
+pub struct Malformed;
+
+impl Intake {
+    /// A field that came whole in one chunk is not copied.
+    pub fn push(
+        &mut self,
+        mut chunk: &[u8],
+        mut on: impl FnMut(Item<'_>),
+    ) -> Result<(), Malformed> {
+        while !chunk.is_empty() {
+            if self.left == 0 {
+                chunk = self.begin(chunk, &mut on);
+                continue;
+            }
+            let mine = &chunk[..chunk.len().min(self.left)];
+            let used = if self.field.is_empty() {
+                self.fresh(mine, &mut on)?
+            } else {
+                self.rest(mine, &mut on)?
             };
-            let (head, tail) = fresh.split_at(need);
-            self.rest.extend_from_slice(head);
-            on(&self.rest[PREFIX..]);
-            self.rest.clear();
-            fresh = tail;
+            self.left -= used;
+            chunk = &chunk[used..];
+            if self.left == 0 {
+                if !self.field.is_empty() {
+                    return Err(Malformed);
+                }
+                self.field = Vec::new();
+                on(Item::End(self.length + PREFIX));
+            }
         }
-        while let Some(len) = whole(fresh) {
-            on(&fresh[PREFIX..len]);
-            fresh = &fresh[len..];
+        Ok(())
+    }
+
+    fn begin<'a>(&mut self, chunk: &'a [u8], on: &mut impl FnMut(Item<'_>)) -> &'a [u8] {
+        let (head, rest) = chunk.split_at(chunk.len().min(PREFIX - self.prefix.len()));
+        self.prefix.extend_from_slice(head);
+        if let Some([_, length @ ..]) = self.prefix.first_chunk::<PREFIX>() {
+            self.length = u32::from_be_bytes(*length) as usize;
+            self.left = self.length;
+            self.prefix.clear();
+            if self.left == 0 {
+                on(Item::End(PREFIX));
+            }
         }
-        self.rest.extend_from_slice(fresh);
+        rest
+    }
+
+    fn fresh(&mut self, mine: &[u8], on: &mut impl FnMut(Item<'_>)) -> Result<usize, Malformed> {
+        let Some(size) = extent(mine)?.filter(|size| *size <= mine.len()) else {
+            self.field.extend_from_slice(mine);
+            return Ok(mine.len());
+        };
+        emit(&mine[..size], on);
+        Ok(size)
+    }
+
+    fn rest(&mut self, mine: &[u8], on: &mut impl FnMut(Item<'_>)) -> Result<usize, Malformed> {
+        let need = extent(&self.field)?.map_or(1, |size| size - self.field.len());
+        let used = need.min(mine.len());
+        self.field.extend_from_slice(&mine[..used]);
+        if extent(&self.field)? == Some(self.field.len()) {
+            emit(&self.field, on);
+            self.field.clear();
+        }
+        Ok(used)
     }
 }
 
-/// How much of `fresh` ends the message that `begun` began; None if it does not end in it.
-fn missing(begun: &[u8], fresh: &[u8]) -> Option<usize> {
-    let mut prefix = [0; PREFIX];
-    let joined = begun.iter().chain(fresh).take(PREFIX);
-    let known = joined.zip(&mut prefix).map(|(b, p)| *p = *b).count();
-    if known < PREFIX {
-        return None;
+fn emit(field: &[u8], on: &mut impl FnMut(Item<'_>)) {
+    if let Some((number, Field::Bytes(content))) = Fields(field).next() {
+        on(Item::Field(number, content));
     }
-    let need = length(&prefix) - begun.len();
-    (need <= fresh.len()).then_some(need)
 }
 
-fn whole(bytes: &[u8]) -> Option<usize> {
-    let prefix: &[u8; PREFIX] = bytes.first_chunk()?;
-    Some(length(prefix)).filter(|len| *len <= bytes.len())
+/// The size of the first field, key included; None while too little of it is there to tell.
+fn extent(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    let mut rest = Fields(bytes);
+    let Some(key) = rest.varint() else {
+        return too_short(bytes);
+    };
+    let key_size = bytes.len() - rest.0.len();
+    let size = match key & 7 {
+        0 => match rest.varint() {
+            Some(_) => bytes.len() - rest.0.len(),
+            None => return too_short(&bytes[key_size..]),
+        },
+        1 => key_size + 8,
+        2 => match rest.varint() {
+            Some(length) => {
+                let length = usize::try_from(length).map_err(|_| Malformed)?;
+                bytes.len() - rest.0.len() + length
+            }
+            None => return too_short(&bytes[key_size..]),
+        },
+        5 => key_size + 4,
+        _ => return Err(Malformed),
+    };
+    Ok(Some(size))
 }
 
-fn length(prefix: &[u8; PREFIX]) -> usize {
-    let [_, a, b, c, d] = *prefix;
-    PREFIX + u32::from_be_bytes([a, b, c, d]) as usize
+/// No number is longer than ten bytes.
+fn too_short(varint: &[u8]) -> Result<Option<usize>, Malformed> {
+    if varint.len() >= 10 {
+        return Err(Malformed);
+    }
+    Ok(None)
 }

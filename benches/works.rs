@@ -1,363 +1,458 @@
-//! The works measured on one server over one transport, in their order.
+//! The works measured on one server over one transport, in their order. How one is measured is in `stage.rs`.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::google::protobuf::value::Kind;
-use envoy_types::pb::google::protobuf::{Struct, Value};
-use fairlead::ca::token::{AUDIENCE, Bearer, TokenIssuer};
-use fairlead::clock;
-use fairlead::state::StateDir;
-use prost::Message;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use anyhow::{Context as _, Result};
 
-use super::client::{Fleet, Recruit, Target};
-use super::mesh::{Edit, Identity, Mesh, Size};
-use super::proxy::{Proxy, Secrets};
+use super::envoys::Envoys;
+use super::harness::network::Network;
+use super::mesh::{Edit, Size, View};
+use super::order::{Arrivals, Goal, Order};
+use super::proxy::{Least, Opening};
+use super::recruits::Transport;
 use super::report::{Round, Row, bytes, millis};
-use super::server::{Home, Server};
+use super::server::Home;
+use super::source::Origin;
+use super::stage::{LIMIT, Stage, Subject, check_client};
+use super::stamp::Stamp;
 
-/// Within which a work must be done; it bounds a run, it judges nothing.
-const LIMIT: Duration = Duration::from_secs(120);
 /// How long the server is left alone before its resident size counts as settled.
 const SETTLE: Duration = Duration::from_secs(3);
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
-/// Proxies whose state is compared with that of a fresh connection.
-const SAMPLE: usize = 5;
-const RESTARTS: usize = 3;
-/// Istio's name.
-const ISSUED: &str = "citadel_server_success_cert_issuance_count";
+const IDLE: Duration = Duration::from_secs(5);
+/// One of so many proxies stops reading.
+const STALLED: usize = 100;
+/// Endpoints of the Service with many.
+const BIG: usize = 1000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    Plaintext,
-    Tls,
-}
+/// Every work, as `--only` names it.
+pub const WORKS: &[&str] = &[
+    "blast",
+    "boot",
+    "storm-cold",
+    "storm-warm",
+    "settled",
+    "eds-1",
+    "eds-big",
+    "vs-1",
+    "dr-1",
+    "vs-noop",
+    "svc-add",
+    "svc-del",
+    "policy",
+    "eds-roll-50",
+    "eds-roll-200",
+    "slow",
+    "idle",
+    "certs",
+    "restart",
+    "upgrade",
+    "scope",
+];
 
-impl Transport {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plaintext => "plaintext",
-            Self::Tls => "tls",
-        }
-    }
-}
-
-/// One server and its fleet.
-pub struct Works<'a> {
-    pub program: &'a Path,
-    pub home: &'a Home,
+/// What is to be measured.
+pub struct Plan<'a> {
+    pub subject: &'a Subject,
     pub size: Size,
-    pub proxies: usize,
     pub rounds: usize,
-    pub transport: Transport,
+    /// Empty for all.
+    pub only: &'a [String],
+    pub origin: Origin,
+    /// Real Envoys, and the network that they are in.
+    pub envoys: usize,
+    pub network: Option<Rc<Network>>,
 }
 
-/// What the works leave behind besides rows.
-pub struct Outcome {
-    pub rows: Vec<Row>,
-    /// What the server sent the first proxy in the storm.
-    pub recording: Vec<Bytes>,
-    pub storm: Round,
+impl Plan<'_> {
+    pub fn wants(&self, work: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|w| w == work)
+    }
+
+    pub fn company(&self) -> Envoys {
+        Envoys::none(self.network.clone())
+    }
+
+    fn starts(&self) -> bool {
+        matches!(self.subject, Subject::Program(_))
+    }
 }
 
-impl Works<'_> {
-    pub async fn run(&self) -> Result<Outcome> {
-        let mut mesh = Mesh::write(&self.home.config(), self.size)?;
-        let mut server = self.home.start(self.program, None).await?;
-        let boot = Round::of(vec![server.ready - server.started]);
-        let cpu_s = server.usage().cpu;
-        let mut rows = vec![self.row("boot: start to ready", &[Round { cpu_s, ..boot }])];
-        let (fleet, storm) = self.storm(&server).await?;
-        let peak = bytes(server.usage().peak as f64);
-        rows.push(
-            self.row("storm: all hold everything", std::slice::from_ref(&storm))
-                .note(format!("peak resident {peak}")),
-        );
-        let recording = fleet.recording();
-        tokio::time::sleep(SETTLE).await;
-        let settled = server.usage();
-        for (edit, work) in [
-            (Edit::Endpoint, "one endpoint"),
-            (Edit::Weight, "one VirtualService weight"),
-            (Edit::Ring, "one DestinationRule"),
-        ] {
-            rows.push(self.edits(work, edit, &mut mesh, &server, &fleet).await?);
-        }
-        rows.push(self.annotations(&mut mesh, &server, &fleet).await?);
-        check_streams(&fleet)?;
-        self.check_converged(&server, &fleet).await?;
-        rows.push(self.restarts(&mut mesh, &mut server, &fleet).await?);
-        check_streams(&fleet)?;
-        self.check_converged(&server, &fleet).await?;
-        rows.push(Row {
-            transport: self.transport.name(),
-            work: "resident",
-            note: format!(
-                "settled after the storm {}, at the end {}",
-                bytes(settled.resident as f64),
-                bytes(server.usage().resident as f64)
-            ),
-            ..Row::default()
+/// Starts of the program, until it is ready and until its first proxy holds everything.
+pub async fn boot(plan: &Plan<'_>, home: &Home, transport: Transport) -> Result<Row> {
+    let size = Size {
+        proxies: 1,
+        ..plan.size
+    };
+    let (mut rounds, mut ready) = (Vec::new(), Vec::new());
+    let mut row = Row::default();
+    for _ in 0..plan.rounds.min(5) {
+        let mut stage = Stage::set(plan, home, transport, size).await?;
+        let round = stage.storm().await?;
+        let first = Stamp::now().since(stage.server.started);
+        ready.push(millis(stage.server.ready.since(stage.server.started)));
+        rounds.push(Round {
+            last: first.min(stage.server.ready.since(stage.server.started) + round.last),
+            server_cpu_s: stage.server.usage().cpu,
+            ..Round::default()
         });
-        fleet.leave().await;
-        Ok(Outcome {
-            rows,
-            recording,
-            storm,
-        })
+        row = stage.row("boot", &rounds);
     }
+    let ready = super::report::median(ready);
+    Ok(row.note(format!("ready after {ready:.0} ms")))
+}
 
-    fn row(&self, work: &'static str, rounds: &[Round]) -> Row {
-        Row::of(self.transport.name(), work, rounds)
-    }
-
-    /// All proxies connect at once, to a server that has rendered nothing yet.
-    async fn storm(&self, server: &Server) -> Result<(Fleet, Round)> {
-        let target = self.target(server)?;
-        let recruits = self.recruits(0..self.proxies)?;
-        let before = server.usage();
-        let start = clock::mono();
-        let fleet = Fleet::connect(target, recruits, self.size.manifest());
-        let times = fleet.reached(LIMIT).await.context("storm")?;
-        fleet.quiet().await;
-        let times = times.into_iter().map(|t| t - start).collect();
-        let round = Round {
-            cpu_s: server.usage().cpu - before.cpu,
-            bytes_per_proxy: self.per_proxy(fleet.volume().total()),
-            messages_per_proxy: self.per_proxy(fleet.volume().messages),
-            ..Round::of(times)
-        };
-        Ok((fleet, round))
-    }
-
-    async fn edits(
-        &self,
-        work: &'static str,
-        edit: Edit,
-        mesh: &mut Mesh,
-        server: &Server,
-        fleet: &Fleet,
-    ) -> Result<Row> {
-        let mut rounds = Vec::new();
-        for _ in 0..self.rounds {
-            let round = self.edit(edit, mesh, server, fleet).await;
-            rounds.push(round.with_context(|| work)?);
+impl Stage<'_> {
+    /// All works but those that need another mesh. The fleet stays connected.
+    pub async fn perform(&mut self, plan: &Plan<'_>) -> Result<()> {
+        self.storms(plan).await?;
+        self.settled(plan).await?;
+        self.join_envoys(plan).await?;
+        for (work, edit) in [
+            ("eds-1", Edit::Endpoint),
+            ("vs-1", Edit::Weight),
+            ("dr-1", Edit::Ring),
+            ("policy", Edit::Policy),
+        ] {
+            if plan.wants(work) {
+                self.edits(plan, work, edit).await?;
+            }
         }
-        Ok(self.row(work, &rounds))
+        self.big(plan).await?;
+        self.noop(plan).await?;
+        self.services(plan).await?;
+        self.check_sets().await.context("after the changes")?;
+        if plan.wants("eds-roll-50") {
+            self.roll("eds-roll-50", 50, 150, "10.77.").await?;
+        }
+        if plan.wants("eds-roll-200") {
+            self.roll("eds-roll-200", 200, 600, "10.78.").await?;
+        }
+        self.slow(plan).await?;
+        self.idle(plan).await?;
+        self.check_streams().await?;
+        self.check_sets().await.context("before the restarts")?;
+        self.check_versions().await?;
+        self.returns(plan).await?;
+        self.check_sets().await.context("at the end")?;
+        self.certificates(plan).await
     }
 
-    async fn edit(
-        &self,
-        edit: Edit,
-        mesh: &mut Mesh,
-        server: &Server,
-        fleet: &Fleet,
-    ) -> Result<Round> {
-        let prepared = mesh.next(edit);
-        fleet.expect(&prepared.markers);
-        let (used, got) = (server.usage(), fleet.volume());
-        let start = clock::mono();
-        mesh.apply(&prepared)?;
-        let times = fleet.reached(LIMIT).await?;
-        fleet.quiet().await;
-        let volume = fleet.volume();
-        Ok(Round {
-            cpu_s: server.usage().cpu - used.cpu,
-            bytes_per_proxy: self.per_proxy(volume.total() - got.total()),
-            messages_per_proxy: self.per_proxy(volume.messages - got.messages),
-            ..Round::of(times.into_iter().map(|t| t - start).collect())
-        })
+    /// Cold: to a server just started. Warm: the same again, to one that has rendered it.
+    async fn storms(&mut self, plan: &Plan<'_>) -> Result<()> {
+        let mut rounds = vec![self.storm().await.context("storm-cold")?];
+        self.check_sets().await.context("storm-cold")?;
+        while plan.wants("storm-cold") && plan.starts() && rounds.len() < plan.rounds {
+            self.fleet.order(&Order::Leave).await?;
+            self.restart().await?;
+            rounds.push(self.storm().await.context("storm-cold")?);
+            self.check_sets().await.context("storm-cold")?;
+        }
+        self.keep("storm", Vec::new()).await?;
+        if plan.wants("storm-cold") {
+            let peak = bytes(self.server.usage().peak as f64);
+            let row = self.row("storm-cold", &rounds);
+            self.rows.push(row.note(format!("peak resident {peak}")));
+        }
+        if plan.wants("storm-warm") {
+            let mut rounds = Vec::new();
+            for _ in 0..plan.rounds {
+                rounds.push(self.storm().await.context("storm-warm")?);
+            }
+            self.check_sets().await.context("storm-warm")?;
+            let row = self.row("storm-warm", &rounds);
+            self.rows.push(row);
+        }
+        Ok(())
+    }
+
+    async fn settled(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if plan.wants("settled") {
+            tokio::time::sleep(SETTLE).await;
+            let row = self.row("settled", &[]);
+            let resident = bytes(row.resident as f64);
+            let each = row.resident as f64 / self.mesh.size.proxies as f64;
+            let note = format!("resident {resident}, {} a proxy in all", bytes(each));
+            self.rows.push(row.note(note));
+        }
+        Ok(())
+    }
+
+    /// The clocks of boot and storm have stopped; the Envoys stay for the changes.
+    async fn join_envoys(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if plan.network.is_some() && self.transport == Transport::Tls {
+            let port = self.server.port("secure-grpc")?.port();
+            let joined = self.envoys.join(plan.envoys, &self.mesh, self.home, port);
+            joined.await.context("the Envoys join")?;
+            self.fleet.quiet().await?;
+        }
+        Ok(())
+    }
+
+    async fn edits(&mut self, plan: &Plan<'_>, work: &'static str, edit: Edit) -> Result<()> {
+        let (mut rounds, mut elsewhere) = (Vec::new(), 0);
+        // The first one is not counted: it finds nothing warm.
+        for round in 0..=plan.rounds {
+            let change = self.mesh.next(edit);
+            let seat = change.only.as_ref().and_then(|only| only.first());
+            self.fleet.record(seat.copied().unwrap_or(0)).await?;
+            let before = self.fleet.volume().await?.elsewhere;
+            let measured = self.change(&change).await.context(work)?;
+            if round > 0 {
+                rounds.push(measured);
+            }
+            elsewhere += self.fleet.volume().await?.elsewhere - before;
+            if round == plan.rounds && change.only.is_none() {
+                self.keep(work, change.markers).await?;
+            }
+        }
+        let mut row = check_client(self.row(work, &rounds), &rounds);
+        if edit == Edit::Policy {
+            let each = elsewhere as f64 / (plan.rounds + 1) as f64;
+            row = row.note(format!(
+                "one namespace of {}; {} in all to the others",
+                self.mesh.size.namespaces,
+                bytes(each)
+            ));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// One endpoint of very many.
+    async fn big(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if !plan.wants("eds-big") {
+            return Ok(());
+        }
+        let add = self.mesh.add_big(BIG);
+        self.change(&add).await.context("eds-big")?;
+        self.edits(plan, "eds-big", Edit::BigEndpoint).await?;
+        let delete = self.mesh.next(Edit::Delete);
+        self.change(&delete).await.context("eds-big").map(drop)
     }
 
     /// Edits that no proxy may be told of, then one that all are: what came beside it is the answer.
-    async fn annotations(&self, mesh: &mut Mesh, server: &Server, fleet: &Fleet) -> Result<Row> {
+    async fn noop(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if !plan.wants("vs-noop") {
+            return Ok(());
+        }
         let mut rounds = Vec::new();
-        for _ in 0..self.rounds {
-            let (used, got) = (server.usage(), fleet.volume());
-            for prepared in mesh.annotate() {
-                mesh.apply(&prepared)?;
-            }
-            let fence = self.edit(Edit::Endpoint, mesh, server, fleet).await?;
-            let volume = fleet.volume();
-            let beside = (volume.total() - volume.marked) - (got.total() - got.marked);
+        for _ in 0..plan.rounds {
+            let before = self.meters().await?;
+            let note = self.mesh.next(Edit::Note);
+            self.source.apply(&note).await?;
+            let fence = self.mesh.next(Edit::Endpoint);
+            let fence = self.change(&fence).await.context("vs-noop")?;
+            let after = self.meters().await?;
+            let total = after.volume.total() - before.volume.total();
+            let marked = after.volume.marked - before.volume.marked;
             rounds.push(Round {
-                cpu_s: server.usage().cpu - used.cpu - fence.cpu_s,
-                bytes_per_proxy: self.per_proxy(beside),
+                bytes_per_proxy: (total - marked) as f64 / self.mesh.size.proxies as f64,
+                server_cpu_s: after.server.cpu - before.server.cpu - fence.server_cpu_s,
                 ..Round::default()
             });
         }
         let worst = rounds.iter().map(|r| r.bytes_per_proxy).fold(0.0, f64::max);
-        let row = self.row("annotation alone", &rounds);
-        let note = format!("at most {} in any round", bytes(worst));
-        Ok(Row {
+        let row = Row {
             bytes_per_proxy: worst,
-            ..row
-        }
-        .note(note))
-    }
-
-    /// `kill -9`, a start on the same ports and state, and all proxies come back with versions.
-    ///
-    /// A proxy is current when it holds a Service that was added after all of them were back.
-    async fn restarts(&self, mesh: &mut Mesh, server: &mut Server, fleet: &Fleet) -> Result<Row> {
-        let (mut rounds, mut issued, mut boots) = (Vec::new(), Vec::new(), Vec::new());
-        for restart in 1..=RESTARTS {
-            let prepared = mesh.next(Edit::Sentinel);
-            fleet.expect(&prepared.markers);
-            server.kill()?;
-            let got = fleet.volume();
-            let ports = server.ports.clone();
-            *server = self.home.start(self.program, Some(&ports)).await?;
-            boots.push(millis(server.ready - server.started));
-            // The server's own certificate is one; no client is back yet, for this thread is theirs.
-            let own = server.counter(ISSUED)?;
-            fleet.reopened(u32::try_from(restart)?, LIMIT).await?;
-            // Those that the kill ended; later ones make the run void.
-            fleet.lost();
-            mesh.apply(&prepared)?;
-            let times = fleet.reached(LIMIT).await.context("restart")?;
-            fleet.quiet().await;
-            let volume = fleet.volume();
-            let beside = (volume.total() - volume.marked) - (got.total() - got.marked);
-            rounds.push(Round {
-                cpu_s: server.usage().cpu,
-                bytes_per_proxy: self.per_proxy(beside),
-                ..Round::of(times.into_iter().map(|t| t - server.ready).collect())
-            });
-            let all = server.counter(ISSUED)?;
-            issued.push(all.zip(own).map(|(all, own)| all - own));
-        }
-        let issued = match issued.into_iter().collect::<Option<Vec<_>>>() {
-            Some(counts) => format!("{} certificates issued", counts.iter().sum::<f64>()),
-            None => format!("the metrics page has no {ISSUED}"),
+            ..self.row("vs-noop", &rounds)
         };
-        let boot = boots.iter().copied().fold(0.0, f64::max);
-        let note = format!("{issued}; cpu includes a boot of at most {boot:.0} ms");
-        Ok(self
-            .row("restart: ready to all current", &rounds)
-            .note(note))
-    }
-
-    /// Fresh connections of the same nodes must hold what the long-lived ones came to by edits.
-    async fn check_converged(&self, server: &Server, fleet: &Fleet) -> Result<()> {
-        let step = (fleet.size() / SAMPLE).max(1);
-        let sample: Vec<usize> = (0..fleet.size()).step_by(step).take(SAMPLE).collect();
-        let recruits = self.recruits(sample.iter().copied())?;
-        let fresh = Fleet::connect(self.target(server)?, recruits, self.size.manifest());
-        fresh.reached(LIMIT).await.context("fresh connections")?;
-        fresh.quiet().await;
-        for (at, seat) in sample.iter().enumerate() {
-            let long = fleet.member(*seat).borrow().inventory();
-            let short = fresh.member(at).borrow().inventory();
-            let differs = |(k, v): &(&(_, String), &String)| short.get(*k) != Some(*v);
-            let first = long.iter().find(differs);
-            ensure!(
-                first.is_none() && long.len() == short.len(),
-                "void: proxy {seat} did not converge: it holds {} resources, a fresh one {}; {first:?}",
-                long.len(),
-                short.len(),
-            );
-        }
-        fresh.leave().await;
+        self.rows.push(row.note("bytes of the worst round"));
         Ok(())
     }
 
-    fn per_proxy(&self, count: u64) -> f64 {
-        count as f64 / self.proxies as f64
+    async fn services(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if !plan.wants("svc-add") && !plan.wants("svc-del") {
+            return Ok(());
+        }
+        let (mut added, mut deleted) = (Vec::new(), Vec::new());
+        for round in 1..=plan.rounds {
+            let add = self.mesh.next(Edit::Add);
+            self.fleet.record(0).await?;
+            added.push(self.change(&add).await.context("svc-add")?);
+            if round == plan.rounds {
+                self.keep("svc-add", add.markers).await?;
+            }
+            let delete = self.mesh.next(Edit::Delete);
+            self.fleet.record(0).await?;
+            deleted.push(self.change(&delete).await.context("svc-del")?);
+            if round == plan.rounds {
+                self.keep("svc-del", delete.markers).await?;
+            }
+        }
+        for (work, rounds) in [("svc-add", added), ("svc-del", deleted)] {
+            let row = check_client(self.row(work, &rounds), &rounds);
+            self.rows.push(row);
+        }
+        Ok(())
     }
 
-    fn target(&self, server: &Server) -> Result<Target> {
-        Ok(match self.transport {
-            Transport::Plaintext => Target {
-                address: server.port("grpc")?,
-                tls: None,
-            },
-            Transport::Tls => Target {
-                address: server.port("secure-grpc")?,
-                tls: Some(tls_of(&self.home.state())?),
-            },
-        })
-    }
-
-    fn recruits(&self, proxies: impl Iterator<Item = usize>) -> Result<Vec<Recruit>> {
-        let issuer = match self.transport {
-            Transport::Plaintext => None,
-            Transport::Tls => Some(TokenIssuer::beside(StateDir::prepare(&self.home.state())?)?),
+    /// So many endpoints a second move, each once. Staleness is counted for each, until the last proxy has it.
+    async fn roll(
+        &mut self,
+        work: &'static str,
+        rate: u32,
+        events: usize,
+        prefix: &str,
+    ) -> Result<()> {
+        let services = super::mesh::MOVED.min(self.mesh.size.services / 2).max(1);
+        // Each endpoint once: what is overwritten need never arrive.
+        let events = events.min(services * self.mesh.size.endpoints);
+        let trail = Order::Trail {
+            prefix: prefix.into(),
+            events,
         };
-        let recruit = |proxy: usize| {
-            let identity = self.size.identity(proxy);
-            let token = issuer.as_ref().map(|i| bearer(i, &identity)).transpose()?;
-            let secrets = match self.transport {
-                Transport::Plaintext => Secrets::Unasked,
-                Transport::Tls => Secrets::Asked,
-            };
-            let proxy = Proxy::new(node(&identity), secrets);
-            Ok(Recruit { proxy, token })
+        self.fleet.aim(&Goal::Markers(Vec::new(), None)).await?;
+        self.fleet.order(&trail).await?;
+        let before = self.meters().await?;
+        let begun = tokio::time::Instant::from_std(fairlead::clock::mono());
+        let (size, mut moved) = (self.mesh.size, Vec::new());
+        for event in 0..events {
+            let due = Duration::from_secs(1) * u32::try_from(event)? / rate;
+            tokio::time::sleep_until(begun + due).await;
+            let service = size.services - 1 - event % services;
+            let endpoint = event / services % size.endpoints;
+            let to = format!("{prefix}{}.{}", event >> 8, event & 255);
+            let change = self.mesh.move_endpoint(service, endpoint, &to);
+            moved.push(self.source.apply(&change).await?);
+        }
+        let arrivals = self.arrivals(events).await?;
+        let after = self.meters().await?;
+        let (mut staleness, mut short) = (Vec::new(), 0);
+        for (event, at) in moved.iter().enumerate() {
+            let last = arrivals.last[event].filter(|_| arrivals.seats[event] == size.proxies);
+            match last {
+                Some(last) => staleness.push(last.since(*at)),
+                None => short += 1,
+            }
+        }
+        anyhow::ensure!(
+            short == 0,
+            "{work}: {short} endpoints reached not all proxies"
+        );
+        let per = |n: u64| n as f64 / size.proxies as f64 / events as f64;
+        let round = Round {
+            bytes_per_proxy: per(after.volume.total() - before.volume.total()),
+            messages_per_proxy: per(after.volume.messages - before.volume.messages),
+            server_cpu_s: (after.server.cpu - before.server.cpu) / events as f64,
+            ..Round::of(staleness)
         };
-        proxies.map(recruit).collect()
+        let note =
+            format!("{events} endpoints, {rate} a second; times over endpoints, the rest each");
+        let row = self.row(work, &[round]).note(note);
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Waits until all of them are everywhere, or it is too late.
+    async fn arrivals(&mut self, events: usize) -> Result<Arrivals> {
+        let begun = Stamp::now();
+        loop {
+            self.fleet.quiet().await?;
+            let arrivals = self.fleet.arrivals().await?;
+            let everywhere = arrivals
+                .seats
+                .iter()
+                .filter(|n| **n == self.mesh.size.proxies);
+            if everywhere.count() == events || Stamp::now().since(begun) > LIMIT {
+                return Ok(arrivals);
+            }
+        }
+    }
+
+    /// One proxy in a hundred reads nothing: what the others see, and what the server keeps.
+    async fn slow(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if !plan.wants("slow") {
+            return Ok(());
+        }
+        let proxies = self.mesh.size.proxies;
+        let stalled: Vec<usize> = (0..proxies).filter(|p| p % STALLED == 1).collect();
+        let healthy: Vec<usize> = (0..proxies).filter(|p| p % STALLED != 1).collect();
+        let before = self.server.usage().resident;
+        self.fleet.stall(&stalled).await?;
+        let mut rounds = Vec::new();
+        for _ in 0..plan.rounds {
+            let mut change = self.mesh.next(Edit::Weight);
+            change.only = Some(healthy.clone());
+            rounds.push(self.change(&change).await.context("slow")?);
+        }
+        let after = self.server.usage().resident;
+        self.fleet.stall(&[]).await?;
+        let fence = self.mesh.next(Edit::Endpoint);
+        self.change(&fence).await.context("slow: all read again")?;
+        let row = self.row("slow", &rounds).note(format!(
+            "vs-1 while {} proxies read nothing: resident {} to {}",
+            stalled.len(),
+            bytes(before as f64),
+            bytes(after as f64)
+        ));
+        self.rows.push(row);
+        Ok(())
+    }
+
+    async fn idle(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if !plan.wants("idle") {
+            return Ok(());
+        }
+        let before = self.meters().await?;
+        tokio::time::sleep(IDLE).await;
+        let after = self.meters().await?;
+        let seconds = IDLE.as_secs_f64();
+        let round = Round {
+            server_cpu_s: (after.server.cpu - before.server.cpu) / seconds,
+            bytes_per_proxy: (after.volume.total() - before.volume.total()) as f64
+                / self.mesh.size.proxies as f64,
+            ..Round::default()
+        };
+        let row = self.row("idle", &[round]).note("cpu a second");
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Every proxy asks for a certificate and nothing else.
+    async fn certificates(&mut self, plan: &Plan<'_>) -> Result<()> {
+        if !plan.wants("certs") || self.transport != Transport::Tls {
+            return Ok(());
+        }
+        let proxies = self.mesh.size.proxies;
+        let mut rounds = Vec::new();
+        for _ in 0..plan.rounds {
+            let recruits = self.recruits(&Opening::Certificate, 0..proxies)?;
+            self.fleet.order(&Order::Leave).await?;
+            self.fleet.quiet().await?;
+            self.fleet.aim(&Goal::Whole(Least::default())).await?;
+            let before = self.meters().await?;
+            let begun = Stamp::now();
+            self.fleet.enlist(&self.target()?, recruits).await?;
+            rounds.push(self.round(begun, &before).await.context("certs")?);
+        }
+        let row = self.row("certs", &rounds);
+        let rate = proxies as f64 / row.last_ms * 1e3;
+        let note = format!("{rate:.0} certificates a second, each after a handshake");
+        self.rows.push(row.note(note));
+        Ok(())
     }
 }
 
-fn check_streams(fleet: &Fleet) -> Result<()> {
-    let lost = fleet.lost();
-    ensure!(lost.is_empty(), "void: streams were lost: {lost:?}");
-    Ok(())
-}
-
-/// Trust in the server's own root, as a proxy has it.
-fn tls_of(state: &Path) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_file_iter(state.join("ca/root-cert.pem"))? {
-        roots.add(root?)?;
+/// A mesh whose proxies see their own namespace alone, and changes in one of them.
+pub async fn scope(plan: &Plan<'_>, home: &Home, transport: Transport) -> Result<Row> {
+    let size = Size {
+        view: View::Namespace,
+        ..plan.size
+    };
+    let mut stage = Stage::set(plan, home, transport, size).await?;
+    stage.storm().await.context("scope")?;
+    stage.check_sets().await.context("scope")?;
+    let (mut rounds, mut concerned) = (Vec::new(), 0);
+    for _ in 0..plan.rounds {
+        let change = stage.mesh.next(Edit::Endpoint);
+        concerned = change.only.as_ref().map_or(0, Vec::len);
+        rounds.push(stage.change(&change).await.context("scope")?);
     }
-    let mut config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn bearer(issuer: &TokenIssuer, identity: &Identity) -> Result<String> {
-    let bearer = Bearer {
-        namespace: &identity.namespace,
-        service_account: &identity.service,
-        pod: Some(&identity.pod),
-    };
-    let token = issuer.issue(bearer, AUDIENCE, TOKEN_LIFE, clock::wall())?;
-    Ok(format!("Bearer {token}"))
-}
-
-fn node(identity: &Identity) -> Bytes {
-    let text = |s: &str| Value {
-        kind: Some(Kind::StringValue(s.into())),
-    };
-    let labels = [("app", identity.service.as_str()), ("version", "v1")];
-    let labels = labels.map(|(k, v)| (k.to_owned(), text(v)));
-    let labels = Value {
-        kind: Some(Kind::StructValue(Struct {
-            fields: labels.into(),
-        })),
-    };
-    let metadata = [
-        ("NAMESPACE", text(&identity.namespace)),
-        ("INTERCEPTION_MODE", text("REDIRECT")),
-        ("LABELS", labels),
-    ];
-    let node = Node {
-        id: identity.id.clone(),
-        cluster: format!("{}.{}", identity.service, identity.namespace),
-        metadata: Some(Struct {
-            fields: metadata.map(|(k, v)| (k.to_owned(), v)).into(),
-        }),
-        user_agent_name: "envoy".into(),
-        ..Node::default()
-    };
-    node.encode_to_vec().into()
+    stage.check_sets().await.context("scope")?;
+    let elsewhere = stage.fleet.volume().await?.elsewhere;
+    Ok(stage.row("scope", &rounds).note(format!(
+        "eds-1 for {concerned} of {} proxies; {} to the others",
+        size.proxies,
+        bytes(elsewhere as f64)
+    )))
 }

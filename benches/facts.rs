@@ -1,0 +1,130 @@
+//! What a resource means, in words that a manifest can foretell: so sets are compared. No names of one server alone.
+
+use envoy_types::pb::envoy::config::core::v3::Address;
+use envoy_types::pb::envoy::config::core::v3::address::Address as Kind;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use fairlead::xds::ResourceType;
+use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::wire::{Field, Fields, Packed};
+
+/// Sums of facts by type: equal sets have equal sums, whatever their order.
+pub type Sums = [u64; ResourceType::COUNT];
+
+/// One fact's part of a sum.
+pub fn weight(kind: ResourceType, fact: &str) -> u64 {
+    xxh3_64_with_seed(fact.as_bytes(), kind as u64)
+}
+
+/// A cluster's name; an assignment's name and endpoints; a listener's address; a table's virtual hosts.
+pub fn of(packed: &Packed<'_>) -> Vec<String> {
+    match packed.kind {
+        ResourceType::Cluster => vec![packed.name.to_owned()],
+        ResourceType::Endpoint => endpoints(packed),
+        ResourceType::Listener => {
+            let listener = Listener::decode(packed.body).unwrap_or_default();
+            vec![listener.address.as_ref().map(shown).unwrap_or_default()]
+        }
+        ResourceType::Route => {
+            let table = RouteConfiguration::decode(packed.body).unwrap_or_default();
+            let hosts = table.virtual_hosts.iter();
+            hosts
+                .map(|host| virtual_host(packed.name, &host.name))
+                .collect()
+        }
+        // Of secrets no two are the same, and none is a part of the mesh.
+        ResourceType::ScopedRoute | ResourceType::Secret => Vec::new(),
+    }
+}
+
+pub fn endpoint(assignment: &str, address: &str, port: u16) -> String {
+    format!("{assignment} {address}:{port}")
+}
+
+pub fn virtual_host(table: &str, host: &str) -> String {
+    format!("{table} {host}")
+}
+
+fn endpoints(packed: &Packed<'_>) -> Vec<String> {
+    let assignment = ClusterLoadAssignment::decode(packed.body).unwrap_or_default();
+    let all = assignment.endpoints.iter().flat_map(|l| &l.lb_endpoints);
+    let addresses = all.filter_map(|e| match &e.host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => endpoint.address.as_ref(),
+        _ => None,
+    });
+    let addresses = addresses.map(|a| format!("{} {}", packed.name, shown(a)));
+    std::iter::once(packed.name.to_owned())
+        .chain(addresses)
+        .collect()
+}
+
+fn shown(address: &Address) -> String {
+    match &address.address {
+        Some(Kind::SocketAddress(socket)) => match socket.port_specifier {
+            Some(PortSpecifier::PortValue(port)) => format!("{}:{port}", socket.address),
+            _ => socket.address.clone(),
+        },
+        _ => "another sort of address".into(),
+    }
+}
+
+/// Names of the next type that a resource leads to: a cluster's assignment, a listener's tables.
+pub fn leads(packed: &Packed<'_>) -> Vec<String> {
+    match packed.kind {
+        ResourceType::Cluster => assignment(packed).into_iter().collect(),
+        ResourceType::Listener => tables(packed.body),
+        ResourceType::Endpoint
+        | ResourceType::Route
+        | ResourceType::ScopedRoute
+        | ResourceType::Secret => Vec::new(),
+    }
+}
+
+/// `Cluster.type` = 2 is EDS = 3; `eds_cluster_config` = 3 may give another `service_name` = 2.
+fn assignment(packed: &Packed<'_>) -> Option<String> {
+    let (mut eds, mut service) = (false, None);
+    for field in Fields(packed.body) {
+        match field {
+            (2, Field::Number(kind)) => eds = kind == 3,
+            (3, Field::Bytes(config)) => {
+                service = Fields(config).find_map(|(tag, field)| match (tag, field) {
+                    (2, Field::Bytes(name)) => Some(String::from_utf8_lossy(name).into_owned()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    eds.then(|| service.unwrap_or_else(|| packed.name.into()))
+}
+
+fn tables(listener: &[u8]) -> Vec<String> {
+    let listener = Listener::decode(listener).unwrap_or_default();
+    let chains = listener.filter_chains.iter();
+    let filters = chains
+        .chain(&listener.default_filter_chain)
+        .flat_map(|chain| &chain.filters);
+    let mut names: Vec<String> = filters
+        .filter_map(|filter| match &filter.config_type {
+            Some(ConfigType::TypedConfig(any)) => Some(any),
+            _ => None,
+        })
+        .filter(|any| any.type_url.ends_with(".HttpConnectionManager"))
+        .filter_map(|any| HttpConnectionManager::decode(&any.value[..]).ok())
+        .filter_map(|http| match http.route_specifier {
+            Some(RouteSpecifier::Rds(rds)) => Some(rds.route_config_name),
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
