@@ -13,6 +13,7 @@ use fairlead::dump::Dump;
 use fairlead::identity::SpiffeId;
 use fairlead::model::Settings;
 use fairlead::model::proxy::Proxy;
+use fairlead::model::proxy::RoutePacking;
 use fairlead::offline::Offline;
 use fairlead::view::ProxyId;
 use fairlead::xds::ResourceType;
@@ -108,8 +109,8 @@ impl Case {
     }
 
     /// Every state of every proxy goes through the real Envoy.
-    pub fn validate(&self) -> Outcome {
-        let mut run = Run::start(self)?;
+    pub fn validate(&self, packing: RoutePacking) -> Outcome {
+        let mut run = Run::start(self, packing)?;
         run.validate(self)?;
         for step in self.steps.values() {
             run.change(step);
@@ -121,7 +122,7 @@ impl Case {
     /// The program, a process of its own, prints what was computed here: the same bytes, whatever the
     /// process, and the same sources.
     pub fn check_program(&self, program: &Path) -> Outcome {
-        let run = Run::start(self)?;
+        let run = Run::start(self, RoutePacking::default())?;
         let checkout = tempfile::tempdir()?;
         fs::write(checkout.path().join(FILE), &self.input)?;
         for ((name, id), described) in run.ids.iter().zip(&self.proxies) {
@@ -158,7 +159,7 @@ impl Case {
     }
 
     fn outcome(&self) -> Result<Value, Failed> {
-        let mut run = Run::start(self)?;
+        let mut run = Run::start(self, RoutePacking::default())?;
         let mut want = Map::new();
         let diagnostics = run.told();
         if !diagnostics.is_empty() {
@@ -189,8 +190,11 @@ struct Run {
 type Versions = BTreeMap<(&'static str, String), String>;
 
 impl Run {
-    fn start(case: &Case) -> Result<Self, Failed> {
-        let settings = Settings::default();
+    fn start(case: &Case, packing: RoutePacking) -> Result<Self, Failed> {
+        let settings = Settings {
+            packing,
+            ..Settings::default()
+        };
         let options = Options {
             hold_unresolved: true,
             domain: settings.domain.clone(),
@@ -314,7 +318,7 @@ fn keys(text: &str) -> Vec<Key> {
 fn select(dump: &Dump, short: &str, names: &[String]) -> Result<Value, Failed> {
     let kind = ResourceType::ALL.into_iter().find(|t| t.short() == short);
     let kind = kind.ok_or(format!(
-        "proxies.yaml: `{short}` is no type; it is one of cds, eds, lds, rds"
+        "proxies.yaml: `{short}` is no type; it is one of cds, eds, lds, rds, srds"
     ))?;
     let all = dump
         .get(kind.type_url())

@@ -21,6 +21,7 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+use fairlead::model::proxy::RoutePacking;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use self::case::{Case, Mode};
@@ -42,13 +43,15 @@ fn main() {
                 .unwrap_or(&folder)
                 .display()
                 .to_string();
-            let (want, envoy) = (folder.clone(), folder);
-            [
-                Trial::test(name.clone(), move || Case::open(&want)?.check(mode)),
-                Trial::test(format!("{name} (envoy)"), move || {
-                    Case::open(&envoy)?.validate()
-                }),
-            ]
+            let by_envoy = |packing: RoutePacking| {
+                let folder = folder.clone();
+                Trial::test(format!("{name} (envoy, {packing})"), move || {
+                    Case::open(&folder)?.validate(packing)
+                })
+            };
+            let accepted = [RoutePacking::Rds, RoutePacking::Scoped].map(by_envoy);
+            let checked = Trial::test(name, move || Case::open(&folder)?.check(mode));
+            accepted.into_iter().chain([checked])
         })
         .collect();
     trials.push(Trial::test(

@@ -19,6 +19,7 @@ pub mod load;
 pub mod manifest;
 pub mod mesh;
 pub mod network;
+pub mod packing;
 pub mod pod;
 pub mod process;
 pub mod validate;

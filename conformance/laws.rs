@@ -4,6 +4,8 @@
 
 #[path = "laws/mesh.rs"]
 mod mesh;
+#[path = "laws/packing.rs"]
+mod packing;
 
 use std::collections::BTreeMap;
 
@@ -139,6 +141,37 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    /// Two clients that differ in packing alone have the same virtual hosts under the same names.
+    #[test]
+    fn scopes_are_another_packing_of_the_same_virtual_hosts(
+        changes in prop::collection::vec(mesh::change(), 1..40),
+    ) {
+        let engine = from_scratch(&last_of_each(&changes));
+        for (whole, scoped) in mesh::PACKED {
+            let whole = packing::of(&engine, whole);
+            let scoped = packing::of(&engine, scoped);
+            prop_assert!(whole.scopes.is_empty());
+            for (name, table) in &whole.tables {
+                if name.contains(':') {
+                    prop_assert_eq!(Some(table), scoped.tables.get(name));
+                    continue;
+                }
+                for host in table {
+                    for domain in &host.domains {
+                        prop_assert_eq!(Some(host), scoped.leads_to(name, domain), "{}", domain);
+                    }
+                }
+            }
+            let known = scoped.scopes.values().chain(whole.tables.keys());
+            let known: std::collections::BTreeSet<_> = known.collect();
+            prop_assert!(scoped.tables.keys().all(|t| known.contains(t)), "a table that nothing leads to");
         }
     }
 }

@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use fairlead::model::proxy::RoutePacking;
 use libtest_mimic::{Arguments, Failed, Trial};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use self::harness::packing;
 
 mod harness;
 
@@ -19,6 +23,8 @@ mod identity;
 mod protocols;
 #[path = "mesh/routing.rs"]
 mod routing;
+#[path = "mesh/scopes.rs"]
+mod scopes;
 #[path = "mesh/shop.rs"]
 mod shop;
 
@@ -29,6 +35,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     capture::SCENARIOS,
     admin_pages::SCENARIOS,
     routing::SCENARIOS,
+    scopes::SCENARIOS,
     identity::SCENARIOS,
     protocols::SCENARIOS,
     hitless::SCENARIOS,
@@ -48,13 +55,15 @@ fn main() -> ExitCode {
         }
         return ExitCode::FAILURE;
     }
-    let named = SCENARIOS
-        .concat()
-        .into_iter()
-        .map(|(name, scenario)| trial(name, scenario));
-    let cells = protocols::cells()
-        .into_iter()
-        .map(|cell| trial(&cell.name(), move || cell.check()));
+    let sample = Sample::of_environment();
+    let named = SCENARIOS.concat().into_iter().flat_map(|(name, scenario)| {
+        let packings = sample.packings(name).into_iter();
+        packings.map(move |packing| trial(name, packing, scenario))
+    });
+    let cells = protocols::cells().into_iter().flat_map(|cell| {
+        let (name, packings) = (cell.name(), sample.packings(&cell.name()).into_iter());
+        packings.map(move |packing| trial(&name, packing, move || cell.check()))
+    });
     libtest_mimic::run(&arguments, named.chain(cells).collect()).exit_code()
 }
 
@@ -72,8 +81,46 @@ fn isolate() -> anyhow::Result<()> {
     ])
 }
 
-fn trial(name: &str, scenario: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        scenario().map_err(|fault| Failed::from(format!("{fault:#}")))
-    })
+/// Which packings of route tables each scenario runs in.
+enum Sample {
+    All,
+    /// One for each, by the seed that the run prints.
+    One(u64),
+}
+
+impl Sample {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the entry point reads FAIRLEAD_MATRIX and FAIRLEAD_SEED"
+    )]
+    fn of_environment() -> Self {
+        let seed = std::env::var("FAIRLEAD_SEED").ok();
+        if std::env::var("FAIRLEAD_MATRIX").is_ok_and(|matrix| matrix == "full") {
+            Self::All
+        } else {
+            Self::One(seed.and_then(|seed| seed.parse().ok()).unwrap_or_default())
+        }
+    }
+
+    fn packings(&self, name: &str) -> Vec<RoutePacking> {
+        match self {
+            Self::All => packing::ALL.to_vec(),
+            Self::One(seed) => {
+                let drawn = xxh3_64_with_seed(name.as_bytes(), *seed) as usize;
+                vec![packing::ALL[drawn % packing::ALL.len()]]
+            }
+        }
+    }
+}
+
+/// Its packing stands in brackets before its name.
+fn trial(
+    name: &str,
+    packing: RoutePacking,
+    scenario: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> Trial {
+    let run = move || {
+        packing::within(packing, scenario).map_err(|fault| Failed::from(format!("{fault:#}")))
+    };
+    Trial::test(name, run).with_kind(packing.to_string())
 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use fairlead::ir::{Cluster, Listener, LoadAssignment, RouteTable};
+use fairlead::ir::{Cluster, Listener, LoadAssignment, Reached, RouteTable};
 use fairlead::text::Str;
 use fairlead::xds::encode::{Cache, Part};
 use fairlead::xds::json;
@@ -52,6 +52,7 @@ fn tables() -> Vec<(&'static str, Arc<Encoded>)> {
     let mut table = |name: &'static str, parts: &[Arc<Part>]| {
         let head = RouteTable {
             name: Str::new(name),
+            reached: Reached::ByListener,
         };
         (name, route::table(&mut cache, &head, parts))
     };

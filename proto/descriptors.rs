@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use prost::Message;
-use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
+use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+use prost_reflect::prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+};
 
 /// Folders whose messages may stand in an `Any` of ours, or of an EnvoyFilter's.
 const ROOTS: &[&str] = &[
@@ -16,6 +19,7 @@ const ROOTS: &[&str] = &[
     "envoy/config/route/",
     "envoy/extensions/access_loggers/",
     "envoy/extensions/clusters/",
+    "envoy/extensions/common/",
     "envoy/extensions/compression/",
     "envoy/extensions/early_data/",
     "envoy/extensions/filters/common/",
@@ -48,12 +52,43 @@ fn main() -> Result<()> {
         bail!("usage: descriptors <types.bin of envoy-types> <output>");
     };
     let bytes = std::fs::read(input).with_context(|| format!("read {input}"))?;
-    let all = FileDescriptorSet::decode(&bytes[..]).with_context(|| format!("decode {input}"))?;
+    let mut all =
+        FileDescriptorSet::decode(&bytes[..]).with_context(|| format!("decode {input}"))?;
+    all.file.push(cel_matcher());
     let kept = keep(all)?;
     let bytes = kept.encode_to_vec();
     std::fs::write(output, &bytes).with_context(|| format!("write {output}"))?;
     println!("{output}: {} files, {} bytes", kept.file.len(), bytes.len());
     Ok(())
+}
+
+/// `xds/type/matcher/v3`, as far as envoy-types lacks it: how a filter is left out by an expression.
+fn cel_matcher() -> FileDescriptorProto {
+    let expression = FieldDescriptorProto {
+        name: Some("expr_match".to_owned()),
+        number: Some(1),
+        label: Some(Label::Optional.into()),
+        r#type: Some(Type::Message.into()),
+        type_name: Some(".xds.type.v3.CelExpression".to_owned()),
+        json_name: Some("exprMatch".to_owned()),
+        ..Default::default()
+    };
+    let message = |name: &str, field| DescriptorProto {
+        name: Some(name.to_owned()),
+        field,
+        ..Default::default()
+    };
+    FileDescriptorProto {
+        name: Some("xds/type/matcher/v3/cel.proto".to_owned()),
+        package: Some("xds.type.matcher.v3".to_owned()),
+        dependency: vec!["xds/type/v3/cel.proto".to_owned()],
+        message_type: vec![
+            message("CelMatcher", vec![expression]),
+            message("HttpAttributesCelMatchInput", Vec::new()),
+        ],
+        syntax: Some("proto3".to_owned()),
+        ..Default::default()
+    }
 }
 
 /// The files under `ROOTS` and all they import, without comments, services and options that only

@@ -83,6 +83,7 @@ async fn start(
     };
     let mut engine = Engine::new(model::Settings {
         domain: Str::new(&settings.domain),
+        packing: settings.route_packing,
         ..model::Settings::default()
     });
     let changes = acceptance.on(events);

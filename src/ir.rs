@@ -13,6 +13,7 @@ pub mod outbound;
 mod outbound_cluster;
 pub mod outbound_listener;
 pub mod relation;
+pub mod scopes;
 pub mod traffic_policy;
 
 use std::net::IpAddr;
@@ -280,8 +281,17 @@ pub struct HttpManager {
 pub enum Routes {
     /// A route table over RDS.
     Rds(Str),
+    /// A small table per host, chosen by host and port: scopes over SRDS, their tables over RDS.
+    Scoped(Scoping),
     /// Everything to one cluster, in a table of the cluster's name (inbound).
     Inline(InboundRoute),
+}
+
+/// How a listener finds the scope of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Scoping {
+    /// The table that the scopes stand for, `80`: the first half of every key.
+    pub table: Str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -308,6 +318,24 @@ pub struct AccessLog {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteTable {
     pub name: Str,
+    pub reached: Reached,
+}
+
+/// How a request comes to a route table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Reached {
+    /// Its listener names it.
+    ByListener,
+    /// By a scope, whose header ends here.
+    ByScope,
+}
+
+/// `envoy.config.route.v3.ScopedRouteConfiguration`: requests for this name have this table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteScope {
+    /// `<port>/<name>`, which is the key too, so that no two scopes can have one key.
+    pub key: Str,
+    pub table: Str,
 }
 
 /// `envoy.config.route.v3.VirtualHost`.

@@ -48,6 +48,8 @@ pub struct Settings {
     pub domain: Str,
     /// `CLUSTER_ID`.
     pub cluster: Str,
+    /// `--route-packing`.
+    pub packing: proxy::RoutePacking,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
         Self {
             domain: Str::new_static("cluster.local"),
             cluster: Str::new_static("Kubernetes"),
+            packing: proxy::RoutePacking::default(),
         }
     }
 }

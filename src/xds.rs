@@ -10,6 +10,7 @@ pub mod json;
 pub mod listener;
 mod proto;
 pub mod route;
+pub mod scope;
 pub mod secret;
 pub mod stamp;
 mod tls;
@@ -32,15 +33,17 @@ pub enum ResourceType {
     Endpoint,
     Listener,
     Route,
+    ScopedRoute,
     Secret,
 }
 
 impl ResourceType {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cluster,
         Self::Endpoint,
         Self::Listener,
         Self::Route,
+        Self::ScopedRoute,
         Self::Secret,
     ];
     pub const COUNT: usize = Self::ALL.len();
@@ -51,6 +54,9 @@ impl ResourceType {
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::ScopedRoute => {
+                "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
+            }
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         }
     }
@@ -67,6 +73,7 @@ impl ResourceType {
             Self::Endpoint => "eds",
             Self::Listener => "lds",
             Self::Route => "rds",
+            Self::ScopedRoute => "srds",
             Self::Secret => "sds",
         }
     }

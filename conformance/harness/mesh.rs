@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use super::control_plane::ControlPlane;
 use super::manifest::{self, ServiceSpec};
 use super::network::Network;
+use super::packing;
 use super::pod::PodSpec;
 
 pub struct Mesh {
@@ -63,10 +64,12 @@ impl Mesh {
         })
     }
 
-    /// With `fairlead discovery`, given `flags`, and no configuration yet.
+    /// With `fairlead discovery`, given `flags` and the scenario's packing, and no configuration yet.
     pub fn start(flags: &[&str]) -> Result<Self> {
         let mut mesh = Self::without_control_plane()?;
-        let control_plane = ControlPlane::start(&mesh.folder, mesh.network.node(), flags)?;
+        let packing = format!("--route-packing={}", packing::current());
+        let flags = [flags, &[&packing]].concat();
+        let control_plane = ControlPlane::start(&mesh.folder, mesh.network.node(), &flags)?;
         mesh.control_plane = Some(Mutex::new(control_plane));
         Ok(mesh)
     }

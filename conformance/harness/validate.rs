@@ -97,6 +97,7 @@ fn bootstrap(wrapped: &Wrapped<'_>, credentials: &Credentials) -> Result<Value> 
     let mut listeners: Vec<Value> = resources(wrapped.dump, "Listener").collect();
     for listener in &mut listeners {
         inline_routes(listener, &tables, wrapped.dangling)?;
+        inline_scopes(listener, wrapped.dump, &tables)?;
     }
     for resource in clusters.iter_mut().chain(&mut listeners) {
         localize(resource, credentials);
@@ -180,6 +181,41 @@ fn inline_routes(value: &mut Value, tables: &Map<String, Value>, dangling: Dangl
             .try_for_each(|item| inline_routes(item, tables, dangling)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }
+}
+
+/// Scopes with their tables in them, in place of where they would be asked for.
+fn inline_scopes(value: &mut Value, dump: &Value, tables: &Map<String, Value>) -> Result<()> {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::Object(scoped)) = fields.get_mut("scopedRoutes") {
+                scoped.remove("scopedRds");
+                let scopes: Result<Vec<Value>> = resources(dump, "ScopedRouteConfiguration")
+                    .map(|scope| with_table(scope, tables))
+                    .collect();
+                let list = json!({"scopedRouteConfigurations": scopes?});
+                scoped.insert("scopedRouteConfigurationsList".to_owned(), list);
+            }
+            let mut fields = fields.values_mut();
+            fields.try_for_each(|field| inline_scopes(field, dump, tables))
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .try_for_each(|item| inline_scopes(item, dump, tables)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn with_table(mut scope: Value, tables: &Map<String, Value>) -> Result<Value> {
+    let wanted = scope["routeConfigurationName"].as_str().unwrap_or_default();
+    let table = tables.get(wanted);
+    let table = table
+        .with_context(|| format!("a scope names the route table `{wanted}`, which is not served"))?
+        .clone();
+    if let Some(fields) = scope.as_object_mut() {
+        fields.remove("routeConfigurationName");
+        fields.insert("routeConfiguration".to_owned(), table);
+    }
+    Ok(scope)
 }
 
 /// Secrets come from the bootstrap (a static cluster that asks ADS for one ends Envoy 1.40), and files

@@ -19,7 +19,7 @@ use fairlead::config::virtual_service::{
     Destination, HttpMatchRequest, HttpRoute, HttpRouteDestination, VirtualService,
 };
 use fairlead::config::{Change, Key, Object, Spec};
-use fairlead::model::proxy::{Interception, Proxy};
+use fairlead::model::proxy::{Interception, Proxy, RoutePacking};
 use fairlead::text::Str;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -29,7 +29,7 @@ const NAMES: [&str; 3] = ["reviews", "ratings", "www"];
 const VERSIONS: [&str; 2] = ["v1", "v2"];
 
 pub fn proxies() -> Vec<Proxy> {
-    let one = |name: &str, namespace: &str, ip: &str, interception| Proxy {
+    let one = |name: &str, namespace: &str, ip: &str, interception, packing| Proxy {
         id: Str::new(format!("sidecar~{ip}~{name}.{namespace}~x")),
         ip: ip.parse().unwrap(),
         name: Str::new(name),
@@ -38,16 +38,24 @@ pub fn proxies() -> Vec<Proxy> {
         identity: None,
         interception,
         labels: labels("app", "caller"),
+        packing,
     };
+    let captured = Interception::Redirect;
+    let scoped = Some(RoutePacking::Scoped);
     vec![
-        one("caller", "shop", "10.1.0.1", Interception::Redirect),
-        one("reviews-v1", "shop", "10.0.0.1", Interception::Redirect),
-        one("other", "back", "10.1.0.2", Interception::Redirect),
-        one("bare", "shop", "127.0.1.1", Interception::None),
-        one("bare", "back", "127.0.1.2", Interception::None),
-        one("caller", "away", "10.1.0.3", Interception::Redirect),
+        one("caller", "shop", "10.1.0.1", captured, None),
+        one("reviews-v1", "shop", "10.0.0.1", captured, None),
+        one("other", "back", "10.1.0.2", captured, None),
+        one("bare", "shop", "127.0.1.1", Interception::None, None),
+        one("bare", "back", "127.0.1.2", Interception::None, None),
+        one("caller", "away", "10.1.0.3", captured, None),
+        one("wide", "shop", "10.1.0.4", captured, scoped),
+        one("bare-wide", "back", "127.0.1.3", Interception::None, scoped),
     ]
 }
+
+/// Proxies, by place, that differ in packing alone.
+pub const PACKED: [(u64, u64); 2] = [(0, 6), (4, 7)];
 
 pub fn change() -> impl Strategy<Value = Change> {
     let namespace = select(&NAMESPACES[..]);

@@ -1,16 +1,17 @@
 //! Port protocol × traffic × mutual TLS mode × client, each cell on real connections.
 
 use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fairlead::clock;
 
 use crate::Scenario;
 use crate::harness::client::{self, Reply};
 use crate::harness::manifest::ServiceSpec;
 use crate::harness::mesh::{Applied, Mesh};
+use crate::harness::packing::Shared;
 use crate::harness::pod::{App, Pod, PodSpec};
 use crate::harness::wait::eventually;
 
@@ -263,18 +264,11 @@ struct Stage {
     mesh: Mesh,
 }
 
-static STAGE: LazyLock<Result<Mutex<Stage>, String>> = LazyLock::new(|| {
-    Stage::build()
-        .map(Mutex::new)
-        .map_err(|fault| format!("{fault:#}"))
-});
+static STAGES: Shared<Stage> = Shared::new();
 
 impl Stage {
     fn enter() -> Result<MutexGuard<'static, Self>> {
-        let stage = STAGE
-            .as_ref()
-            .map_err(|fault| anyhow!("the stage was not built: {fault}"))?;
-        Ok(stage.lock().unwrap_or_else(PoisonError::into_inner))
+        STAGES.enter(Self::build)
     }
 
     fn build() -> Result<Self> {

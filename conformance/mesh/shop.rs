@@ -1,12 +1,13 @@
 //! The mesh that most scenarios share: a shop, its neighbour, and a stranger outside.
 
 use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use crate::harness::manifest::ServiceSpec;
 use crate::harness::mesh::{Applied, Mesh};
+use crate::harness::packing::Shared;
 use crate::harness::pod::{App, Pod, PodSpec};
 use crate::harness::wait::eventually;
 
@@ -21,19 +22,12 @@ pub(crate) struct Shop {
     _others: Vec<Pod>,
 }
 
-static SHOP: LazyLock<Result<Mutex<Shop>, String>> = LazyLock::new(|| {
-    Shop::start()
-        .map(Mutex::new)
-        .map_err(|fault| format!("{fault:#}"))
-});
+static SHOPS: Shared<Shop> = Shared::new();
 
 impl Shop {
-    /// The shared shop, for one scenario at a time. It must leave no configuration behind.
+    /// The shop of the scenario's packing, for one scenario at a time. It must leave no configuration behind.
     pub(crate) fn enter() -> Result<MutexGuard<'static, Self>> {
-        let shop = SHOP
-            .as_ref()
-            .map_err(|fault| anyhow!("the shop did not start: {fault}"))?;
-        Ok(shop.lock().unwrap_or_else(PoisonError::into_inner))
+        SHOPS.enter(Self::start)
     }
 
     fn start() -> Result<Self> {

@@ -13,7 +13,7 @@ use crate::acceptance::Options;
 use crate::dump::Dump;
 use crate::identity::SpiffeId;
 use crate::model::Settings;
-use crate::model::proxy::Proxy;
+use crate::model::proxy::{Proxy, RoutePacking};
 use crate::offline::Offline;
 use crate::source::file::Directory;
 use crate::text::Str;
@@ -57,6 +57,16 @@ pub struct Args {
     #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local", value_parser = address::domain)]
     domain: String,
 
+    /// How route tables come to the proxy: rds (one a port), scoped (one a host and port, by scopes), or auto, by
+    /// the number of hosts. The annotation in --metadata goes before.
+    #[arg(
+        long,
+        env = "FAIRLEAD_ROUTE_PACKING",
+        default_value_t,
+        value_name = "PACKING"
+    )]
+    route_packing: RoutePacking,
+
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Output::Yaml)]
     output: Output,
@@ -88,6 +98,7 @@ fn dump(args: &Args) -> Result<Dump> {
         options,
         Settings {
             domain,
+            packing: args.route_packing,
             ..Settings::default()
         },
     );

@@ -11,6 +11,7 @@ use clap::{ArgAction, Args};
 use super::address::{self, Listen};
 use super::logging::Format;
 use super::span;
+use crate::model::proxy::RoutePacking;
 use crate::source::kube::Access;
 
 const DEBUG_PAGES: &str = "\
@@ -136,6 +137,16 @@ pub struct Settings {
         value_name = "BOOL"
     )]
     pub hold_unresolved: bool,
+
+    /// How route tables come to proxies: rds (one a port), scoped (one a host and port, by scopes), or auto, by
+    /// the number of hosts. A pod's annotation fairlead.dev/route-packing goes before.
+    #[arg(
+        long,
+        env = "FAIRLEAD_ROUTE_PACKING",
+        default_value_t,
+        value_name = "PACKING"
+    )]
+    pub route_packing: RoutePacking,
 
     /// How long routes and listeners wait for a cluster that they newly name and that is still warming.
     #[arg(long, env = "FAIRLEAD_WARMING_TIMEOUT", default_value = "5s", value_parser = span::parse)]

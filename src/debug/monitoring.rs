@@ -75,6 +75,7 @@ impl Pages {
         m.eds_reject.set(refused(ResourceType::Endpoint));
         m.lds_reject.set(refused(ResourceType::Listener));
         m.rds_reject.set(refused(ResourceType::Route));
+        m.srds_reject.set(refused(ResourceType::ScopedRoute));
         m.issued.show(self.authority.issued());
         m.unauthenticated.show(self.authenticator.refused());
         m.retries.of(Attempt::Secret).show(self.authority.failed());

@@ -132,6 +132,7 @@ fn word(kind: ResourceType) -> Option<&'static str> {
         ResourceType::Endpoint => Some("endpoint"),
         ResourceType::Listener => Some("listener"),
         ResourceType::Route => Some("route"),
+        ResourceType::ScopedRoute => Some("scoped_route"),
         ResourceType::Secret => None,
     }
 }

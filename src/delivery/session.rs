@@ -6,6 +6,7 @@ pub mod gate;
 pub mod planned;
 pub mod requests;
 pub mod secrets;
+mod tables;
 pub mod watch;
 
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct Session {
     clusters_by: Option<Instant>,
     /// Until when a client that was connected before may name its listeners and routes.
     resumes_by: Option<Instant>,
+    /// Until when listeners and scopes wait for a table that the client is yet to ask for, if any do.
+    tables_by: Option<Instant>,
     watches: [Watch; ResourceType::COUNT],
     /// Clusters of type EDS sent before this stream's first EDS request, which answers them in full.
     fresh: Roster<Name>,
@@ -142,6 +145,7 @@ impl Session {
             credential,
             clusters_by: Some(now + limits.warm),
             resumes_by: None,
+            tables_by: None,
             watches: ResourceType::ALL.map(Watch::new),
             fresh: Roster::EMPTY,
             companions: Roster::EMPTY,
@@ -237,6 +241,7 @@ impl Session {
             self.stalled_at(),
             self.routes_wait_until(),
             self.removals_wait_until(),
+            self.tables_by.filter(|_| self.has_room()),
         ];
         waits.into_iter().flatten().min()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
 use crate::model::Snapshot;
-use crate::model::proxy::{Interception, Proxy};
+use crate::model::proxy::{Interception, Proxy, RoutePacking};
 use crate::model::sidecars::{Chosen, Egress};
 use crate::text::Str;
 
@@ -18,6 +18,7 @@ pub struct Client {
     /// Only those labels that some VirtualService's `sourceLabels` asks for.
     pub labels: Labels,
     pub sidecar: Option<Arc<Chosen>>,
+    pub packing: RoutePacking,
 }
 
 impl Hash for Client {
@@ -40,6 +41,7 @@ impl Client {
             interception: proxy.interception,
             labels: labels_asked.collect(),
             sidecar: sidecar.cloned(),
+            packing: proxy.packing.unwrap_or(snapshot.settings.packing),
         }
     }
 

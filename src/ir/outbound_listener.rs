@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::client::Client;
 use super::outbound::{Asks, ListenerEntry};
+use super::scopes::Packing;
 use super::{
     AccessLog, Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain,
-    HashSourceIp, HttpManager, Inspector, Listener, LoadBalancer, NetworkFilter, Routes, Socket,
-    Target, TcpProxy, TransportProtocol, UpstreamProtocol, UpstreamTls,
+    HashSourceIp, HttpManager, Inspector, Listener, LoadBalancer, NetworkFilter, Routes, Scoping,
+    Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol, UpstreamTls,
 };
 use crate::config::mesh::MeshConfig;
 use crate::config::sidecar::OutboundMode;
@@ -26,14 +27,16 @@ const TCP_ALPN: &str = "istio";
 pub struct Surroundings<'a> {
     pub interception: Interception,
     pub mode: OutboundMode,
+    pub packing: Packing,
     pub mesh: &'a MeshConfig,
 }
 
 impl<'a> Surroundings<'a> {
-    pub fn of(client: &Client, snapshot: &'a crate::model::Snapshot) -> Self {
+    pub fn of(client: &Client, packing: Packing, snapshot: &'a crate::model::Snapshot) -> Self {
         Self {
             interception: client.interception,
             mode: client.outbound_mode(snapshot),
+            packing,
             mesh: &snapshot.mesh,
         }
     }
@@ -164,11 +167,12 @@ pub fn listener<'a>(
 }
 
 /// The listener of an address for which one host alone asks, for bytes: what becomes of traffic that no
-/// host takes has no part in it.
+/// host takes has no part in it, nor have scopes.
 pub fn alone(interception: Interception, mesh: &MeshConfig, entry: &ListenerEntry) -> Listener {
     let around = Surroundings {
         interception,
         mode: OutboundMode::AllowAny,
+        packing: Packing::Whole,
         mesh,
     };
     listener(&around, entry.address, entry.port, [&entry.asks])
@@ -207,7 +211,12 @@ fn http_chain(around: &Surroundings<'_>, name: &str, table: &Str, alone: bool) -
         filter: NetworkFilter::Http(Box::new(HttpManager {
             direction: Direction::Outbound,
             stat_prefix: Str::new(format!("outbound_{name};")),
-            routes: Routes::Rds(table.clone()),
+            routes: match around.packing.of(table) {
+                Packing::Whole => Routes::Rds(table.clone()),
+                Packing::Scoped => Routes::Scoped(Scoping {
+                    table: table.clone(),
+                }),
+            },
             access_log: access_log(around.mesh),
         })),
     }

@@ -1,6 +1,8 @@
 //! A connected Envoy as its node and credential describe it.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,22 @@ const MAX_VALUE: usize = 63;
 /// How much of what a node says of itself a message repeats.
 const MAX_SHOWN: usize = 300;
 
+/// How route tables come to a proxy: `--route-packing` for the mesh, for one pod its annotation
+/// `fairlead.dev/route-packing`, as `node.metadata.ANNOTATIONS` has it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum RoutePacking {
+    /// By the number of hosts.
+    #[default]
+    Auto,
+    /// One table a port.
+    Rds,
+    /// One table a host and port, found by scopes.
+    Scoped,
+}
+
 /// What decides a proxy's configuration, besides the mesh.
 ///
 /// `identity` comes from the credential and is absent only on the plaintext port; labels in force are
@@ -46,6 +64,35 @@ pub struct Proxy {
     pub identity: Option<SpiffeId>,
     pub interception: Interception,
     pub labels: Labels,
+    /// Absent where the mesh's own setting holds.
+    pub packing: Option<RoutePacking>,
+}
+
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is none of auto, rds, scoped")]
+pub struct UnknownPacking(String);
+
+impl FromStr for RoutePacking {
+    type Err = UnknownPacking;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPacking> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "rds" => Ok(Self::Rds),
+            "scoped" => Ok(Self::Scoped),
+            other => Err(UnknownPacking(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for RoutePacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Rds => "rds",
+            Self::Scoped => "scoped",
+        })
+    }
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -75,6 +122,15 @@ struct Metadata {
     interception: Interception,
     #[serde(rename = "LABELS")]
     labels: Labels,
+    #[serde(rename = "ANNOTATIONS")]
+    annotations: Annotations,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "fairlead.dev/route-packing")]
+    packing: Option<RoutePacking>,
 }
 
 impl Proxy {
@@ -123,6 +179,7 @@ impl Proxy {
             identity,
             interception: metadata.interception,
             labels: metadata.labels,
+            packing: metadata.annotations.packing,
         })
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Values of the label `type`, in the order of the xDS types.
-pub const TYPES: [&str; 5] = ["cds", "eds", "lds", "rds", "sds"];
+pub const TYPES: [&str; 6] = ["cds", "eds", "lds", "rds", "srds", "sds"];
 
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -188,7 +188,7 @@ mod tests {
         let want = "# HELP pilot_xds_pushes Responses sent.\n# TYPE pilot_xds_pushes counter\n\
             pilot_xds_pushes{type=\"cds\"} 0\npilot_xds_pushes{type=\"eds\"} 3\n\
             pilot_xds_pushes{type=\"lds\"} 0\npilot_xds_pushes{type=\"rds\"} 0\n\
-            pilot_xds_pushes{type=\"sds\"} 0\n";
+            pilot_xds_pushes{type=\"srds\"} 0\npilot_xds_pushes{type=\"sds\"} 0\n";
         assert_eq!(page.finish(), want);
     }
 

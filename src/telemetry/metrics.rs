@@ -31,6 +31,7 @@ metrics! {
     eds_reject: Gauge, "pilot_xds_eds_reject", "Load assignments in a form that its proxy rejected, now.";
     lds_reject: Gauge, "pilot_xds_lds_reject", "Listeners in a form that its proxy rejected, now.";
     rds_reject: Gauge, "pilot_xds_rds_reject", "Route tables in a form that its proxy rejected, now.";
+    srds_reject: Gauge, "pilot_xds_srds_reject", "Route scopes in a form that its proxy rejected, now.";
     services: Gauge, "pilot_services", "Services in the mesh.";
     virtual_services: Gauge, "pilot_virt_services", "VirtualServices in force.";
     registry_events: Events<Registry>, "pilot_k8s_reg_events", "Kubernetes' own objects that came, changed or went at the API server.";

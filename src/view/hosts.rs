@@ -110,6 +110,11 @@ impl Hosts {
         }
     }
 
+    /// Hosts that claim a domain in that table, for any client; some of them may not.
+    pub fn claimants(&self, table: &str, domain: &str) -> impl Iterator<Item = &Hostname> {
+        self.claimed.by(claim_of(table, domain))
+    }
+
     /// Hosts that claim one of this host's domains in that table, for any client.
     pub fn rivals(&self, host: &Hostname, joined: &JoinedHost, table: &str) -> BTreeSet<Hostname> {
         let claims = joined.virtual_host(table);

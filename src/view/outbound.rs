@@ -1,4 +1,6 @@
-//! The outbound resources of one kind of client, kept current host by host.
+//! The outbound resources of one kind of client, kept current host by host. Route scopes: `scoped`.
+
+mod scoped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,14 +8,16 @@ use std::sync::Arc;
 use super::hosts::Hosts;
 use super::joined::JoinedHost;
 use super::places::{Deciders, Place, Places};
-use super::table::{Catches, Grant, Table};
+use super::table::{Grant, Table};
 use super::{Layer, Names};
 use crate::config::Source;
+use crate::config::sidecar::OutboundMode;
 use crate::ir::client::Client;
 use crate::ir::domains::Claim;
 use crate::ir::outbound::{self, Asks, ListenerEntry};
 use crate::ir::outbound_listener::{self, Surroundings};
 use crate::ir::relation::Relation;
+use crate::ir::scopes::Packing;
 use crate::ir::{Listener, VirtualHost};
 use crate::model::Snapshot;
 use crate::model::protocol::{Class, Protocol};
@@ -31,6 +35,7 @@ pub struct Outbound {
     /// Which hosts' routes lead to a host.
     callers: BTreeMap<Hostname, BTreeSet<Hostname>>,
     tables: BTreeMap<Str, Table>,
+    packing: Packing,
     places: Places,
     /// What stands whether or not a host asks for it: the Sidecar's egress listeners with a port.
     fixed: BTreeMap<Place, ListenerEntry>,
@@ -48,6 +53,9 @@ struct Dirty {
     tables: BTreeSet<Str>,
     places: BTreeSet<Place>,
     names: Vec<(ResourceType, Str)>,
+    /// Hosts and domains whose scopes may differ, by table. Looked at where tables come as scopes.
+    hosts: BTreeSet<(Str, Hostname)>,
+    domains: BTreeSet<(Str, Str)>,
 }
 
 impl Outbound {
@@ -61,6 +69,7 @@ impl Outbound {
             hosts: BTreeMap::new(),
             callers: BTreeMap::new(),
             tables: BTreeMap::new(),
+            packing: Packing::default(),
             places: Places::default(),
         };
         own.join_everything(common);
@@ -133,7 +142,7 @@ impl Outbound {
             self.put(cache.get(&cluster), dirty);
         }
         if self.client.interception != Interception::None {
-            let around = Surroundings::of(&self.client, common.snapshot);
+            let around = Surroundings::of(&self.client, self.packing, common.snapshot);
             let listener = outbound_listener::virtual_outbound(&around);
             self.put(cache.get(&listener), dirty);
         }
@@ -262,8 +271,16 @@ impl Outbound {
                 let table = self.tables.entry(name.clone()).or_default();
                 if table.set(&host, grant) {
                     dirty.tables.insert(name.clone());
+                    dirty.hosts.insert((name.clone(), host));
                 }
             }
+            if self.packing.of(&name) == Packing::Whole {
+                continue;
+            }
+            let claims = both().filter_map(|j| j.virtual_host(&name));
+            let domains = claims.flat_map(|v| v.domains.iter());
+            let domains = domains.map(|(domain, _)| (name.clone(), domain.clone()));
+            dirty.domains.extend(domains);
         }
     }
 
@@ -288,11 +305,6 @@ impl Outbound {
             .filter(|(d, claim)| gets(d, *claim))
             .map(|(d, _)| d.clone())
             .collect();
-        let catches = if got.iter().any(|d| d == "*") {
-            Catches::All
-        } else {
-            Catches::Own
-        };
         let part = if got.len() == wanted.domains.len() {
             wanted.part.clone()
         } else if got.is_empty() {
@@ -303,12 +315,12 @@ impl Outbound {
                 .table_entry(host, joined, table, common.snapshot)?;
             let node = VirtualHost {
                 name: entry.name,
-                domains: got,
+                domains: got.clone(),
                 routes: entry.routes,
             };
             route::part(&mut common.hosts.cache, &node)
         };
-        Some(Grant { part, catches })
+        Some(Grant { part, domains: got })
     }
 
     fn replace_asks(
@@ -345,7 +357,8 @@ impl Outbound {
     }
 
     fn assemble(&mut self, common: &mut Common<'_>, mut dirty: Dirty) -> Vec<(ResourceType, Str)> {
-        let around = Surroundings::of(&self.client, common.snapshot);
+        self.choose_packing(&mut dirty);
+        let around = Surroundings::of(&self.client, self.packing, common.snapshot);
         for place in std::mem::take(&mut dirty.places) {
             match self.listener(&around, place, common.hosts) {
                 Some(encoded) => self.put(encoded, &mut dirty),
@@ -356,23 +369,40 @@ impl Outbound {
             }
         }
         for name in std::mem::take(&mut dirty.tables) {
-            let mut fixed = self.fixed.values();
-            let wanted = fixed.any(|e| e.asks.table() == Some(&name));
-            let table = self.tables.entry(name.clone()).or_default();
-            let cache = &mut common.hosts.cache;
-            let encoded = if wanted {
-                Some(table.assemble_always(&name, around.mode, cache))
-            } else {
-                table.assemble(&name, around.mode, cache)
-            };
-            if let Some(encoded) = encoded {
-                self.put(encoded, &mut dirty);
-            } else {
-                self.tables.remove(&name);
-                self.take(ResourceType::Route, &name, &mut dirty);
-            }
+            self.put_table(&name, around.mode, common, &mut dirty);
         }
+        self.put_scopes(common, &mut dirty);
         dirty.names
+    }
+
+    fn put_table(
+        &mut self,
+        name: &Str,
+        mode: OutboundMode,
+        common: &mut Common<'_>,
+        dirty: &mut Dirty,
+    ) {
+        let mut fixed = self.fixed.values();
+        let wanted = fixed.any(|e| e.asks.table() == Some(name));
+        let packing = self.packing.of(name);
+        let table = self.tables.entry(name.clone()).or_default();
+        let stands = table.len() > 0 || wanted;
+        let cache = &mut common.hosts.cache;
+        match packing {
+            Packing::Whole if stands => {
+                let encoded = table.assemble(name, mode, cache);
+                self.put(encoded, dirty);
+            }
+            Packing::Whole => self.take(ResourceType::Route, name, dirty),
+            Packing::Scoped if stands => {
+                let encoded = table.fallback(name, mode, cache);
+                self.put_fallback(encoded, common, dirty);
+            }
+            Packing::Scoped => self.take_fallback(name, dirty),
+        }
+        if !stands {
+            self.tables.remove(name);
+        }
     }
 
     fn listener(
@@ -385,7 +415,9 @@ impl Outbound {
         let deciders = match self.places.deciders(place) {
             Deciders::Nobody => BTreeSet::new(),
             Deciders::One(host) => {
-                let alone = self.hosts.get(&host).and_then(|j| alone(Some(j), place));
+                let joined = self.hosts.get(&host);
+                let joined = joined.filter(|j| !self.leads_to_scopes(j, place));
+                let alone = joined.and_then(|j| alone(Some(j), place));
                 if let Some(alone) = alone.filter(|_| fixed.is_none()) {
                     return Some(alone.clone());
                 }

@@ -61,8 +61,10 @@ fn of_outbound(outbound: &Outbound, snapshot: &Snapshot) -> Sources {
             sources.insert((ResourceType::Cluster, cluster.name), of_cluster);
         }
         for entry in view.virtual_hosts {
-            let of_table = sources.entry((ResourceType::Route, entry.table));
-            of_table.or_default().extend(entry.sources);
+            for name in outbound.names_of(host, &entry) {
+                let known = sources.entry(name).or_default();
+                known.extend(entry.sources.iter().cloned());
+            }
         }
         for entry in &view.listeners {
             add_listener(&mut sources, entry);

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::sidecar::OutboundMode;
 use crate::config::value::Span;
 use crate::ir::outbound_listener::PASSTHROUGH;
-use crate::ir::{Action, Forward, Route, RouteTable, Target, VirtualHost};
+use crate::ir::{Action, Forward, Reached, Route, RouteTable, Target, VirtualHost, scopes};
 use crate::text::{Hostname, Str};
 use crate::xds::encode::{Cache, Part};
 use crate::xds::{Encoded, route};
@@ -25,8 +25,12 @@ pub struct Table {
     runs: BTreeMap<Option<Seat>, Run>,
     /// What differs from the runs.
     pending: BTreeMap<Seat, Option<Arc<Part>>>,
+    count: usize,
     /// Hosts that take every name that no other takes.
     catching: BTreeSet<Hostname>,
+    /// Hosts with a wildcard among their domains, and those with nothing else.
+    wild: BTreeSet<Hostname>,
+    nameless: BTreeSet<Hostname>,
 }
 
 /// A host's place in the order of a table. A namespace's hosts lie side by side, for they are what differs
@@ -47,64 +51,86 @@ const RUN: u64 = 32;
 #[derive(Clone, Debug)]
 pub struct Grant {
     pub part: Arc<Part>,
-    pub catches: Catches,
-}
-
-/// Whether the domain `*` is among them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Catches {
-    Own,
-    All,
+    pub domains: Vec<Str>,
 }
 
 impl Table {
     /// Replaces what a host has here. Says whether that differs.
     pub fn set(&mut self, host: &Hostname, grant: Option<Grant>) -> bool {
-        let catches = grant.as_ref().map(|g| g.catches);
-        if catches == Some(Catches::All) {
-            self.catching.insert(host.clone());
-        } else {
-            self.catching.remove(host);
+        let domains = grant.as_ref().map_or(&[][..], |g| &g.domains);
+        let is_wild = |d: &Str| d.starts_with('*');
+        let wild = domains.iter().any(is_wild);
+        for (set, belongs) in [
+            (&mut self.catching, domains.iter().any(|d| d == "*")),
+            (&mut self.wild, wild),
+            (&mut self.nameless, wild && domains.iter().all(is_wild)),
+        ] {
+            if belongs {
+                set.insert(host.clone());
+            } else {
+                set.remove(host);
+            }
         }
         let seat = Seat(host.clone());
         let part = grant.map(|g| g.part);
         let version = |p: &Arc<Part>| p.version;
-        if self.part(&seat).map(version) == part.as_ref().map(version) {
+        let before = self.part(&seat).map(version);
+        if before == part.as_ref().map(version) {
             return false;
         }
+        self.count = self.count + usize::from(part.is_some()) - usize::from(before.is_some());
         self.pending.insert(seat, part);
         true
     }
 
-    /// The whole table, with a last virtual host for what nobody claims. None while no host is in it.
-    pub fn assemble(
-        &mut self,
-        name: &Str,
-        mode: OutboundMode,
-        cache: &mut Cache,
-    ) -> Option<Arc<Encoded>> {
-        self.settle(cache);
-        (!self.runs.is_empty()).then(|| self.encode(name, mode, cache))
+    /// How many hosts are in it.
+    pub fn len(&self) -> usize {
+        self.count
     }
 
-    /// The same, also without a host.
-    pub fn assemble_always(
-        &mut self,
-        name: &Str,
-        mode: OutboundMode,
-        cache: &mut Cache,
-    ) -> Arc<Encoded> {
+    /// The whole table, with a last virtual host for what nobody claims.
+    pub fn assemble(&mut self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
         self.settle(cache);
-        self.encode(name, mode, cache)
-    }
-
-    fn encode(&self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
         let runs = self.runs.values().map(|r| r.joined.clone());
-        let mut parts: Vec<Arc<Part>> = runs.collect();
+        let parts = self.with_catch_all(runs.collect(), mode, cache);
+        route::table(cache, &head(name, Reached::ByListener), &parts)
+    }
+
+    fn with_catch_all(
+        &self,
+        mut parts: Vec<Arc<Part>>,
+        mode: OutboundMode,
+        cache: &mut Cache,
+    ) -> Vec<Arc<Part>> {
         if self.catching.is_empty() {
             parts.push(route::part(cache, &catch_all(mode)));
         }
-        route::table(cache, &RouteTable { name: name.clone() }, &parts)
+        parts
+    }
+
+    /// What scopes fall back to: hosts with wildcards, and what nobody claims.
+    pub fn fallback(&mut self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
+        self.settle(cache);
+        let wild = self.wild.iter().map(|host| Seat(host.clone()));
+        let wild = wild.filter_map(|seat| self.part(&seat).cloned());
+        let parts = self.with_catch_all(wild.collect(), mode, cache);
+        let name = scopes::fallback_of(name);
+        route::table(cache, &head(&name, Reached::ByScope), &parts)
+    }
+
+    /// The table of one host that a scope may lead to.
+    pub fn of_host(&self, name: &Str, host: &Hostname, cache: &mut Cache) -> Option<Arc<Encoded>> {
+        let part = self.part(&Seat(host.clone()));
+        let part = part.filter(|_| !self.nameless.contains(host))?;
+        let name = scopes::table_of(name, host.as_str());
+        let head = head(&name, Reached::ByScope);
+        Some(route::table(cache, &head, std::slice::from_ref(part)))
+    }
+
+    pub fn hosts(&self) -> impl Iterator<Item = &Hostname> {
+        let settled = self.runs.values().flat_map(|run| &run.parts);
+        let settled = settled.map(|(seat, _)| &seat.0);
+        settled.chain(self.pending.keys().map(|seat| &seat.0))
     }
 
     fn part(&self, seat: &Seat) -> Option<&Arc<Part>> {
@@ -213,6 +239,13 @@ impl PartialOrd for Seat {
     }
 }
 
+fn head(name: &Str, reached: Reached) -> RouteTable {
+    RouteTable {
+        name: name.clone(),
+        reached,
+    }
+}
+
 /// Istio's `allow_any` and `block_all`.
 fn catch_all(mode: OutboundMode) -> VirtualHost {
     let (name, action) = match mode {
@@ -267,13 +300,13 @@ mod tests {
         };
         Grant {
             part: route::part(cache, &node),
-            catches: Catches::Own,
+            domains: vec![host(n).to_str()],
         }
     }
 
     fn assembled(table: &mut Table, cache: &mut Cache) -> Vec<u8> {
         let mode = OutboundMode::AllowAny;
-        let table = table.assemble_always(&Str::new_static("80"), mode, cache);
+        let table = table.assemble(&Str::new_static("80"), mode, cache);
         table.chunks.concat()
     }
 

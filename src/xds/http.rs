@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use prost::{Message, Name};
 
-use super::{Ref, ResourceType, access_log, proto, route};
+use super::{Ref, ResourceType, access_log, proto, route, scope};
 use crate::ir::{Direction, HttpManager, Routes};
 
 /// What a request passes, in this order. The router is always last.
@@ -43,17 +43,18 @@ pub fn render(node: &HttpManager) -> pb::HttpConnectionManager {
     };
     match node.direction {
         Direction::Inbound => inbound(manager),
-        Direction::Outbound => outbound(manager),
+        Direction::Outbound => outbound(manager, &node.routes),
     }
 }
 
-/// The route table, or the only cluster, that the manager names.
+/// The route table, the scope or the only cluster that the manager names.
 pub fn reference(node: &HttpManager) -> Ref {
     match &node.routes {
         Routes::Rds(name) => Ref {
             kind: ResourceType::Route,
             name: name.clone(),
         },
+        Routes::Scoped(scoping) => scope::reference(scoping),
         Routes::Inline(route) => Ref {
             kind: ResourceType::Cluster,
             name: route.cluster.clone(),
@@ -78,10 +79,20 @@ fn inbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
 }
 
 /// Drops `x-forwarded-client-cert` (Envoy's default) and leaves the server's name to the server.
-fn outbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
+///
+/// What finds the scope of a request comes before all that needs its route.
+fn outbound(manager: pb::HttpConnectionManager, routes: &Routes) -> pb::HttpConnectionManager {
+    let scoping = match routes {
+        Routes::Scoped(scoping) => Some(scoping),
+        Routes::Rds(_) | Routes::Inline(_) => None,
+    };
+    let filters = OUTBOUND_FILTERS.iter().map(|f| http_filter(*f));
+    let finders = scoping.into_iter().flat_map(scope::filters);
+    let finders = finders.map(|(name, filter)| named(name, &filter));
     pb::HttpConnectionManager {
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
-        http_filters: OUTBOUND_FILTERS.iter().map(|f| http_filter(*f)).collect(),
+        early_header_mutation_extensions: scoping.map(scope::first_key).into_iter().collect(),
+        http_filters: finders.chain(filters).collect(),
         ..manager
     }
 }
@@ -92,6 +103,7 @@ fn routes(routes: &Routes) -> RouteSpecifier {
             config_source: Some(proto::ads(proto::seconds(0))),
             route_config_name: name.to_string(),
         }),
+        Routes::Scoped(_) => RouteSpecifier::ScopedRoutes(scope::routes()),
         Routes::Inline(node) => RouteSpecifier::RouteConfig(RouteConfiguration {
             name: node.cluster.to_string(),
             virtual_hosts: vec![route::inbound(node)],

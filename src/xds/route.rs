@@ -15,8 +15,8 @@ use envoy_types::pb::envoy::config::route::v3::{
 use prost::Message;
 
 use super::encode::{Cache, Part};
-use super::{Encoded, Ref, ResourceType, proto};
-use crate::ir::{Action, InboundRoute, Route, RouteTable, VirtualHost};
+use super::{Encoded, Ref, ResourceType, proto, scope};
+use crate::ir::{Action, InboundRoute, Reached, Route, RouteTable, VirtualHost};
 
 /// Raise when `head` gives other bytes for an equal input.
 pub const TABLE_EPOCH: u32 = 2;
@@ -77,6 +77,10 @@ fn head(table: &RouteTable) -> RouteConfiguration {
         // A route may come before its cluster, and may name one that never comes (503).
         validate_clusters: proto::boolean(false),
         max_direct_response_body_size_bytes: proto::uint32(MAX_DIRECT_RESPONSE),
+        request_headers_to_remove: match table.reached {
+            Reached::ByListener => Vec::new(),
+            Reached::ByScope => vec![scope::HEADER.to_owned()],
+        },
         ..Default::default()
     }
 }

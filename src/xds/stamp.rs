@@ -15,7 +15,8 @@ pub struct Stamp {
     pub name: Str,
     /// As sent in `Resource.version`. Opaque to Envoy, which hands it back after a reconnect.
     pub version: Str,
-    /// Names this resource refers to: clusters of a route or listener, route tables of a listener.
+    /// Names this resource refers to: clusters of a route or listener, route tables of a listener or scope,
+    /// the scope that a listener falls back to.
     /// Absent where only the version is known, from a client's claim.
     pub refs: Option<Arc<[Ref]>>,
     key: Key,

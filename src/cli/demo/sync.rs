@@ -38,6 +38,8 @@ struct Marks {
     listener_acked: String,
     route_sent: String,
     route_acked: String,
+    scoped_route_sent: String,
+    scoped_route_acked: String,
 }
 
 impl Marks {
@@ -48,6 +50,7 @@ impl Marks {
             ResourceType::Endpoint => Some((&self.endpoint_sent, &self.endpoint_acked)),
             ResourceType::Listener => Some((&self.listener_sent, &self.listener_acked)),
             ResourceType::Route => Some((&self.route_sent, &self.route_acked)),
+            ResourceType::ScopedRoute => Some((&self.scoped_route_sent, &self.scoped_route_acked)),
             ResourceType::Secret => None,
         }
     }
@@ -145,7 +148,7 @@ mod tests {
     fn a_refused_resource_is_not_settled() {
         let page = br#"[{"node": "a", "proxy": "x", "cluster_sent": "1", "cluster_acked": "1",
             "endpoint_sent": "", "endpoint_acked": "", "listener_sent": "", "listener_acked": "",
-            "route_sent": "", "route_acked": "",
+            "route_sent": "", "route_acked": "", "scoped_route_sent": "", "scoped_route_acked": "",
             "types": {"cds": {"acked": 3, "nacked": 1, "pending": 0, "refusals": []}}}]"#;
         let sync = Sync::parse(page).unwrap();
         assert!(!sync.is_settled());

@@ -27,18 +27,24 @@ pub(super) enum Stage {
     Clusters,
     Endpoints,
     Listeners,
+    /// Before their tables, whose removal Envoy takes for a fault while a scope has them.
+    ScopeRemovals,
     Routes,
+    /// After the tables that they move to.
+    Scopes,
     /// Last, when no route or listener in the client's hands names them.
     ClusterRemovals,
 }
 
-const ORDER: [Stage; 7] = [
+const ORDER: [Stage; 9] = [
     Stage::Secrets,
     Stage::Companions,
     Stage::Clusters,
     Stage::Endpoints,
     Stage::Listeners,
+    Stage::ScopeRemovals,
     Stage::Routes,
+    Stage::Scopes,
     Stage::ClusterRemovals,
 ];
 
@@ -75,6 +81,7 @@ impl Session {
             };
             out.push(Output::Send(frame));
         }
+        self.await_tables(turn.view, turn.now);
         if self.has_room() {
             out.extend(self.secrets.asks(turn.now).into_iter().map(Output::Issue));
             self.window.full_since = None;
@@ -127,7 +134,8 @@ impl Session {
         for name in &batch.settled {
             self.watches[kind as usize].due.named.remove(name);
         }
-        let owed = matches!(stage, Stage::Clusters | Stage::Listeners) && self.watch(kind).owed;
+        let all = matches!(stage, Stage::Clusters | Stage::Listeners | Stage::Scopes);
+        let owed = all && self.watch(kind).owed;
         if batch.entries.is_empty() && batch.removed.is_empty() && !owed {
             return None;
         }
@@ -236,12 +244,20 @@ impl Session {
         match (stage, current) {
             (Stage::Secrets, _) => Verdict::Remove,
             (Stage::Companions, current) => Verdict::Send(or_empty(current, kind, name)),
-            (Stage::Clusters | Stage::Endpoints, Some(entry)) => send(watch, entry, why),
+            (Stage::Scopes, Some(entry)) if self.waits_for_table(entry, (view, now)) => {
+                Verdict::Wait
+            }
+            (Stage::Clusters | Stage::Endpoints | Stage::Scopes, Some(entry)) => {
+                send(watch, entry, why)
+            }
             (Stage::Clusters, None) if watch.held(name).is_some() => Verdict::Wait,
-            (Stage::Clusters | Stage::Listeners, None) => removal(watch, name, why),
+            (Stage::Clusters | Stage::Listeners | Stage::ScopeRemovals, None) => {
+                removal(watch, name, why)
+            }
             (Stage::Endpoints, None) => self.no_endpoints(name, why, view),
             (Stage::Listeners | Stage::Routes, Some(entry)) => {
-                let waits = self.must_wait(watch, entry, now);
+                let waits =
+                    self.must_wait(watch, entry, now) || self.waits_for_table(entry, (view, now));
                 if waits {
                     Verdict::Wait
                 } else {
@@ -249,7 +265,9 @@ impl Session {
                 }
             }
             (Stage::Routes, None) => no_route(watch, name, why),
-            (Stage::ClusterRemovals, Some(_)) => Verdict::Wait,
+            (Stage::ScopeRemovals | Stage::ClusterRemovals, Some(_)) | (Stage::Scopes, None) => {
+                Verdict::Wait
+            }
             (Stage::ClusterRemovals, None) => {
                 let unknown = self.removals_wait_until().is_some_and(|until| now < until);
                 let waits = unknown || in_force.names(name);
@@ -426,6 +444,7 @@ impl Stage {
             Self::Clusters | Self::ClusterRemovals => ResourceType::Cluster,
             Self::Listeners => ResourceType::Listener,
             Self::Routes => ResourceType::Route,
+            Self::Scopes | Self::ScopeRemovals => ResourceType::ScopedRoute,
         }
     }
 }

@@ -352,7 +352,7 @@ impl Law {
                 self.envoy.unfed.remove(name);
             }
             L | R => self.check_refs(kind, name, made.as_ref()),
-            S => unreachable!("no secrets here"),
+            S | ResourceType::ScopedRoute => unreachable!("none of these here"),
         }
         self.envoy.held.insert(key, version.into());
         true
@@ -511,7 +511,7 @@ fn names_of(kind: ResourceType) -> &'static [&'static str] {
     match kind {
         C | E => &CLUSTERS,
         L => &LISTENERS,
-        R | S => &ROUTES,
+        R | S | ResourceType::ScopedRoute => &ROUTES,
     }
 }
 

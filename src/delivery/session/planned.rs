@@ -18,14 +18,23 @@ impl Session {
     /// The next frame of what was touched. Names that must be looked at one by one become so.
     pub(super) fn planned(&mut self, stage: Stage, turn: &mut Turn<'_>) -> Option<Frame> {
         match stage {
-            Stage::Clusters | Stage::Endpoints | Stage::Listeners | Stage::Routes => {}
+            Stage::Clusters
+            | Stage::Endpoints
+            | Stage::Listeners
+            | Stage::Routes
+            | Stage::Scopes => {}
+            Stage::ScopeRemovals => {
+                self.look_for_removals(stage.kind(), turn);
+                return None;
+            }
             Stage::Companions => return self.companions(turn),
             Stage::Secrets | Stage::ClusterRemovals => return None,
         }
         let kind = stage.kind();
         let watch = self.watch(kind);
         let Touch { names, mark } = watch.due.touched.clone()?;
-        if !watch.due.named.is_empty() || self.may_wait(kind, turn.now) || turn.pool.name_by_name {
+        let waits = self.may_wait(kind, turn.now) || self.may_lack_table(kind, &names, turn);
+        if !watch.due.named.is_empty() || waits || turn.pool.name_by_name {
             self.look_at_each(kind, turn);
             return None;
         }
@@ -90,10 +99,31 @@ impl Session {
     /// Whether something of this type may have to wait for a cluster.
     fn may_wait(&self, kind: ResourceType, now: Instant) -> bool {
         match kind {
-            ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Secret => false,
+            ResourceType::Cluster
+            | ResourceType::Endpoint
+            | ResourceType::ScopedRoute
+            | ResourceType::Secret => false,
             ResourceType::Listener | ResourceType::Route => {
                 !self.gate.is_open() || self.routes_wait_until().is_some_and(|until| now < until)
             }
+        }
+    }
+
+    /// What is gone must be known before the plan for what comes is made.
+    fn look_for_removals(&mut self, kind: ResourceType, turn: &mut Turn<'_>) {
+        let watch = self.watch(kind);
+        let Some(Touch { names, .. }) = watch.due.touched.clone() else {
+            return;
+        };
+        let mut gone = false;
+        for (at, layer) in turn.view.layers().into_iter().enumerate() {
+            let task = (watch.wanted(), &names);
+            let limit = self.limits.frame_bytes;
+            let plan = turn.pool.plan(kind, layer, &watch.held[at], task, limit);
+            gone |= !plan.leavers.is_empty();
+        }
+        if gone {
+            self.look_at_each(kind, turn);
         }
     }
 

@@ -135,7 +135,10 @@ impl Session {
                 self.companions = shelf.union(&self.companions, &others);
                 self.gate.endpoints_asked();
             }
-            ResourceType::Listener | ResourceType::Route | ResourceType::Secret => {}
+            ResourceType::Listener
+            | ResourceType::Route
+            | ResourceType::ScopedRoute
+            | ResourceType::Secret => {}
         }
     }
 
@@ -287,7 +290,7 @@ fn brought(watch: &Watch, request: &Request, turn: &mut Turn<'_>) -> Held {
 /// Types whose first request without names means all (xDS: legacy wildcard).
 fn has_legacy_wildcard(kind: ResourceType) -> bool {
     match kind {
-        ResourceType::Cluster | ResourceType::Listener => true,
+        ResourceType::Cluster | ResourceType::Listener | ResourceType::ScopedRoute => true,
         ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => false,
     }
 }
