@@ -84,6 +84,7 @@ fn proxy(number: usize) -> Proxy {
         dns_domain: Str::new("x"),
         identity: None,
         interception: Interception::Redirect,
+        taken: Default::default(),
         labels: Default::default(),
     }
 }

@@ -35,7 +35,7 @@ pub enum Code {
     Unresolved,
     /// Two objects with the same kind, namespace and name.
     Duplicate,
-    /// Objects that cannot both take effect; the older one does.
+    /// What cannot take effect beside something else: the older of two objects does, and Envoy's own.
     Conflict,
     /// What was told before is mended.
     Recovered,

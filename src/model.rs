@@ -93,7 +93,8 @@ impl Snapshot {
         for host in sets {
             let service = self.services.get(host.as_str()).cloned();
             let endpoints = Arc::make_mut(&mut self.endpoints);
-            match endpoints.refresh(&host, service.as_deref(), &self.workloads) {
+            let policies = (&*self.policies, self.mesh.root_namespace.as_str());
+            match endpoints.refresh(&host, service.as_deref(), &self.workloads, policies) {
                 Difference::None => {}
                 Difference::Endpoints => drop(facts.endpoints.insert(host)),
                 Difference::Clusters => {

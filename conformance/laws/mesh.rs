@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead::config::core::{Pod, Service, ServicePort, TargetPort};
+use fairlead::config::core::{
+    EndpointSlice, Pod, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, TargetRef,
+};
 use fairlead::config::destination_rule::{
     ClientTls, ConsistentHash, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode,
     TrafficPolicy, WorkloadSelector,
 };
+use fairlead::config::mesh::MeshConfig;
 use fairlead::config::meta::{Labels, Meta};
 use fairlead::config::peer_authentication::{MtlsMode, MutualTls, PeerAuthentication};
 use fairlead::config::sidecar::{
@@ -18,8 +21,9 @@ use fairlead::config::value::{Span, StringMatch};
 use fairlead::config::virtual_service::{
     Destination, HttpMatchRequest, HttpRoute, HttpRouteDestination, VirtualService,
 };
+use fairlead::config::workload_entry::WorkloadEntry;
 use fairlead::config::{Change, Key, Object, Spec};
-use fairlead::model::proxy::{Interception, Proxy, RoutePacking};
+use fairlead::model::proxy::{Interception, Proxy, RoutePacking, Taken};
 use fairlead::text::Str;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -37,6 +41,7 @@ pub fn proxies() -> Vec<Proxy> {
         dns_domain: Str::new_static("x"),
         identity: None,
         interception,
+        taken: Taken::default(),
         labels: labels("app", "caller"),
         packing,
     };
@@ -60,17 +65,23 @@ pub const PACKED: [(u64, u64); 2] = [(0, 6), (4, 7)];
 pub fn change() -> impl Strategy<Value = Change> {
     let namespace = select(&NAMESPACES[..]);
     let name = select(&NAMES[..]);
-    (namespace, name, spec(), any::<prop::sample::Index>()).prop_map(|(ns, name, spec, index)| {
+    let extra = (select(&VERSIONS[..]), select(&NAMES[..]), 0u8..4);
+    let index = any::<prop::sample::Index>();
+    (namespace, name, spec(), index, extra).prop_map(|(ns, name, spec, index, extra)| {
         let kind = spec.kind();
         // One in six is a deletion.
         let gone = index.index(6) == 0;
-        let meta = Meta {
+        let mut meta = Meta {
             name: Str::new(name),
             namespace: Str::new(ns),
-            labels: pod_labels(&spec, name),
+            labels: own_labels(&spec, name, extra),
             annotations: annotations(&spec),
             ..Meta::default()
         };
+        if matches!(spec, Spec::MeshConfig(_)) {
+            // There is one.
+            (meta.name, meta.namespace) = ("istio".into(), "istio-system".into());
+        }
         let key = Key {
             kind,
             namespace: meta.namespace.clone(),
@@ -85,6 +96,9 @@ fn spec() -> impl Strategy<Value = Spec> {
     prop_oneof![
         4 => service().prop_map(Spec::Service),
         3 => pod().prop_map(Spec::Pod),
+        2 => slice().prop_map(Spec::EndpointSlice),
+        1 => entry().prop_map(Spec::WorkloadEntry),
+        1 => mesh_config().prop_map(Spec::MeshConfig),
         4 => virtual_service().prop_map(Spec::VirtualService),
         4 => destination_rule().prop_map(Spec::DestinationRule),
         2 => peer_authentication().prop_map(Spec::PeerAuthentication),
@@ -96,14 +110,18 @@ fn labels(key: &str, value: &str) -> Labels {
     BTreeMap::from([(Str::new(key), Str::new(value))])
 }
 
-fn pod_labels(spec: &Spec, name: &str) -> Labels {
+/// Of a workload: what selects it, and, one in four without, that it speaks mTLS. Of a slice: its Service.
+fn own_labels(spec: &Spec, name: &str, (version, service, tls): (&str, &str, u8)) -> Labels {
     match spec {
-        Spec::Pod(pod) => {
+        Spec::Pod(_) | Spec::WorkloadEntry(_) => {
             let mut own = labels("app", name);
-            own.insert(Str::new("version"), pod.node_name.clone());
-            own.insert(Str::new("security.istio.io/tlsMode"), Str::new("istio"));
+            own.insert(Str::new("version"), Str::new(version));
+            if tls > 0 {
+                own.insert(Str::new("security.istio.io/tlsMode"), Str::new("istio"));
+            }
             own
         }
+        Spec::EndpointSlice(_) => labels("kubernetes.io/service-name", service),
         _ => Labels::new(),
     }
 }
@@ -121,7 +139,7 @@ fn annotations(spec: &Spec) -> Labels {
 
 fn service() -> impl Strategy<Value = Service> {
     let port = (
-        select(vec![80u16, 81, 9000]),
+        select(vec![80u16, 81, 9000, 15001]),
         select(vec!["http", "grpc", "tcp", "", "http2-x"]),
     );
     (
@@ -162,20 +180,91 @@ fn service() -> impl Strategy<Value = Service> {
 }
 
 fn pod() -> impl Strategy<Value = Pod> {
-    (
-        1u8..5,
-        select(&VERSIONS[..]),
-        select(&NAMES[..]),
-        any::<bool>(),
-    )
-        .prop_map(|(ip, version, account, ready)| Pod {
-            service_account: Str::new(account),
-            // Carries the version, from which the labels are made.
-            node_name: Str::new(version),
-            ips: vec![std::net::IpAddr::from([10, 0, 0, ip])],
+    (1u8..5, select(&NAMES[..]), any::<bool>()).prop_map(|(ip, account, ready)| Pod {
+        service_account: Str::new(account),
+        ips: vec![std::net::IpAddr::from([10, 0, 0, ip])],
+        ready,
+        ..Pod::default()
+    })
+}
+
+/// Endpoints at addresses that may be Pods', some naming the Pod.
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    let pod = prop::option::of(select(&NAMES[..]));
+    let endpoint = (1u8..5, pod, prop::option::of(any::<bool>()));
+    let endpoint = endpoint.prop_map(|(ip, pod, ready)| SliceEndpoint {
+        addresses: vec![Str::new(format!("10.0.0.{ip}"))],
+        conditions: fairlead::config::core::Conditions {
             ready,
-            ..Pod::default()
-        })
+            ..Default::default()
+        },
+        target_ref: pod.map(|name| TargetRef {
+            kind: Str::new("Pod"),
+            name: Str::new(name),
+            namespace: Str::default(),
+        }),
+        ..SliceEndpoint::default()
+    });
+    let port = (select(vec!["http", "tcp", "", "grpc"]), 8000u16..8002);
+    let port = port.prop_map(|(name, port)| SlicePort {
+        name: Str::new(name),
+        port: Some(port),
+        ..SlicePort::default()
+    });
+    let (endpoints, ports) = (
+        prop::collection::vec(endpoint, 0..3),
+        prop::collection::vec(port, 1..3),
+    );
+    (endpoints, ports).prop_map(|(endpoints, ports)| EndpointSlice {
+        endpoints,
+        ports,
+        ..EndpointSlice::default()
+    })
+}
+
+fn entry() -> impl Strategy<Value = WorkloadEntry> {
+    let address = select(vec![
+        "10.0.0.1",
+        "10.2.0.1",
+        "unix:///run/app",
+        "db.example",
+    ]);
+    (address, select(&NAMES[..]), 0u32..3).prop_map(|(address, account, weight)| WorkloadEntry {
+        address: Str::new(address),
+        service_account: Str::new(account),
+        weight,
+        ..WorkloadEntry::default()
+    })
+}
+
+/// Acceptance holds the trust domain while a program runs; the engine follows it all the same.
+fn mesh_config() -> impl Strategy<Value = MeshConfig> {
+    let export = || select(vec!["*", "*", ".", "~"]).prop_map(|to| vec![Str::new(to)]);
+    let mode = select(vec![OutboundMode::AllowAny, OutboundMode::RegistryOnly]);
+    let domain = select(vec!["cluster.local", "cluster.local", "shop.example"]);
+    let alias = prop::option::of(select(vec!["old.example"]));
+    let root = select(vec!["istio-system", "istio-system", "back"]);
+    (
+        any::<bool>(),
+        mode,
+        domain,
+        alias,
+        root,
+        (export(), export(), export()),
+    )
+        .prop_map(
+            |(auto, mode, domain, alias, root, (services, virtuals, rules))| MeshConfig {
+                enable_auto_mtls: auto,
+                outbound_traffic_policy: OutboundTrafficPolicy { mode },
+                trust_domain: Str::new(domain),
+                trust_domain_aliases: alias.into_iter().map(Str::new).collect(),
+                root_namespace: Str::new(root),
+                default_service_export_to: services,
+                default_virtual_service_export_to: virtuals,
+                default_destination_rule_export_to: rules,
+                ..MeshConfig::default()
+            },
+        )
 }
 
 fn host() -> impl Strategy<Value = Str> {

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::outbound::Assignment;
-use super::{Endpoint, LoadAssignment, LocalityEndpoints, TlsMode};
+use super::{Endpoint, LoadAssignment, LocalityEndpoints};
 use crate::config::meta::selects;
 use crate::model::Snapshot;
-use crate::model::endpoints::Member;
-use crate::model::policies::Mode;
 use crate::text::Str;
 
 /// Never absent: a cluster whose host has no endpoints gets an empty assignment, or it would warm for ever.
@@ -18,7 +16,7 @@ pub fn join(snapshot: &Snapshot, host: &str, assignment: &Assignment) -> LoadAss
     for member in members.into_iter().flatten() {
         if selects(&assignment.labels, &member.labels) {
             let endpoint = Endpoint {
-                tls_mode: tls_mode(snapshot, member),
+                tls_mode: member.tls_mode(&snapshot.policies, &snapshot.mesh.root_namespace),
                 ..member.endpoint.clone()
             };
             by_locality
@@ -36,20 +34,5 @@ pub fn join(snapshot: &Snapshot, host: &str, assignment: &Assignment) -> LoadAss
                 endpoints,
             })
             .collect(),
-    }
-}
-
-/// A workload whose policy refuses mTLS on that port is spoken to in plaintext.
-fn tls_mode(snapshot: &Snapshot, member: &Member) -> TlsMode {
-    if member.endpoint.tls_mode == TlsMode::Disabled {
-        return TlsMode::Disabled;
-    }
-    let root = &snapshot.mesh.root_namespace;
-    let (mtls, _) = snapshot
-        .policies
-        .workload_mtls(root, &member.namespace, &member.labels);
-    match mtls.of_port(member.target_port) {
-        Mode::Disable => TlsMode::Disabled,
-        Mode::Permissive | Mode::Strict => TlsMode::Istio,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
 use crate::model::Snapshot;
-use crate::model::proxy::{Interception, Proxy, RoutePacking};
+use crate::model::proxy::{Interception, Proxy, RoutePacking, Taken};
 use crate::model::sidecars::{Chosen, Egress};
 use crate::text::Str;
 
@@ -15,6 +15,7 @@ use crate::text::Str;
 pub struct Client {
     pub namespace: Str,
     pub interception: Interception,
+    pub taken: Taken,
     /// Only those labels that some VirtualService's `sourceLabels` asks for.
     pub labels: Labels,
     pub sidecar: Option<Arc<Chosen>>,
@@ -39,6 +40,7 @@ impl Client {
         Self {
             namespace: proxy.namespace.clone(),
             interception: proxy.interception,
+            taken: proxy.taken,
             labels: labels_asked.collect(),
             sidecar: sidecar.cloned(),
             packing: proxy.packing.unwrap_or(snapshot.settings.packing),

@@ -14,9 +14,9 @@ use crate::config::meta::Labels;
 use crate::config::{Key, Source};
 use crate::model::Snapshot;
 use crate::model::endpoints::EndpointSet;
-use crate::model::policies::Mode;
+use crate::model::policies::{Mode, Policies};
 use crate::model::protocol::{Class, Protocol};
-use crate::model::proxy::Interception;
+use crate::model::proxy::{Interception, Taken};
 use crate::model::rules::{Merged, Obeyed};
 use crate::model::services::{Service, ServicePort};
 use crate::text::{Hostname, Str};
@@ -84,6 +84,8 @@ pub struct HostFacts<'s> {
     pub endpoints: Option<&'s EndpointSet>,
     /// The mTLS mode of the Service's namespace, and the policies that say so.
     pub namespace_mode: (Mode, Vec<Key>),
+    /// Of these only the ones of the Service's namespace count.
+    pub policies: &'s Policies,
     pub mesh: &'s MeshConfig,
     /// Kubernetes' DNS domain.
     pub domain: &'s str,
@@ -99,6 +101,7 @@ impl<'s> HostFacts<'s> {
             service,
             endpoints: snapshot.endpoints.get(host.as_str()).map(AsRef::as_ref),
             namespace_mode: snapshot.policies.namespace_mode(root, namespace),
+            policies: &snapshot.policies,
             mesh: &snapshot.mesh,
             domain: &snapshot.settings.domain,
         }
@@ -180,18 +183,24 @@ impl Called<'_> {
             OwnPort::Stated(None) | OwnPort::None => port.protocol.class(),
         };
         let bind = self.listener_address(way);
-        // Bytes to a headless Service go where the client's own lookup led (PassthroughCluster).
-        if class != Class::Http && service.addresses.is_empty() && bind == ANY {
+        // Bytes to a headless Service, or to one with IPv6 alone, go where the client's own lookup led
+        // (PassthroughCluster): the listener of all addresses would take what is for others.
+        let none = !service.addresses.iter().any(IpAddr::is_ipv4);
+        if class != Class::Http && none && bind == ANY {
+            return;
+        }
+        let address = if class == Class::Http && !own_port {
+            http_address(self.relation.interception)
+        } else {
+            bind
+        };
+        if is_taken(address, port.number, self.relation.taken) {
             return;
         }
         let asks = self.asks(class, bind == ANY || own_port);
         let table = asks.table().cloned();
         view.listeners.push(ListenerEntry {
-            address: if class == Class::Http && !own_port {
-                http_address(self.relation.interception)
-            } else {
-                bind
-            },
+            address,
             port: port.number,
             asks,
             source: port_source(service, port),
@@ -289,6 +298,11 @@ pub fn http_address(interception: Interception) -> IpAddr {
         Interception::None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         Interception::Redirect | Interception::Tproxy => ANY,
     }
+}
+
+/// Whether the proxy's own bootstrap, or its capture, has a listener there: a second one is refused.
+pub fn is_taken(address: IpAddr, port: u16, taken: Taken) -> bool {
+    (address.is_unspecified() || address.is_loopback()) && taken.covers(port)
 }
 
 fn hash_source(rule: Option<&Merged>, port: u16) -> super::HashSourceIp {

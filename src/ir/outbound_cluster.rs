@@ -7,7 +7,6 @@ use super::outbound::HostFacts;
 use super::traffic_policy::{self, Server};
 use super::{Cluster, Discovery, LoadBalancer, Origin, UpstreamProtocol, UpstreamTls};
 use crate::config::{Key, Kind, Source};
-use crate::model::endpoints::EndpointSet;
 use crate::model::protocol::Protocol;
 use crate::model::rules::Merged;
 use crate::model::services::{Resolution, Service, ServicePort};
@@ -50,7 +49,11 @@ pub(super) fn join(
         tls: original_dst_tls(
             traffic_policy::upstream_tls(&policy, server),
             balancer,
-            facts,
+            || {
+                let set = facts.endpoints;
+                let root = &mesh.root_namespace;
+                set.is_some_and(|s| s.all_speak_mtls(port.number, facts.policies, root))
+            },
         ),
         origin: Some(Origin {
             host: service.host.to_str(),
@@ -73,11 +76,11 @@ pub(super) fn join(
 fn original_dst_tls(
     tls: UpstreamTls,
     balancer: Option<LoadBalancer>,
-    facts: &HostFacts<'_>,
+    all_speak_mtls: impl Fn() -> bool,
 ) -> UpstreamTls {
     match tls {
         UpstreamTls::Auto(mutual) if balancer.is_none() => {
-            if facts.endpoints.is_some_and(EndpointSet::all_speak_mtls) {
+            if all_speak_mtls() {
                 UpstreamTls::Mutual(mutual)
             } else {
                 UpstreamTls::Off

@@ -9,7 +9,7 @@ use super::http_routes;
 use crate::config::meta::selects;
 use crate::model::Snapshot;
 use crate::model::protocol::{Class, Protocol};
-use crate::model::proxy::Interception;
+use crate::model::proxy::{Interception, Taken};
 use crate::model::routes::Virtual;
 use crate::model::rules::Obeyed;
 use crate::model::services::Service;
@@ -24,6 +24,7 @@ pub struct Relation {
     pub reach: Reach,
     pub home: Home,
     pub interception: Interception,
+    pub taken: Taken,
     /// The DestinationRules that calls to the Service obey.
     pub rule: Option<Obeyed>,
     pub followed: Option<Followed>,
@@ -111,6 +112,7 @@ impl Relation {
             reach: Reach::Led,
             home: Home::Elsewhere,
             interception: client.interception,
+            taken: client.taken,
             rule: rule(client, snapshot, service),
             followed: None,
         })
@@ -185,6 +187,7 @@ fn to_service(
             Home::Elsewhere
         },
         interception: client.interception,
+        taken: client.taken,
         rule: rule(client, snapshot, service),
         followed: entry.map(|e| followed(client, snapshot, e)),
     })
@@ -209,6 +212,7 @@ fn to_routed_host(
         reach: Reach::Routed(way_by(listener)),
         home: Home::Elsewhere,
         interception: client.interception,
+        taken: client.taken,
         rule: None,
         followed: Some(followed(client, snapshot, entry)),
     })

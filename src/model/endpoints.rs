@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::policies::Policies;
 use super::services::{Service, ServicePort};
 use super::workloads::{self, Place, Ports, Workload, Workloads};
 use crate::config::core::{
@@ -69,12 +70,44 @@ pub struct EndpointSet {
     pub accounts: BTreeSet<(Str, Str)>,
 }
 
-impl EndpointSet {
-    /// Whether there are endpoints and all of them speak Istio's mTLS.
-    pub fn all_speak_mtls(&self) -> bool {
-        let mut members = self.by_port.values().flatten().peekable();
-        members.peek().is_some() && members.all(|m| m.endpoint.tls_mode == TlsMode::Istio)
+impl Member {
+    /// What to speak to it: mTLS if it can and no policy of its workload refuses it on that port.
+    pub fn tls_mode(&self, policies: &Policies, root: &str) -> TlsMode {
+        let (labels, port) = (&self.labels, self.target_port);
+        match self.endpoint.tls_mode {
+            TlsMode::Istio if policies.takes_mtls(root, &self.namespace, labels, port) => {
+                TlsMode::Istio
+            }
+            TlsMode::Istio | TlsMode::Disabled => TlsMode::Disabled,
+        }
     }
+}
+
+impl EndpointSet {
+    /// Whether there are endpoints of a Service port and mTLS can be spoken to all of them.
+    pub fn all_speak_mtls(&self, port: u16, policies: &Policies, root: &str) -> bool {
+        let members = self.by_port.get(&port).map_or(&[][..], Vec::as_slice);
+        let speaks = |m: &Member| m.tls_mode(policies, root) == TlsMode::Istio;
+        !members.is_empty() && members.iter().all(speaks)
+    }
+
+    fn told_to_clusters(&self, policies: &Policies, root: &str) -> Told {
+        let ports = self.by_port.keys().copied();
+        Told {
+            accounts: self.accounts.clone(),
+            mtls: ports
+                .filter(|port| self.all_speak_mtls(*port, policies, root))
+                .collect(),
+        }
+    }
+}
+
+/// What clusters say of their endpoints.
+#[derive(Default, PartialEq)]
+struct Told {
+    accounts: BTreeSet<(Str, Str)>,
+    /// Ports whose endpoints all speak mTLS.
+    mtls: BTreeSet<u16>,
 }
 
 /// How a host's endpoints differ from before.
@@ -139,6 +172,7 @@ impl Endpoints {
         host: &Hostname,
         service: Option<&Service>,
         workloads: &Workloads,
+        (policies, root): (&Policies, &str),
     ) -> Difference {
         let set = service.map(|s| Arc::new(join(s, self.slices.get(host), workloads)));
         let before = match &set {
@@ -160,9 +194,8 @@ impl Endpoints {
             self.at.entry(ip).or_default().insert(host.clone());
         }
         let told = |s: &Option<Arc<EndpointSet>>| {
-            let s = s.as_deref();
-            s.map(|s| (s.accounts.clone(), s.all_speak_mtls()))
-                .unwrap_or_default()
+            let told = s.as_ref().map(|s| s.told_to_clusters(policies, root));
+            told.unwrap_or_default()
         };
         if told(&before) == told(&set) {
             Difference::Endpoints

@@ -111,6 +111,15 @@ impl Policies {
         )
     }
 
+    /// Whether a workload that can speak mTLS takes it on a port of its own.
+    pub fn takes_mtls(&self, root: &str, namespace: &str, labels: &Labels, port: u16) -> bool {
+        let (mtls, _) = self.workload_mtls(root, namespace, labels);
+        match mtls.of_port(port) {
+            Mode::Disable => false,
+            Mode::Permissive | Mode::Strict => true,
+        }
+    }
+
     fn oldest(&self, namespace: &str, wanted: impl Fn(&Policy) -> bool) -> Option<(&Key, &Policy)> {
         let candidates = self
             .by_namespace

@@ -23,6 +23,29 @@ pub enum Interception {
     None,
 }
 
+/// Ports on which the proxy's own bootstrap listens: the control plane makes no listener there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Taken {
+    pub status: u16,
+    pub prometheus: u16,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self {
+            status: 15021,
+            prometheus: 15090,
+        }
+    }
+}
+
+impl Taken {
+    /// Envoy's admin pages and the two listeners that capture leads to are on the same ports everywhere.
+    pub fn covers(self, port: u16) -> bool {
+        matches!(port, 15000 | 15001 | 15006) || port == self.status || port == self.prometheus
+    }
+}
+
 /// A pod's name and namespace, an address and a domain fit several times.
 const MAX_ID: usize = 1024;
 /// Kubernetes' bounds on a label, and far more labels than a pod has.
@@ -63,6 +86,8 @@ pub struct Proxy {
     pub dns_domain: Str,
     pub identity: Option<SpiffeId>,
     pub interception: Interception,
+    #[serde(default)]
+    pub taken: Taken,
     pub labels: Labels,
     /// Absent where the mesh's own setting holds.
     pub packing: Option<RoutePacking>,
@@ -124,6 +149,10 @@ struct Metadata {
     labels: Labels,
     #[serde(rename = "ANNOTATIONS")]
     annotations: Annotations,
+    #[serde(rename = "ENVOY_STATUS_PORT")]
+    status_port: Option<u16>,
+    #[serde(rename = "ENVOY_PROMETHEUS_PORT")]
+    prometheus_port: Option<u16>,
 }
 
 #[derive(Default, Deserialize)]
@@ -131,6 +160,16 @@ struct Metadata {
 struct Annotations {
     #[serde(rename = "fairlead.dev/route-packing")]
     packing: Option<RoutePacking>,
+}
+
+impl Metadata {
+    fn taken(&self) -> Taken {
+        let default = Taken::default();
+        Taken {
+            status: self.status_port.unwrap_or(default.status),
+            prometheus: self.prometheus_port.unwrap_or(default.prometheus),
+        }
+    }
 }
 
 impl Proxy {
@@ -178,6 +217,7 @@ impl Proxy {
             dns_domain: Str::new(dns_domain),
             identity,
             interception: metadata.interception,
+            taken: metadata.taken(),
             labels: metadata.labels,
             packing: metadata.annotations.packing,
         })

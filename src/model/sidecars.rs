@@ -61,7 +61,8 @@ impl Egress {
             let namespace = match namespace {
                 "*" => From::Any,
                 "." => From::Named(Str::new(own)),
-                "~" => return None,
+                // Nothing, or (not yet in effect) all but this.
+                name if name.starts_with('~') => return None,
                 name => From::Named(Str::new(name)),
             };
             Some(Import {

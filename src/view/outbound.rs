@@ -478,6 +478,10 @@ fn fixed(client: &Client, egress: &[Egress]) -> BTreeMap<Place, ListenerEntry> {
         }
         let bind = listener.spec.bind.parse();
         let address = bind.unwrap_or_else(|_| outbound::http_address(client.interception));
+        // Port 0 is a socket's, which is not in effect yet.
+        if port.number == 0 || outbound::is_taken(address, port.number, client.taken) {
+            continue;
+        }
         let entry = ListenerEntry {
             address,
             port: port.number,

@@ -164,3 +164,75 @@ fn joins_are_forgotten_with_the_last_client_that_held_them() {
     }
     assert!(mesh.engine.is_idle());
 }
+
+/// The listeners that a mesh gives a proxy of namespace `shop`, besides the two of capture.
+fn listeners(objects: &str, metadata: serde_json::Value) -> Vec<String> {
+    let mut mesh = Mesh::new();
+    mesh.edit("own.yaml", objects);
+    let id = "sidecar~10.1.0.9~caller.shop~shop.svc.cluster.local";
+    let proxy = Proxy::parse(id, metadata, None).unwrap();
+    mesh.engine.attach(ProxyId(99), proxy);
+    let scope = mesh.engine.scope_of(ProxyId(99)).unwrap();
+    let resources = mesh.engine.resources(scope).unwrap();
+    let names = resources.of(ResourceType::Listener);
+    let names = names.map(|e| e.encoded.name.to_string());
+    let of_mesh = |n: &String| n.ends_with("_80") || n.ends_with("_9000");
+    names
+        .filter(|n| !n.starts_with("virtual") && !of_mesh(n))
+        .collect()
+}
+
+fn service(address: &str, ports: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: own, namespace: shop}}
+spec: {{clusterIP: \"{address}\", ports: [{ports}]}}
+"
+    )
+}
+
+#[test]
+fn a_port_that_the_proxy_has_itself_gets_no_listener_at_a_shared_address() {
+    let ports = "{name: http, port: 15001}, {name: http-in, port: 15006}, {name: http-s, port: 15021}, \
+                 {name: http-x, port: 15999}, {name: tcp, port: 15090}";
+    let own = service("10.96.1.1", ports);
+    assert_eq!(
+        listeners(&own, serde_json::Value::Null),
+        ["0.0.0.0_15999", "10.96.1.1_15090"]
+    );
+    let moved = serde_json::json!({"ENVOY_STATUS_PORT": 15999, "ENVOY_PROMETHEUS_PORT": 15998});
+    assert_eq!(listeners(&own, moved), ["0.0.0.0_15021", "10.96.1.1_15090"]);
+    let bare = serde_json::json!({"INTERCEPTION_MODE": "NONE"});
+    assert_eq!(listeners(&own, bare), ["127.0.0.1_15999"]);
+}
+
+#[test]
+fn bytes_to_a_service_with_ipv6_alone_get_no_ipv4_listener() {
+    let own = service("fd00::1", "{name: tcp, port: 3306}, {name: http, port: 81}");
+    assert_eq!(listeners(&own, serde_json::Value::Null), ["0.0.0.0_81"]);
+}
+
+#[test]
+fn an_egress_listener_at_a_socket_is_not_in_effect_and_takes_no_port() {
+    let sidecar = "apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  egress:
+  - port: {number: 0, protocol: HTTP, name: socket}
+    bind: unix:///run/own.sock
+    hosts: ['*/*']
+  - port: {number: 15001, protocol: HTTP, name: taken}
+    hosts: ['*/*']
+  - hosts: ['*/*']
+";
+    let own = service("10.96.1.1", "{name: http, port: 81}");
+    let objects = format!("{own}---\n{sidecar}");
+    for mode in ["REDIRECT", "NONE"] {
+        let metadata = serde_json::json!({"INTERCEPTION_MODE": mode});
+        let found = listeners(&objects, metadata);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].ends_with("_81"), "{found:?}");
+    }
+}

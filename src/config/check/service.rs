@@ -14,6 +14,7 @@ pub(super) fn service(spec: &Service) -> Vec<Fault> {
         out.extend(port(&format!("spec.ports[{i}].port"), one.port));
     }
     out.extend(repeated(&spec.ports));
+    out.extend(taken(&spec.ports));
     if spec.kind == ServiceType::ExternalName {
         let message = "ExternalName is not in effect yet: no proxy is told of this Service";
         out.push(Fault::warning(Code::NotYetInEffect, "spec.type", message));
@@ -33,6 +34,22 @@ pub(super) fn service(spec: &Service) -> Vec<Fault> {
         }
     }
     out
+}
+
+/// Ports of the two listeners that capture leads to: 15001 outbound, 15006 inbound.
+const CAPTURE: [u16; 2] = [15001, 15006];
+
+fn taken(ports: &[ServicePort]) -> impl Iterator<Item = Fault> {
+    let own = |(_, one): &(usize, &ServicePort)| CAPTURE.contains(&one.port);
+    let told = |(i, one): (usize, &ServicePort)| {
+        let message = format!(
+            "every Envoy listens on {} itself: calls to this port as HTTP go where the client's own \
+             lookup led, past all rules",
+            one.port
+        );
+        Fault::warning(Code::Conflict, format!("spec.ports[{i}].port"), message)
+    };
+    ports.iter().enumerate().filter(own).map(told)
 }
 
 /// Kubernetes takes neither a number of one protocol twice nor a name.

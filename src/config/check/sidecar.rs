@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{NotYet, fault, host, ip, is_label, port, selector, unix_path};
 use crate::config::decode::reader::Fault;
 use crate::config::sidecar::{CaptureMode, EgressListener, IngressListener, Sidecar, SidecarPort};
+use crate::diagnostic::Code;
 
 /// Protocols that Istio's ports take, in any case.
 const PROTOCOLS: &[&str] = &[
@@ -46,8 +47,21 @@ pub(super) fn faults(spec: &Sidecar, not_yet: &NotYet) -> Vec<Fault> {
     out
 }
 
+/// The mode of the whole proxy decides, for all of its listeners.
+fn capture(path: &str, mode: CaptureMode) -> Option<Fault> {
+    let message = "this field is not in effect yet: how the pod's traffic is captured decides for all listeners";
+    match mode {
+        CaptureMode::Default => None,
+        CaptureMode::Iptables | CaptureMode::None => Some(Fault::warning(
+            Code::NotYetInEffect,
+            format!("{path}.captureMode"),
+            message,
+        )),
+    }
+}
+
 fn ingress(path: &str, one: &IngressListener) -> Vec<Fault> {
-    let mut out = Vec::new();
+    let mut out: Vec<Fault> = capture(path, one.capture_mode).into_iter().collect();
     if one.port == SidecarPort::default() {
         out.push(fault(
             format!("{path}.port"),
@@ -90,6 +104,7 @@ fn egress_list(list: &[EgressListener]) -> Vec<Fault> {
     let mut places = BTreeSet::new();
     for (i, one) in list.iter().enumerate() {
         let path = format!("spec.egress[{i}]");
+        out.extend(capture(&path, one.capture_mode));
         match &one.port {
             None if i + 1 < list.len() => {
                 out.push(fault(&path, "a listener without port must be the last one"));
@@ -121,6 +136,8 @@ fn egress_port(path: &str, one: &EgressListener, number: &SidecarPort) -> Vec<Fa
     match (number.number, one.bind.strip_prefix("unix://")) {
         (0, Some(file)) => {
             out.extend(unix_path(&bind, file));
+            let message = "a listener at a socket is not in effect yet: nothing listens there";
+            out.push(Fault::warning(Code::NotYetInEffect, &bind, message));
             if one.capture_mode == CaptureMode::Iptables {
                 let message = "a socket cannot be captured with iptables";
                 out.push(fault(format!("{path}.captureMode"), message));
@@ -162,10 +179,13 @@ fn hosts(path: &str, one: &EgressListener) -> Vec<Fault> {
             ));
             continue;
         };
-        let bare = namespace
-            .strip_prefix('~')
-            .filter(|n| !n.is_empty())
-            .unwrap_or(namespace);
+        let excluded = namespace.strip_prefix('~').filter(|n| !n.is_empty());
+        if excluded.is_some() {
+            let message =
+                "leaving out single hosts is not in effect yet: what other entries import stays";
+            out.push(Fault::warning(Code::NotYetInEffect, &at, message));
+        }
+        let bare = excluded.unwrap_or(namespace);
         if !matches!(bare, "*" | "." | "~") && !is_label(bare) {
             out.push(fault(
                 &at,

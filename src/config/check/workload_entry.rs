@@ -28,6 +28,14 @@ pub(super) fn faults(spec: &WorkloadEntry) -> Vec<Fault> {
     } else if spec.network.is_empty() {
         out.push(fault(path, "a WorkloadEntry needs an address"));
     }
+    if !spec.network.is_empty() {
+        let message = "networks are not in effect yet: an entry is reached at its address alone";
+        out.push(Fault::warning(
+            Code::NotYetInEffect,
+            "spec.network",
+            message,
+        ));
+    }
     for (name, number) in &spec.ports {
         let at = key_path("spec.ports", name);
         if !is_label(name) {
