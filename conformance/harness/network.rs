@@ -72,7 +72,7 @@ impl Network {
         Ipv4Addr::new(10, 96, self.index, n)
     }
 
-    /// A new pod with an address and a route to the others.
+    /// A new pod with an address and a route to the others. Its users may bind any port, as in Kubernetes.
     pub fn namespace(&self) -> Result<NamespaceOwner> {
         let n = self.pods.fetch_add(1, Ordering::Relaxed) + 1;
         let (index, ip) = (self.index, Ipv4Addr::new(10, self.index, 1, n));
@@ -84,7 +84,8 @@ impl Network {
              ip -n {name} addr add {ip}/16 dev eth0\n\
              ip -n {name} link set lo up\n\
              ip -n {name} link set eth0 up\n\
-             ip -n {name} route add default via 10.{index}.0.1"
+             ip -n {name} route add default via 10.{index}.0.1\n\
+             ip netns exec {name} sh -c 'echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start'"
         ))?;
         Ok(NamespaceOwner(Namespace { name, ip }))
     }

@@ -21,16 +21,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// A request to the address of ratings, for whatever host.
-fn to_ratings(shop: &Shop, authority: &str) -> Result<Call> {
+/// A request to the stranger's address, where the mesh has a port of that number: its host alone decides.
+fn request(shop: &Shop, authority: &str) -> Result<Call> {
     Ok(Call {
         authority: authority.to_owned(),
-        ..shop.storefront.call("http://ratings/")?
+        ..shop
+            .storefront
+            .call(&format!("http://{}/", shop.stranger.at(80)))?
     })
 }
 
 fn answer(shop: &Shop, authority: &str) -> Result<Reply> {
-    shop.storefront.send(&to_ratings(shop, authority)?)
+    shop.storefront.send(&request(shop, authority)?)
 }
 
 /// The client's own spelling reaches the app.
@@ -50,7 +52,7 @@ fn spellings() -> Result<()> {
         let reply = answer(&shop, host)?;
         ensure!(reply.seen()?["authority"] == host, "{host}");
         marks(&reply).map_err(|why| why.context(host))?;
-        let http2 = to_ratings(&shop, host)?.over(Protocol::Http2);
+        let http2 = request(&shop, host)?.over(Protocol::Http2);
         marks(&shop.storefront.send(&http2)?)?;
     }
     drop(rule);
@@ -103,9 +105,7 @@ fn unknown() -> Result<()> {
     let shop = Shop::enter()?;
     let to_stranger = Call {
         authority: "nobody.example".to_owned(),
-        ..shop
-            .storefront
-            .call(&format!("http://{}/", shop.stranger.at(8080)))?
+        ..request(&shop, "")?
     };
     let second = std::time::Duration::from_secs(1);
     for _attempt in 0..3 {
@@ -135,7 +135,7 @@ spec:
     let page = |host: &str, path: &str| -> Result<u16> {
         let call = Call {
             path: path.to_owned(),
-            ..to_ratings(&shop, host)?
+            ..request(&shop, host)?
         };
         Ok(shop.storefront.send(&call)?.status)
     };
@@ -163,7 +163,7 @@ fn spoofed() -> Result<()> {
         ("ratings", "9080/reviews", "ratings"),
         ("ratings", "80/*", "ratings"),
     ] {
-        let call = to_ratings(&shop, host)?.header(header, sent);
+        let call = request(&shop, host)?.header(header, sent);
         let seen = shop.storefront.send(&call)?.seen()?;
         ensure!(seen["name"] == name, "{seen}");
     }
@@ -206,9 +206,10 @@ spec:
 }
 
 fn comings_and_goings() -> Result<()> {
-    const ROUNDS: u32 = 10;
+    const ROUNDS: u32 = 25;
     let shop = Shop::enter()?;
-    let clients = [Connections::Kept, Connections::Fresh];
+    // Fresh ones for as long as this takes would use up the client's ports.
+    let clients = [Connections::Kept, Connections::Kept];
     let load = shop.storefront.load("http://ratings/", &clients)?;
     for round in 0..ROUNDS {
         // A port that no service had is a new listener.
@@ -220,7 +221,7 @@ kind: Service
 metadata: {{name: {name}, namespace: shop}}
 spec:
   clusterIP: 10.96.77.{}
-  selector: {{app: ratings}}
+  selector: {{app: nobody}}
   ports:
   - {{name: http, port: 80, targetPort: 8080}}
   - {{name: http-own, port: {port}, targetPort: 8080}}

@@ -16,7 +16,7 @@ pub(crate) struct Shop {
     pub(crate) storefront: Pod,
     /// In namespace `office`.
     pub(crate) neighbour: Pod,
-    /// Without a sidecar, and no service: HTTP 8080, TCP 7000.
+    /// Without a sidecar, and no service: HTTP 80 and 8080, TCP 7000.
     pub(crate) stranger: Pod,
     pub(crate) mesh: Mesh,
     _others: Vec<Pod>,
@@ -58,6 +58,7 @@ impl Shop {
             .in_namespace("outside")
             .without_sidecar();
         let stranger = stranger.serves(8080, App::Http).serves(7000, App::TcpEcho);
+        let stranger = stranger.serves(80, App::Http);
         let neighbour = PodSpec::new("neighbour")
             .in_namespace("office")
             .service_account("clerk");
