@@ -150,9 +150,9 @@ struct Metadata {
     #[serde(rename = "ANNOTATIONS")]
     annotations: Annotations,
     #[serde(rename = "ENVOY_STATUS_PORT")]
-    status_port: Option<u16>,
+    status_port: Option<f64>,
     #[serde(rename = "ENVOY_PROMETHEUS_PORT")]
-    prometheus_port: Option<u16>,
+    prometheus_port: Option<f64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -162,12 +162,17 @@ struct Annotations {
     packing: Option<RoutePacking>,
 }
 
+/// Envoy sends every number of its metadata as a double. One beyond all ports ends at the last or first.
+fn port(number: f64) -> u16 {
+    number as u16
+}
+
 impl Metadata {
     fn taken(&self) -> Taken {
         let default = Taken::default();
         Taken {
-            status: self.status_port.unwrap_or(default.status),
-            prometheus: self.prometheus_port.unwrap_or(default.prometheus),
+            status: self.status_port.map_or(default.status, port),
+            prometheus: self.prometheus_port.map_or(default.prometheus, port),
         }
     }
 }
@@ -303,6 +308,14 @@ mod tests {
             let error = Proxy::parse(ID, metadata, None).unwrap_err();
             assert!(error.to_string().len() < 500, "{error}");
         }
+    }
+
+    #[test]
+    fn ports_of_its_own_come_as_doubles() {
+        let metadata = r#"{"ENVOY_STATUS_PORT": 15121.0, "ENVOY_PROMETHEUS_PORT": 15190}"#;
+        let metadata: Metadata = serde_json::from_str(metadata).unwrap();
+        let taken = metadata.taken();
+        assert_eq!((taken.status, taken.prometheus), (15121, 15190));
     }
 
     #[test]
