@@ -62,6 +62,20 @@ fn from_scratch(changes: &[Change]) -> Engine {
     engine
 }
 
+/// Applied in batches, the changes must leave what their last forms give at once.
+fn follow(changes: &[Change], batch: usize) -> Result<(), TestCaseError> {
+    let mut engine = Engine::new(Settings::default());
+    attach_all(&mut engine);
+    for batch in changes.chunks(batch) {
+        engine.apply(batch);
+    }
+    let fresh = from_scratch(&last_of_each(changes));
+    for (id, (got, want)) in all_held(&engine).iter().zip(all_held(&fresh)).enumerate() {
+        prop_assert_eq!(got, &want, "proxy {}", id);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
@@ -70,15 +84,15 @@ proptest! {
         changes in prop::collection::vec(mesh::change(), 1..40),
         batch in 1usize..5,
     ) {
-        let mut engine = Engine::new(Settings::default());
-        attach_all(&mut engine);
-        for batch in changes.chunks(batch) {
-            engine.apply(batch);
-        }
-        let fresh = from_scratch(&last_of_each(&changes));
-        for (id, (got, want)) in all_held(&engine).iter().zip(all_held(&fresh)).enumerate() {
-            prop_assert_eq!(got, &want, "proxy {}", id);
-        }
+        follow(&changes, batch)?;
+    }
+
+    #[test]
+    fn incremental_equals_from_scratch_while_endpoints_roll(
+        changes in mesh::rollout(),
+        batch in 1usize..3,
+    ) {
+        follow(&changes, batch)?;
     }
 
     #[test]

@@ -63,12 +63,38 @@ pub fn proxies() -> Vec<Proxy> {
 pub const PACKED: [(u64, u64); 2] = [(0, 6), (4, 7)];
 
 pub fn change() -> impl Strategy<Value = Change> {
-    let namespace = select(&NAMESPACES[..]);
+    of(select(&NAMESPACES[..]), spec())
+}
+
+/// Changes of endpoints and of what decides how to speak to them, for Services of one namespace of which
+/// some are headless: edits that meet much more often than among all kinds.
+pub fn rollout() -> impl Strategy<Value = Vec<Change>> {
+    let start = of(Just("shop"), service().prop_map(Spec::Service));
+    let kinds = prop_oneof![
+        6 => pod().prop_map(Spec::Pod),
+        1 => entry().prop_map(Spec::WorkloadEntry),
+        1 => slice().prop_map(Spec::EndpointSlice),
+        2 => peer_authentication().prop_map(Spec::PeerAuthentication),
+        1 => service().prop_map(Spec::Service),
+    ];
+    let (start, then) = (
+        prop::collection::vec(start, 2..5),
+        prop::collection::vec(of(Just("shop"), kinds), 2..30),
+    );
+    (start, then).prop_map(|(mut all, then)| {
+        all.extend(then);
+        all
+    })
+}
+
+fn of(
+    namespace: impl Strategy<Value = &'static str>,
+    spec: impl Strategy<Value = Spec>,
+) -> impl Strategy<Value = Change> {
     let name = select(&NAMES[..]);
     let extra = (select(&VERSIONS[..]), select(&NAMES[..]), 0u8..4);
     let index = any::<prop::sample::Index>();
-    (namespace, name, spec(), index, extra).prop_map(|(ns, name, spec, index, extra)| {
-        let kind = spec.kind();
+    (namespace, name, spec, index, extra).prop_map(|(ns, name, spec, index, extra)| {
         // One in six is a deletion.
         let gone = index.index(6) == 0;
         let mut meta = Meta {
@@ -83,7 +109,7 @@ pub fn change() -> impl Strategy<Value = Change> {
             (meta.name, meta.namespace) = ("istio".into(), "istio-system".into());
         }
         let key = Key {
-            kind,
+            kind: spec.kind(),
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
         };

@@ -302,6 +302,8 @@ fn health(service: &Service, endpoint: &SliceEndpoint) -> Option<Health> {
     }
 }
 
+/// The Pod that the slice names, if the address is its own, else whoever is there. So whatever changes
+/// the answer is a workload at this address.
 fn pod_of<'a>(
     endpoint: &SliceEndpoint,
     namespace: &str,
@@ -320,7 +322,8 @@ fn pod_of<'a>(
             };
             workloads.named(Kind::Pod, namespace, &r.name)
         });
-    by_ref.or_else(|| workloads.at(ip))
+    let there = by_ref.filter(|pod| pod.places.contains(&Place::Ip(ip)));
+    there.or_else(|| workloads.at(ip))
 }
 
 fn member(
