@@ -70,6 +70,12 @@ fn faulty_object() -> Result<()> {
     }
     let faulty = plane.metric("fairlead_k8s_faulty_objects_total{type=\"VirtualService\"}")?;
     ensure!(faulty == 1, "{faulty} faulty objects");
+    eventually("it is counted, with nothing else changed", || {
+        let label = "{kind=\"VirtualService\",state=\"rejected\"}";
+        let rejected = plane.metric(&format!("fairlead_objects{label}"))?;
+        ensure!(rejected == 1, "{rejected} rejected");
+        Ok(())
+    })?;
     // The others go on, and the form of before stays.
     world.put_yaml(&route("tea", "/green"))?;
     mirror.until(|m| m.says(Route, "80", "/green"));

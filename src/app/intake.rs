@@ -53,6 +53,13 @@ impl Keeps {
     }
 }
 
+/// Whether a batch may have changed what is kept over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Keep {
+    AsItIs,
+    Anew,
+}
+
 /// The one owner of `Acceptance` while the program serves.
 pub struct Intake {
     pub acceptance: Acceptance,
@@ -61,7 +68,7 @@ pub struct Intake {
     pub kept: watch::Sender<Kept>,
     /// Where objects were read, for debug pages; as old as what is kept.
     pub places: watch::Sender<Places>,
-    /// How objects stand, for metrics; as old as the places.
+    /// How objects stand, for metrics.
     pub census: watch::Sender<Census>,
 }
 
@@ -72,10 +79,11 @@ impl Intake {
         mut batches: mpsc::Receiver<Batch>,
         shutdown: CancellationToken,
     ) -> Result<()> {
-        let mut keep_at: Option<time::Instant> = None;
+        let mut due: Option<time::Instant> = None;
+        let mut kept = Keep::AsItIs;
         loop {
             let gathered = async {
-                match keep_at {
+                match due {
                     Some(at) => time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -83,14 +91,17 @@ impl Intake {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = gathered => {
-                    keep_at = None;
-                    self.keep();
+                    due = None;
+                    match std::mem::replace(&mut kept, Keep::AsItIs) {
+                        Keep::Anew => self.keep(),
+                        Keep::AsItIs => self.count(),
+                    }
                 }
                 batch = batches.recv() => match batch {
                     None => break,
                     Some((events, seen)) => {
-                        let keep = self.on_batch(events, seen).await;
-                        keep_at = keep_at.or_else(|| keep.map(|()| time::Instant::now() + GATHER));
+                        kept = kept.max(self.on_batch(events, seen).await);
+                        due = due.or_else(|| Some(time::Instant::now() + GATHER));
                     }
                 },
             }
@@ -99,24 +110,32 @@ impl Intake {
         Ok(())
     }
 
-    /// None when nothing of what is kept can have changed. In a file, objects move without a change.
-    async fn on_batch(&mut self, events: Vec<Event>, seen: Instant) -> Option<()> {
+    /// In a file, objects move without a change.
+    async fn on_batch(&mut self, events: Vec<Event>, seen: Instant) -> Keep {
         let changes = self.acceptance.on(events);
         tell(self.acceptance.news());
         let moved = self.keeps == Keeps::All;
-        let keep = moved || changes.iter().any(|c| self.keeps.holds(c.key.kind));
+        let changed = moved || changes.iter().any(|c| self.keeps.holds(c.key.kind));
         if !changes.is_empty() {
             info!(changes = changes.len(), "configuration changed");
             // The hub ends only with the program.
             let _ = self.hub.send(Message::Changes(changes, seen)).await;
         }
-        keep.then_some(())
+        match changed {
+            true => Keep::Anew,
+            false => Keep::AsItIs,
+        }
     }
 
-    /// Hands the accepted set to whoever writes it or asks where things stand.
-    pub fn keep(&self) {
-        self.places.send_replace(self.acceptance.places());
+    /// Hands on how objects stand. A faulty one counts too, though nothing that is in force changes.
+    fn count(&self) {
         self.census.send_replace(self.acceptance.census());
+    }
+
+    /// Hands on the accepted set to whoever writes it or asks where things stand, and counts.
+    pub fn keep(&self) {
+        self.count();
+        self.places.send_replace(self.acceptance.places());
         self.kept.send_replace(Some(Arc::new(
             self.acceptance.persist(&|kind| self.keeps.holds(kind)),
         )));
