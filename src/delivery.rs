@@ -2,6 +2,7 @@
 //!
 //! `delivery` never asks why something changed: it compares resource versions.
 
+pub mod accept;
 pub mod body;
 pub mod frame;
 pub mod grpc;

@@ -103,7 +103,7 @@ impl Plane {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             bound.push(listener.local_addr().unwrap());
             let serving = server.clone().serve(listener, door, stop.clone());
-            tasks.spawn(async move { drop(serving.await) });
+            tasks.spawn(serving);
         }
         Self {
             tls: bound[0],

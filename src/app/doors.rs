@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ports::Ports;
-use super::tasks::{Tasks, fallible};
+use super::tasks::{Tasks, unfailing};
 use crate::cli::settings::Settings;
 use crate::debug::{self, Pages, listen, monitoring};
 use crate::delivery::server::{Door, Server};
@@ -62,7 +62,7 @@ impl Doors {
         for (name, listener, door) in self.streams {
             tasks.run(
                 name,
-                fallible(server.clone().serve(listener, door, stop.clone())),
+                unfailing(server.clone().serve(listener, door, stop.clone())),
             );
         }
         // Nobody waits for a page that is still being read at the end.
@@ -71,13 +71,13 @@ impl Doors {
             let router = debug::router(pages.clone());
             let metrics = pages.metrics.clone();
             let pages = listen::serve(listener, router, readers.clone(), over.clone(), metrics);
-            tasks.run("http", fallible(pages));
+            tasks.run("http", unfailing(pages));
         }
         if let Some(listener) = self.monitoring {
             let metrics = pages.metrics.clone();
             let router = monitoring::router(pages);
             let pages = listen::serve(listener, router, readers, over.clone(), metrics);
-            tasks.run("monitoring", fallible(pages));
+            tasks.run("monitoring", unfailing(pages));
         }
     }
 }

@@ -69,6 +69,12 @@ where
     task.await.map_err(anyhow::Error::new)
 }
 
+/// A task that can only end.
+pub async fn unfailing(task: impl Future<Output = ()>) -> Result<()> {
+    task.await;
+    Ok(())
+}
+
 /// Ends, and with it everything else, on SIGTERM or SIGINT.
 pub async fn signals(stop: CancellationToken) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};

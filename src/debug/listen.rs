@@ -1,6 +1,5 @@
 //! Serves a router over plain HTTP, every wait and number bounded.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +12,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Remote;
-use crate::backoff::Backoff;
+use crate::delivery::accept::Accepting;
 use crate::delivery::server::Tasks;
 use crate::delivery::strangers::Strangers;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::retries::Attempt;
 
 /// Connections over this are dropped: these pages are for a few readers.
 const CONNECTIONS: usize = 256;
@@ -29,9 +27,6 @@ const FROM_ONE_ADDRESS: usize = 32;
 /// Whoever connects asks for something within this time. (The protocol's own bound on headers starts
 /// only when bytes have shown which protocol it is.)
 const FIRST: Duration = Duration::from_secs(5);
-/// Waits after an accept that failed.
-const AGAIN: Duration = Duration::from_millis(50);
-const LATEST: Duration = Duration::from_secs(1);
 const HEADERS: Duration = Duration::from_secs(10);
 /// Nobody needs a page for longer.
 const LIFE: Duration = Duration::from_secs(300);
@@ -43,25 +38,11 @@ pub async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
     metrics: Arc<Metrics>,
-) -> io::Result<()> {
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let callers = Arc::new(Strangers::default());
-    let mut backoff = Backoff::new(AGAIN, LATEST);
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            accepted = listener.accept() => accepted,
-        };
-        let (socket, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "accept a connection");
-                metrics.retries.of(Attempt::Accept).inc();
-                tokio::time::sleep(backoff.after_failure()).await;
-                continue;
-            }
-        };
-        backoff.reset();
+    let mut accepting = Accepting::new(listener, stop.clone(), metrics);
+    while let Some((socket, remote)) = accepting.next().await {
         let Some(caller) = callers.admit(remote, FROM_ONE_ADDRESS) else {
             continue;
         };
@@ -156,9 +137,7 @@ mod tests {
     use super::*;
 
     /// A listener of its own, with one page, until `stop`.
-    async fn running(
-        stop: &CancellationToken,
-    ) -> (SocketAddr, impl Future<Output = io::Result<()>> + use<>) {
+    async fn running(stop: &CancellationToken) -> (SocketAddr, impl Future<Output = ()> + use<>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let router = Router::new().route("/ready", get(|| async { "ready\n" }));
@@ -194,8 +173,7 @@ mod tests {
             assert!(other.ends_with("ready\n"), "{other}");
             stop.cancel();
         };
-        let (ended, ()) = tokio::join!(running, test);
-        ended.unwrap();
+        tokio::join!(running, test);
     }
 
     #[tokio::test]

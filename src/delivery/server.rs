@@ -1,7 +1,6 @@
 //! Listeners of the control plane: connections, TLS, who may open a stream.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
+use super::accept::Accepting;
 use super::body::Outgoing;
 use super::grpc::{CONTENT, Code, Status};
 use super::hub::{Gauge, Message, StreamId, orders_capacity};
@@ -32,13 +32,12 @@ use super::strangers::{Stranger, Strangers};
 use super::stream::{ASKS, Caller, Reader, Responses};
 use super::wire::Decoder;
 use super::{Access, Limits};
-use crate::backoff::{self, Backoff};
+use crate::backoff;
 use crate::ca::authenticate::{Authenticator, Unauthenticated};
 use crate::ca::authority::Authority;
 use crate::clock;
 use crate::identity::SpiffeId;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::retries::Attempt;
 use crate::tls::Peer;
 
 /// How a listener takes its callers.
@@ -79,9 +78,6 @@ const STATE_OF_THE_WORLD: &str =
 
 /// A handshake that takes longer is no proxy's.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Waits after an accept that failed, for want of file descriptors most likely: let some be closed.
-const AGAIN: Duration = Duration::from_millis(50);
-const LATEST: Duration = Duration::from_secs(1);
 /// What a connection may still take after it was told to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(30);
@@ -112,25 +108,11 @@ impl Server {
         listener: TcpListener,
         door: Door,
         shutdown: CancellationToken,
-    ) -> io::Result<()> {
+    ) {
         // Over the bound a connection is dropped at once: its proxy tries again, maybe elsewhere.
         let room = Arc::new(Semaphore::new(self.access.connections));
-        let mut backoff = Backoff::new(AGAIN, LATEST);
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                accepted = listener.accept() => accepted,
-            };
-            let (socket, remote) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "accept a connection");
-                    self.metrics.retries.of(Attempt::Accept).inc();
-                    tokio::time::sleep(backoff.after_failure()).await;
-                    continue;
-                }
-            };
-            backoff.reset();
+        let mut accepting = Accepting::new(listener, shutdown.clone(), self.metrics.clone());
+        while let Some((socket, remote)) = accepting.next().await {
             let Some(place) = self.place(&room, remote) else {
                 continue;
             };
