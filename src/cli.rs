@@ -13,6 +13,7 @@ pub mod demo;
 pub mod discovery;
 pub mod dump;
 pub mod echo;
+pub mod folder;
 pub mod init;
 pub mod logging;
 pub mod settings;

@@ -1,39 +1,21 @@
 //! `fairlead analyze`: what is wrong or waits in a folder of configuration, without serving it.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::{address, terminal};
-use crate::acceptance::Options;
+use super::folder::Folder;
+use super::terminal;
 use crate::diagnostic::{Diagnostic, Level};
-use crate::model::Settings;
-use crate::offline::Offline;
-use crate::source::file::Directory;
-use crate::text::Str;
+use crate::model::proxy::RoutePacking;
 
 /// Ends with 1 if there is an error among the findings; warnings end with 0.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of Kubernetes-style YAML.
-    #[arg(long, env = "FAIRLEAD_CONFIG_DIR", value_name = "DIR")]
-    config_dir: PathBuf,
-
-    /// File with MeshConfig. Without it, the ConfigMap `istio` of the root namespace decides.
-    #[arg(
-        long,
-        env = "FAIRLEAD_MESH_CONFIG",
-        visible_alias = "meshConfig",
-        value_name = "FILE"
-    )]
-    mesh_config: Option<PathBuf>,
-
-    /// DNS domain of Services.
-    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local", value_parser = address::domain)]
-    domain: String,
+    #[command(flatten)]
+    folder: Folder,
 
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
@@ -63,20 +45,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn findings(args: &Args) -> Result<Vec<Diagnostic>> {
-    let domain = Str::new(&args.domain);
-    let options = Options {
-        hold_unresolved: true,
-        domain: domain.clone(),
-    };
-    let settings = Settings {
-        domain,
-        ..Settings::default()
-    };
-    let mut mesh = Offline::new(options, settings);
-    let events = Directory::new(&args.config_dir)
-        .with_mesh(args.mesh_config.as_deref())
-        .list()?;
-    mesh.on(events);
+    let mesh = args.folder.read(RoutePacking::default())?;
     Ok(mesh.diagnostics())
 }
 

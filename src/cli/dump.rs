@@ -1,37 +1,23 @@
 //! `fairlead dump`: what a proxy would be sent from a folder of configuration, without serving it.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use super::{address, terminal};
-use crate::acceptance::Options;
+use super::folder::Folder;
+use super::terminal;
 use crate::dump::Dump;
 use crate::identity::SpiffeId;
-use crate::model::Settings;
 use crate::model::proxy::{Proxy, RoutePacking};
 use crate::offline::Offline;
-use crate::source::file::Directory;
-use crate::text::Str;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of Kubernetes-style YAML.
-    #[arg(long, env = "FAIRLEAD_CONFIG_DIR", value_name = "DIR")]
-    config_dir: PathBuf,
-
-    /// File with MeshConfig. Without it, the ConfigMap `istio` of the root namespace decides.
-    #[arg(
-        long,
-        env = "FAIRLEAD_MESH_CONFIG",
-        visible_alias = "meshConfig",
-        value_name = "FILE"
-    )]
-    mesh_config: Option<PathBuf>,
+    #[command(flatten)]
+    folder: Folder,
 
     /// The proxy: `<name>.<namespace>` of a Pod or WorkloadEntry (with --ip of any workload), or a whole node id.
     #[arg(long, value_name = "ID")]
@@ -52,10 +38,6 @@ pub struct Args {
     /// `node.metadata` as JSON. Where nothing is captured it is '{"INTERCEPTION_MODE":"NONE"}'.
     #[arg(long, value_name = "JSON")]
     metadata: Option<String>,
-
-    /// DNS domain of Services.
-    #[arg(long, env = "FAIRLEAD_DOMAIN", default_value = "cluster.local", value_parser = address::domain)]
-    domain: String,
 
     /// How route tables come to the proxy: rds (one a port), scoped (one a host and port, by scopes), or auto, by
     /// the number of hosts. The annotation in --metadata goes before.
@@ -89,23 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn dump(args: &Args) -> Result<Dump> {
-    let domain = Str::new(&args.domain);
-    let options = Options {
-        hold_unresolved: true,
-        domain: domain.clone(),
-    };
-    let mut mesh = Offline::new(
-        options,
-        Settings {
-            domain,
-            packing: args.route_packing,
-            ..Settings::default()
-        },
-    );
-    let events = Directory::new(&args.config_dir)
-        .with_mesh(args.mesh_config.as_deref())
-        .list()?;
-    mesh.on(events);
+    let mut mesh = args.folder.read(args.route_packing)?;
     let id = mesh.attach(proxy(args, &mesh)?);
     Ok(mesh.dump(id)?)
 }
@@ -126,7 +92,10 @@ fn proxy(args: &Args, mesh: &Offline) -> Result<Proxy> {
             let node = &args.node;
             format!("--node {node}: no Pod or WorkloadEntry of that name has an address; give --ip")
         })?;
-        format!("sidecar~{ip}~{}~{namespace}.svc.{}", args.node, args.domain)
+        format!(
+            "sidecar~{ip}~{}~{namespace}.svc.{}",
+            args.node, args.folder.domain
+        )
     };
     let metadata = args.metadata.as_deref().unwrap_or("{}");
     let metadata = serde_json::from_str(metadata);
