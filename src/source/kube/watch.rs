@@ -7,7 +7,6 @@ use ::kube::Client;
 use ::kube::api::{ListParams, WatchEvent, WatchParams};
 use ::kube::core::Request;
 use ::kube::core::watch::Bookmark;
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::fault::{Fault, Listing};
 use super::ledger::{Said, Told};
 use super::resource::Resource;
+use crate::backoff::{Backoff, jittered};
 use crate::clock;
 use crate::config::decode::{self, json::Tree};
 use crate::config::{Key, Kind};
@@ -52,7 +52,7 @@ pub(super) struct Watch {
     resource: Option<Resource>,
     /// The place in the server's history up to which all is told; None when a listing must give it.
     version: Option<String>,
-    waits: ExponentialBackoff,
+    backoff: Backoff,
     /// Failures since the last word.
     failures: u32,
     presence: Presence,
@@ -107,7 +107,7 @@ impl Watch {
             listing: Listing::Streamed,
             resource: None,
             version: None,
-            waits: waits(),
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             failures: 0,
             presence: Presence::Unknown,
         }
@@ -280,7 +280,7 @@ impl Watch {
         if self.failures > 0 {
             info!(kind = %self.kind, failures = self.failures, "watching again");
             self.failures = 0;
-            self.waits = waits();
+            self.backoff.reset();
         }
     }
 
@@ -321,7 +321,7 @@ impl Watch {
         }
         self.failures += 1;
         self.metrics.watch_failures.of(self.kind).inc();
-        let wait = self.waits.next().unwrap_or(LONGEST_WAIT);
+        let wait = self.backoff.after_failure();
         // The first one is news; the others are counted.
         if self.failures == 1 {
             warn!(kind = %self.kind, why = %fault, "watch interrupted; what is known stays");
@@ -330,21 +330,6 @@ impl Watch {
         }
         time::sleep(wait).await;
     }
-}
-
-fn waits() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(FIRST_WAIT)
-        .with_max_delay(LONGEST_WAIT)
-        .without_max_times()
-        .with_jitter()
-        .build()
-}
-
-/// Between once and twice the time, so that the kinds do not ask together.
-fn jittered(time: Duration) -> Duration {
-    let waits = ExponentialBuilder::new().with_min_delay(time).with_jitter();
-    waits.build().next().unwrap_or(time)
 }
 
 #[derive(Deserialize)]
