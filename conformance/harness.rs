@@ -22,5 +22,6 @@ pub mod network;
 pub mod packing;
 pub mod pod;
 pub mod process;
+pub mod suite;
 pub mod validate;
 pub mod wait;

@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Trial;
+
+use self::harness::suite::{self, Scenario, outcome};
 
 #[path = "delta/client.rs"]
 #[allow(dead_code, reason = "the suite of the delta protocol uses the rest")]
@@ -27,9 +29,6 @@ mod server;
 #[path = "kube/world.rs"]
 mod world;
 
-/// A scenario: its name is the sentence that it proves.
-type Scenario = (&'static str, fn() -> anyhow::Result<()>);
-
 const SCENARIOS: &[&[Scenario]] = &[
     server::SCENARIOS,
     served::SCENARIOS,
@@ -37,36 +36,16 @@ const SCENARIOS: &[&[Scenario]] = &[
     faults::SCENARIOS,
 ];
 
+/// In namespaces, so that no API server outlives the suite, however it ends.
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    if !arguments.list
-        && let Err(fault) = isolate()
-    {
-        #[expect(
-            clippy::print_stderr,
-            reason = "without namespaces there is no test to report"
-        )]
-        {
-            eprintln!("kube: {fault:#}");
-        }
-        return ExitCode::FAILURE;
-    }
-    let trials = SCENARIOS.concat().into_iter().map(|(name, scenario)| {
-        Trial::test(name, move || {
-            scenario().map_err(|fault| Failed::from(format!("{fault:#}")))
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let fairlead = PathBuf::from(env!("CARGO_BIN_EXE_fairlead"));
+    let trials = SCENARIOS.concat().into_iter();
+    let trials = trials.map(|(name, scenario)| Trial::test(name, move || outcome(scenario())));
+    suite::run("kube", Ok(vec![("fairlead", fairlead)]), trials)
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.
 #[test]
 fn this_suite_brings_its_own_harness() {
     panic!("Cargo.toml must say `harness = false` for the suite `kube`");
-}
-
-/// So that no API server outlives the suite, however it ends.
-fn isolate() -> anyhow::Result<()> {
-    let fairlead = PathBuf::from(env!("CARGO_BIN_EXE_fairlead"));
-    harness::isolation::enter(&[("fairlead", fairlead)])
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use fairlead::model::proxy::RoutePacking;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Trial;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::harness::packing;
+use self::harness::suite::{self, Scenario, outcome};
 
 mod harness;
 
@@ -28,9 +29,6 @@ mod scopes;
 #[path = "mesh/shop.rs"]
 mod shop;
 
-/// A scenario: its name is the sentence that it proves.
-type Scenario = (&'static str, fn() -> anyhow::Result<()>);
-
 const SCENARIOS: &[&[Scenario]] = &[
     capture::SCENARIOS,
     admin_pages::SCENARIOS,
@@ -42,19 +40,6 @@ const SCENARIOS: &[&[Scenario]] = &[
 ];
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    if !arguments.list
-        && let Err(fault) = isolate()
-    {
-        #[expect(
-            clippy::print_stderr,
-            reason = "without namespaces there is no test to report"
-        )]
-        {
-            eprintln!("mesh: {fault:#}");
-        }
-        return ExitCode::FAILURE;
-    }
     let sample = Sample::of_environment();
     let named = SCENARIOS.concat().into_iter().flat_map(|(name, scenario)| {
         let packings = sample.packings(name).into_iter();
@@ -64,7 +49,7 @@ fn main() -> ExitCode {
         let (name, packings) = (cell.name(), sample.packings(&cell.name()).into_iter());
         packings.map(move |packing| trial(&name, packing, move || cell.check()))
     });
-    libtest_mimic::run(&arguments, named.chain(cells).collect()).exit_code()
+    suite::run("mesh", programs(), named.chain(cells))
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.
@@ -73,9 +58,9 @@ fn this_suite_brings_its_own_harness() {
     panic!("Cargo.toml must say `harness = false` for the suite `mesh`");
 }
 
-fn isolate() -> anyhow::Result<()> {
+fn programs() -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     let fairlead = PathBuf::from(env!("CARGO_BIN_EXE_fairlead"));
-    harness::isolation::enter(&[
+    Ok(vec![
         ("fairlead", fairlead),
         ("envoy", harness::isolation::envoy()?),
     ])
@@ -119,8 +104,6 @@ fn trial(
     packing: RoutePacking,
     scenario: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> Trial {
-    let run = move || {
-        packing::within(packing, scenario).map_err(|fault| Failed::from(format!("{fault:#}")))
-    };
+    let run = move || outcome(packing::within(packing, scenario));
     Trial::test(name, run).with_kind(packing.to_string())
 }

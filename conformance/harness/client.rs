@@ -210,6 +210,13 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 impl Reply {
+    /// The text of what was found; another status than 200 is an error that shows it.
+    pub fn found(self, path: &str) -> Result<String> {
+        let text = self.text();
+        anyhow::ensure!(self.status == 200, "{path}: {} {text}", self.status);
+        Ok(text)
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

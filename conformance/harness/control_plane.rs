@@ -98,13 +98,7 @@ impl ControlPlane {
         };
         let target = Target::Tcp((self.node, port).into());
         let reply = Call::get(target, "localhost", path).send_from_node()?;
-        ensure!(
-            reply.status == 200,
-            "{path}: {} {}",
-            reply.status,
-            reply.text()
-        );
-        Ok(reply.text())
+        reply.found(path)
     }
 
     pub fn json(&self, path: &str) -> Result<Value> {

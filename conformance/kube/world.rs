@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use http::{Method, Request};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -304,14 +304,7 @@ impl Plane {
         for (name, value) in headers {
             call = call.header(name, value);
         }
-        let reply = call.send_from_node()?;
-        ensure!(
-            reply.status == 200,
-            "{path}: {} {}",
-            reply.status,
-            reply.text()
-        );
-        Ok(reply.text())
+        call.send_from_node()?.found(path)
     }
 }
 

@@ -1,0 +1,41 @@
+//! A suite of scenarios as a program: private namespaces first, then each scenario is a test.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::isolation;
+
+/// A scenario: its name is the sentence that it proves.
+pub type Scenario = (&'static str, fn() -> Result<()>);
+
+/// Runs the trials in namespaces that hold these programs. Only their list needs none.
+pub fn run(
+    suite: &str,
+    programs: Result<Vec<(&str, PathBuf)>>,
+    trials: impl IntoIterator<Item = Trial>,
+) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let entered = match arguments.list {
+        true => Ok(()),
+        false => programs.and_then(|programs| isolation::enter(&programs)),
+    };
+    if let Err(fault) = entered {
+        #[expect(
+            clippy::print_stderr,
+            reason = "without namespaces there is no test to report"
+        )]
+        {
+            eprintln!("{suite}: {fault:#}");
+        }
+        return ExitCode::FAILURE;
+    }
+    libtest_mimic::run(&arguments, trials.into_iter().collect()).exit_code()
+}
+
+/// One scenario's outcome, as the runner takes it.
+pub fn outcome(result: Result<()>) -> Result<(), Failed> {
+    result.map_err(|fault| Failed::from(format!("{fault:#}")))
+}
