@@ -31,7 +31,7 @@ pub(super) struct Followed {
     pub(super) failed: Option<FileSourceError>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Directory {
     /// None when there is the mesh file alone.
     root: Option<PathBuf>,
@@ -55,28 +55,15 @@ impl Directory {
             .map(|a| a.join(".git"))
             .find(|g| g.is_dir());
         Self {
-            mesh: None,
-            files: BTreeMap::new(),
-            missing: BTreeMap::new(),
-            last_sign: None,
-            recheck: None,
             git_lock: git.map(|g| g.join("index.lock")),
             root: Some(root),
+            ..Self::default()
         }
     }
 
     /// The file of MeshConfig without a directory.
     pub fn alone(mesh: &Path) -> Self {
-        Self {
-            mesh: None,
-            files: BTreeMap::new(),
-            missing: BTreeMap::new(),
-            last_sign: None,
-            recheck: None,
-            git_lock: None,
-            root: None,
-        }
-        .with_mesh(Some(mesh))
+        Self::default().with_mesh(Some(mesh))
     }
 
     /// Takes MeshConfig from a file of its own, before any ConfigMap.
