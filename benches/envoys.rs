@@ -24,7 +24,7 @@ use super::stamp::Stamp;
 
 /// How often an Envoy is asked.
 const ASK: Duration = Duration::from_millis(2);
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 const DRAIN_SECRET: &str = "bench-drain-secret-0123456789";
 
 /// By what an Envoy's admin pages show that it has applied a change.

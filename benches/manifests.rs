@@ -168,15 +168,12 @@ kind: DestinationRule
 spec:
   host: {host}
   trafficPolicy:
-    loadBalancer:
-      consistentHash:
-        httpHeaderName: x-user
-        ringHash: {{minimumRingSize: {}}}
+    tls: {{mode: ISTIO_MUTUAL, sni: {}}}
   subsets:
   - {{name: v1, labels: {{version: v1}}}}
   - {{name: v2, labels: {{version: v2}}}}
 ",
-        rules.ring
+        rules.sni()
     );
     vec![
         Object::new("VirtualService", namespace, name, route),

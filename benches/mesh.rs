@@ -13,7 +13,6 @@ pub const MOVED: usize = 100;
 const EDITED: usize = 10;
 /// Numbers that changes count up from: three bytes as a varint, and nothing else in the mesh is near.
 const WEIGHT: u32 = 1_000_000;
-const RING: u32 = 1_200_000;
 const ADDED_PORT: u16 = 20_000;
 
 /// How large a mesh is, and what its proxies see of it.
@@ -72,8 +71,8 @@ pub const PORTS: [Port; 2] = [
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub weight: u32,
-    /// The ring's size.
-    pub ring: u32,
+    /// Which name clients ask for in TLS: it costs an Envoy nothing.
+    pub sni: u32,
     /// An annotation, which no proxy is told of.
     pub note: u32,
 }
@@ -85,8 +84,8 @@ pub enum Edit {
     /// One of a thousand.
     BigEndpoint,
     Weight,
-    /// The load balancer's ring in a DestinationRule with two subsets.
-    Ring,
+    /// The SNI in a DestinationRule with two subsets.
+    Rule,
     /// Annotations of a VirtualService and a DestinationRule.
     Note,
     /// A new Service with three endpoints, on a port of its own.
@@ -212,7 +211,7 @@ impl Mesh {
                 let endpoint = n % self.services[at].endpoints.len();
                 self.move_endpoint(at, endpoint, &fresh_address(n))
             }
-            Edit::Weight | Edit::Ring | Edit::Note => self.rule(edit, n),
+            Edit::Weight | Edit::Rule | Edit::Note => self.rule(edit, n),
             Edit::Add => self.add(added(n, 3)),
             Edit::Delete => self.delete(),
             Edit::Policy => self.policy(n % self.size.namespaces),
@@ -255,10 +254,10 @@ impl Mesh {
                     markers.push(Marker::new(ResourceType::Route, wrapped(rules.weight)));
                     probe = Some(Probe::Grown(TABLE_UPDATES.into()));
                 }
-                Edit::Ring => {
-                    rules.ring = RING + number;
-                    markers.push(Marker::new(ResourceType::Cluster, wrapped(rules.ring)));
-                    probe = Some(Probe::Text(page, rules.ring.to_string()));
+                Edit::Rule => {
+                    rules.sni = number;
+                    markers.push(Marker::new(ResourceType::Cluster, rules.sni()));
+                    probe = Some(Probe::Text(page, rules.sni()));
                 }
                 _ => rules.note = number,
             }
@@ -269,7 +268,7 @@ impl Mesh {
         };
         let put = match edit {
             Edit::Weight => vec![route],
-            Edit::Ring => vec![rule],
+            Edit::Rule => vec![rule],
             _ => vec![route, rule],
         };
         let namespace = service.namespace.clone();
@@ -361,6 +360,13 @@ impl Size {
     }
 }
 
+impl Rules {
+    /// So many digits that no name begins another.
+    pub fn sni(&self) -> String {
+        format!("m-{:07}.bench", self.sni)
+    }
+}
+
 impl Service {
     pub fn host(&self) -> String {
         format!("{}.{}.svc.cluster.local", self.name, self.namespace)
@@ -394,7 +400,7 @@ fn service(size: Size, number: usize) -> Service {
             .collect(),
         rules: ruled.then_some(Rules {
             weight: WEIGHT,
-            ring: RING,
+            sni: 0,
             note: 0,
         }),
         pods: if ruled {

@@ -113,7 +113,7 @@ fn view(mesh: &Mesh, engine: &Engine) -> HostView {
 fn apply_event<const EDIT: usize>(bencher: Bencher<'_, '_>, services: usize) {
     let mut mesh = mesh(services);
     let mut engine = engine(&mesh);
-    let edit = [Edit::Endpoint, Edit::Weight, Edit::Ring][EDIT];
+    let edit = [Edit::Endpoint, Edit::Weight, Edit::Rule][EDIT];
     bencher
         .with_inputs(|| {
             let change = mesh.next(edit);

@@ -110,7 +110,7 @@ impl Stage<'_> {
         for (work, edit) in [
             ("eds-1", Edit::Endpoint),
             ("vs-1", Edit::Weight),
-            ("dr-1", Edit::Ring),
+            ("dr-1", Edit::Rule),
             ("policy", Edit::Policy),
         ] {
             if plan.wants(work) {
