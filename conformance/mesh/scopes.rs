@@ -208,8 +208,7 @@ spec:
 fn comings_and_goings() -> Result<()> {
     const ROUNDS: u32 = 25;
     let shop = Shop::enter()?;
-    // Fresh ones for as long as this takes would use up the client's ports.
-    let clients = [Connections::Kept, Connections::Kept];
+    let clients = [Connections::Kept, Connections::Fresh];
     let load = shop.storefront.load("http://ratings/", &clients)?;
     for round in 0..ROUNDS {
         // A port that no service had is a new listener.
