@@ -26,12 +26,7 @@ fn held(engine: &Engine, id: u64) -> Held {
         .into_iter()
         .flat_map(|kind| resources.of(kind));
     entries
-        .map(|e| {
-            (
-                (e.encoded.kind, e.encoded.name.clone()),
-                e.encoded.version.clone(),
-            )
-        })
+        .map(|e| ((e.kind, e.name.clone()), e.version.clone()))
         .collect()
 }
 
@@ -142,15 +137,15 @@ proptest! {
             let resources = engine.resources(engine.scope_of(ProxyId(id)).unwrap()).unwrap();
             for kind in ResourceType::ALL {
                 for entry in resources.of(kind) {
-                    if entry.encoded.eds {
-                        prop_assert!(resources.get(ResourceType::Endpoint, &entry.encoded.name).is_some());
+                    if entry.eds {
+                        prop_assert!(resources.get(ResourceType::Endpoint, &entry.name).is_some());
                     }
-                    for r in entry.encoded.refs.iter().flat_map(|refs| refs.iter()) {
+                    for r in entry.refs.iter().flat_map(|refs| refs.iter()) {
                         // A route may name a subset or host that nobody defines (503, as in Istio).
                         let dangling = r.kind == ResourceType::Cluster && kind == ResourceType::Route;
                         prop_assert!(
                             dangling || resources.get(r.kind, &r.name).is_some(),
-                            "{} refers to {:?}", entry.encoded.name, r
+                            "{} refers to {:?}", entry.name, r
                         );
                     }
                 }

@@ -63,11 +63,12 @@ kinds! {
     Pod(core::Pod), "";
     WorkloadEntry(workload_entry::WorkloadEntry), "networking.istio.io";
     VirtualService(virtual_service::VirtualService), "networking.istio.io";
-    DestinationRule(destination_rule::DestinationRule), "networking.istio.io";
+    // Boxed: few, and large beside a Pod or a Service, of which there are many.
+    DestinationRule(Box<destination_rule::DestinationRule>), "networking.istio.io";
     PeerAuthentication(peer_authentication::PeerAuthentication), "security.istio.io";
     Sidecar(sidecar::Sidecar), "networking.istio.io";
     // The ConfigMap `istio` of the root namespace, or the file given by `--mesh-config`.
-    MeshConfig(mesh::MeshConfig), "mesh.istio.io";
+    MeshConfig(Box<mesh::MeshConfig>), "mesh.istio.io";
 }
 
 impl fmt::Display for Kind {

@@ -122,7 +122,7 @@ impl Snapshot {
         match key.kind {
             Kind::Namespace => {}
             Kind::Service => self.apply_service(key, object, facts, sets),
-            Kind::EndpointSlice => self.apply_slice(key, object, sets),
+            Kind::EndpointSlice => self.apply_slice(key, change.object.as_ref(), sets),
             Kind::Pod | Kind::WorkloadEntry => self.apply_workload(key, object, facts, sets),
             Kind::VirtualService => self.apply_virtual(key, object, facts),
             Kind::DestinationRule => self.apply_rule(key, object, facts),
@@ -175,29 +175,29 @@ impl Snapshot {
         sets.insert(host);
     }
 
-    fn apply_slice(&mut self, key: &Key, object: Option<&Object>, sets: &mut BTreeSet<Hostname>) {
+    fn apply_slice(
+        &mut self,
+        key: &Key,
+        object: Option<&Arc<Object>>,
+        sets: &mut BTreeSet<Hostname>,
+    ) {
         const SERVICE: &str = "kubernetes.io/service-name";
-        let slice = object.and_then(|o| match &o.spec {
-            Spec::EndpointSlice(spec) => Some((o.meta.labels.get(SERVICE)?.clone(), spec)),
-            _ => None,
-        });
+        let slice = object.and_then(|o| Some((o.meta.labels.get(SERVICE)?.clone(), Slice::of(o)?)));
         let endpoints = Arc::make_mut(&mut self.endpoints);
         // A slice may move to another Service by its label: take it from wherever it was.
         for host in endpoints.hosts_of_slice(key) {
             endpoints.set_slice(&host, key, None);
             sets.insert(host);
         }
-        let Some((service, spec)) = slice else { return };
+        let Some((service, slice)) = slice else {
+            return;
+        };
         let service = Key {
             kind: Kind::Service,
             name: service,
             namespace: key.namespace.clone(),
         };
         if let Some(host) = self.service_host(&service) {
-            let slice = Slice {
-                namespace: key.namespace.clone(),
-                spec: spec.clone(),
-            };
             Arc::make_mut(&mut self.endpoints).set_slice(&host, key, Some(slice));
             sets.insert(host);
         }
@@ -259,7 +259,7 @@ impl Snapshot {
 
     fn apply_rule(&mut self, key: &Key, object: Option<&Object>, facts: &mut Facts) {
         let spec = object.and_then(|o| match &o.spec {
-            Spec::DestinationRule(spec) => Some((o, spec)),
+            Spec::DestinationRule(spec) => Some((o, &**spec)),
             _ => None,
         });
         let export = &self.mesh.default_destination_rule_export_to;
@@ -294,7 +294,7 @@ impl Snapshot {
         sets: &mut BTreeSet<Hostname>,
     ) {
         let mesh = object.and_then(|o| match &o.spec {
-            Spec::MeshConfig(mesh) => Some(mesh.clone()),
+            Spec::MeshConfig(mesh) => Some((**mesh).clone()),
             _ => None,
         });
         let mesh = mesh.unwrap_or_default();

@@ -10,12 +10,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::text::Str;
 use crate::xds::stamp::{Key, Mark};
-use crate::xds::{Entry, ResourceType, Stamp};
+use crate::xds::{Encoded, ResourceType, Stamp};
 
 pub use self::engine::Engine;
 
@@ -33,9 +35,13 @@ pub struct ProxyId(pub u64);
 /// A set of resources by type and name. Secrets are per proxy and never in it.
 #[derive(Debug, Default)]
 pub struct Layer {
-    by_kind: [BTreeMap<Str, Entry>; ResourceType::COUNT],
+    by_kind: [BTreeSet<ByName>; ResourceType::COUNT],
     digests: [Digest; ResourceType::COUNT],
 }
+
+/// A pointer and nothing else: there are as many of them as scopes times resources.
+#[derive(Debug)]
+struct ByName(Arc<Encoded>);
 
 /// What a set of resources is, in two numbers: equal sets have equal ones, others other ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -73,27 +79,26 @@ pub struct Update {
 }
 
 impl Layer {
-    pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Entry> {
-        self.by_kind[kind as usize].get(name)
+    pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Arc<Encoded>> {
+        self.by_kind[kind as usize].get(name).map(|ByName(e)| e)
     }
 
-    /// Whether the version differs from what stood there (provenance alone does not count).
-    pub fn insert(&mut self, entry: Entry) -> bool {
-        let kind = entry.encoded.kind;
-        let version = entry.encoded.version.clone();
-        let digest = &mut self.digests[kind as usize];
-        digest.add(&entry.encoded);
-        let before = self.by_kind[kind as usize].insert(entry.encoded.name.clone(), entry);
-        if let Some(before) = &before {
-            digest.take(&before.encoded);
+    /// Whether the version differs from what stood there.
+    pub fn insert(&mut self, encoded: Arc<Encoded>) -> bool {
+        let stamp = encoded.stamp.clone();
+        let digest = &mut self.digests[stamp.kind as usize];
+        digest.add(&stamp);
+        let before = self.by_kind[stamp.kind as usize].replace(ByName(encoded));
+        if let Some(ByName(before)) = &before {
+            digest.take(before);
         }
-        before.is_none_or(|b| b.encoded.version != version)
+        before.is_none_or(|ByName(b)| b.version != stamp.version)
     }
 
     pub fn remove(&mut self, kind: ResourceType, name: &str) -> bool {
-        let before = self.by_kind[kind as usize].remove(name);
-        if let Some(before) = &before {
-            self.digests[kind as usize].take(&before.encoded);
+        let before = self.by_kind[kind as usize].take(name);
+        if let Some(ByName(before)) = &before {
+            self.digests[kind as usize].take(before);
         }
         before.is_some()
     }
@@ -107,10 +112,36 @@ impl Layer {
     }
 
     /// All of a type, ordered by name.
-    pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &Entry> {
-        self.by_kind[kind as usize].values()
+    pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.by_kind[kind as usize].iter().map(|ByName(e)| e)
     }
 }
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
 
 impl<'a> Resources<'a> {
     pub fn new(own: &'a Layer, shared: &'a Layer) -> Self {
@@ -119,21 +150,19 @@ impl<'a> Resources<'a> {
         }
     }
 
-    pub fn get(&self, kind: ResourceType, name: &str) -> Option<&'a Entry> {
+    pub fn get(&self, kind: ResourceType, name: &str) -> Option<&'a Arc<Encoded>> {
         self.layers.iter().find_map(|l| l.get(kind, name))
     }
 
     /// With the number of its layer.
-    pub fn find(&self, kind: ResourceType, name: &str) -> Option<(usize, &'a Entry)> {
+    pub fn find(&self, kind: ResourceType, name: &str) -> Option<(usize, &'a Arc<Encoded>)> {
         let found = |(at, layer): (usize, &'a Layer)| Some((at, layer.get(kind, name)?));
         self.layers.into_iter().enumerate().find_map(found)
     }
 
     /// All of a type, ordered by name within each layer.
-    pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        self.layers
-            .into_iter()
-            .flat_map(move |l| l.by_kind[kind as usize].values())
+    pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &'a Arc<Encoded>> + use<'a> {
+        self.layers.into_iter().flat_map(move |l| l.of(kind))
     }
 
     pub fn count(&self, kind: ResourceType) -> usize {

@@ -143,7 +143,7 @@ pub struct Ref {
     pub name: Str,
 }
 
-/// A resource as a scope holds it.
+/// A resource with the fields that decided it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub encoded: Arc<Encoded>,

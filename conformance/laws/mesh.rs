@@ -124,9 +124,9 @@ fn spec() -> impl Strategy<Value = Spec> {
         3 => pod().prop_map(Spec::Pod),
         2 => slice().prop_map(Spec::EndpointSlice),
         1 => entry().prop_map(Spec::WorkloadEntry),
-        1 => mesh_config().prop_map(Spec::MeshConfig),
+        1 => mesh_config().prop_map(|mesh| Spec::MeshConfig(Box::new(mesh))),
         4 => virtual_service().prop_map(Spec::VirtualService),
-        4 => destination_rule().prop_map(Spec::DestinationRule),
+        4 => destination_rule().prop_map(|rule| Spec::DestinationRule(Box::new(rule))),
         2 => peer_authentication().prop_map(Spec::PeerAuthentication),
         1 => sidecar().prop_map(Spec::Sidecar),
     ]

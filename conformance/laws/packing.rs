@@ -21,11 +21,11 @@ pub fn of(engine: &Engine, id: u64) -> Packed {
     let scope = engine.scope_of(ProxyId(id)).unwrap();
     let resources = engine.resources(scope).unwrap();
     let tables = resources.of(ResourceType::Route).map(|entry| {
-        let table = RouteConfiguration::decode(&body(&entry.encoded)[..]).unwrap();
+        let table = RouteConfiguration::decode(&body(entry)[..]).unwrap();
         (table.name, table.virtual_hosts)
     });
     let scopes = resources.of(ResourceType::ScopedRoute).map(|entry| {
-        let scope = ScopedRouteConfiguration::decode(&body(&entry.encoded)[..]).unwrap();
+        let scope = ScopedRouteConfiguration::decode(&body(entry)[..]).unwrap();
         let [fragment] = &scope.key.unwrap().fragments[..] else {
             panic!("{} has not one fragment", scope.name);
         };

@@ -39,7 +39,38 @@ pub(super) enum Standing<'c> {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     files: BTreeMap<Str, Sheet>,
-    by_key: BTreeMap<Key, BTreeMap<Origin, Claim>>,
+    by_key: BTreeMap<Key, Bids>,
+}
+
+/// The claims of one object in their order. Nearly always it is one, and there are as many of these as
+/// objects, so it takes no more room than that.
+#[derive(Debug, Default)]
+struct Bids(Vec<(Origin, Claim)>);
+
+impl Bids {
+    fn find(&self, origin: &Origin) -> Result<usize, usize> {
+        self.0.binary_search_by(|(at, _)| at.cmp(origin))
+    }
+
+    fn get(&self, origin: &Origin) -> Option<&Claim> {
+        let at = self.find(origin).ok()?;
+        self.0.get(at).map(|(_, claim)| claim)
+    }
+
+    fn insert(&mut self, origin: Origin, claim: Claim) {
+        match self.find(&origin) {
+            Ok(at) => self.0[at] = (origin, claim),
+            Err(at) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (origin, claim));
+            }
+        }
+    }
+
+    fn remove(&mut self, origin: &Origin) -> Option<Claim> {
+        let at = self.find(origin).ok()?;
+        Some(self.0.remove(at).1)
+    }
 }
 
 /// What else a file gave than claims.
@@ -160,20 +191,16 @@ impl Claims {
     fn withdraw(&mut self, key: &Key, origin: &Origin) {
         if let Some(claims) = self.by_key.get_mut(key) {
             claims.remove(origin);
-            if claims.is_empty() {
+            if claims.0.is_empty() {
                 self.by_key.remove(key);
             }
         }
     }
 
     pub(super) fn standing(&self, key: &Key) -> Standing<'_> {
-        match self
-            .by_key
-            .get(key)
-            .and_then(|claims| claims.values().next())
-        {
-            Some(Claim::Version(object)) => Standing::Version(object),
-            Some(Claim::Fault(diagnostics)) => Standing::Fault(diagnostics),
+        match self.by_key.get(key).and_then(|claims| claims.0.first()) {
+            Some((_, Claim::Version(object))) => Standing::Version(object),
+            Some((_, Claim::Fault(diagnostics))) => Standing::Fault(diagnostics),
             None => Standing::Absent,
         }
     }
@@ -209,11 +236,11 @@ impl Claims {
         let Some(claims) = self.by_key.get(key) else {
             return Vec::new();
         };
-        let mut origins = claims.iter();
+        let mut origins = claims.0.iter();
         let Some((first, _)) = origins.next() else {
             return Vec::new();
         };
-        let report = |(origin, claim): (&Origin, &Claim)| Diagnostic {
+        let report = |(origin, claim): &(Origin, Claim)| Diagnostic {
             level: Level::Error,
             code: Code::Duplicate,
             resource: Some(key.subject()),
@@ -225,7 +252,7 @@ impl Claims {
                 first.file
             ),
         };
-        let stays = |(origin, _): &(&Origin, &Claim)| origin.rank != Rank::Leaving;
+        let stays = |(origin, _): &&(Origin, Claim)| origin.rank != Rank::Leaving;
         origins.filter(stays).map(report).collect()
     }
 

@@ -76,7 +76,7 @@ mod tests {
 
     fn in_force(acceptance: &Acceptance) -> MeshConfig {
         let found = acceptance.objects().find_map(|o| match &o.spec {
-            Spec::MeshConfig(mesh) => Some(mesh.clone()),
+            Spec::MeshConfig(mesh) => Some((**mesh).clone()),
             _ => None,
         });
         found.unwrap_or_default()

@@ -1,6 +1,6 @@
 //! One response as a rope: shared chunks and ten bytes per session. What goes in is `session`'s matter.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::IoSlice;
 use std::sync::{Arc, Weak};
 
@@ -42,8 +42,10 @@ pub struct Roll {
     pub removed: Box<[Str]>,
     /// Of clusters: the load assignments they take with them.
     pub eds: Roster<Name>,
-    /// Of clusters: what some warm on besides.
-    pub warming: BTreeMap<Str, Warming>,
+    /// Of clusters: all of them.
+    pub clusters: Roster<Name>,
+    /// Of clusters: what some warm on besides, and which.
+    pub warming: Box<[(Warming, Roster<Name>)]>,
     /// The stamps' keys, ordered.
     keys: Box<[Key]>,
 }
@@ -143,11 +145,11 @@ impl Roll {
             stamps: entries.iter().map(|e| e.stamp.clone()).collect(),
             removed: removed.into(),
             eds: names.edit(&Roster::EMPTY, eds, []),
-            warming: entries
-                .iter()
-                .filter(|e| e.warming != Warming::Plain)
-                .map(|e| (e.name.clone(), e.warming.clone()))
-                .collect(),
+            clusters: match kind {
+                ResourceType::Cluster => names.edit(&Roster::EMPTY, entries.iter().map(named), []),
+                _ => Roster::EMPTY,
+            },
+            warming: warming(entries, names),
         }
     }
 
@@ -164,6 +166,24 @@ impl Roll {
             self.keys.iter().any(|key| held.has(*key))
         }
     }
+}
+
+fn named(entry: &Arc<Encoded>) -> Name {
+    Name::new(entry.kind, entry.name.clone())
+}
+
+/// The entries by what they warm on, plain ones left out.
+fn warming(entries: &[Arc<Encoded>], names: &mut Shelf<Name>) -> Box<[(Warming, Roster<Name>)]> {
+    let mut groups: Vec<(Warming, Vec<Name>)> = Vec::new();
+    for entry in entries.iter().filter(|e| e.warming != Warming::Plain) {
+        // Whole meshes warm on the same two secrets: there are few groups.
+        match groups.iter_mut().find(|(why, _)| *why == entry.warming) {
+            Some((_, clusters)) => clusters.push(named(entry)),
+            None => groups.push((entry.warming.clone(), vec![named(entry)])),
+        }
+    }
+    let shared = |(why, clusters)| (why, names.edit(&Roster::EMPTY, clusters, []));
+    groups.into_iter().map(shared).collect()
 }
 
 /// Version of the empty resource that answers a name nothing stands behind.

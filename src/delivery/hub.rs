@@ -137,7 +137,7 @@ pub struct Hub {
 const GULP: usize = 512;
 
 /// For how long frames are kept for sessions that may come to the same state.
-const PLANS: Duration = Duration::from_secs(5);
+const PLANS: Duration = Duration::from_secs(2);
 
 impl Hub {
     pub fn new(engine: Engine, limits: Limits) -> Self {

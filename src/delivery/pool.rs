@@ -107,7 +107,7 @@ impl Pool {
         if let Some(known) = self.stamps.find(layer.digest(kind).content) {
             return known;
         }
-        let all = layer.of(kind).map(|entry| entry.encoded.stamp.clone());
+        let all = layer.of(kind).map(|encoded| encoded.stamp.clone());
         self.stamps.edit(&Roster::EMPTY, all, [])
     }
 
@@ -195,7 +195,7 @@ impl Pool {
                 break;
             }
             let (layer, encoded) = match view.find(kind, &name.text) {
-                Some((layer, entry)) => (layer, entry.encoded.clone()),
+                Some((layer, encoded)) => (layer, encoded.clone()),
                 None => (LAST, empty(kind, &name.text)),
             };
             bytes += encoded.len;
@@ -249,11 +249,12 @@ fn next(
         }
     };
     match touched {
-        Touched::All => layer.of(kind).for_each(|entry| take(&entry.encoded)),
+        Touched::All => layer.of(kind).for_each(&mut take),
         Touched::Names(names) => {
-            for entry in names.iter().filter_map(|name| layer.get(kind, &name.text)) {
-                take(&entry.encoded);
-            }
+            let named = names.iter();
+            named
+                .filter_map(|name| layer.get(kind, &name.text))
+                .for_each(take);
         }
     }
     entries

@@ -356,6 +356,9 @@ pub struct Decoder {
 /// Compressed flag and length, before each gRPC message.
 pub const PREFIX: usize = 5;
 
+/// Room made for a message on its length alone.
+const BELIEVED: usize = 64 << 10;
+
 impl Decoder {
     pub fn new(limit: usize) -> Self {
         Self {
@@ -384,7 +387,10 @@ impl Decoder {
                 limit: self.limit,
             });
         }
-        if rest.len() < len {
+        if let Some(missing) = len.checked_sub(rest.len()).filter(|n| *n > 0) {
+            // Room for the rest and no more, but never for much that is only announced.
+            let believed = self.buffer.len().max(BELIEVED);
+            self.buffer.reserve(missing.min(believed));
             return Ok(None);
         }
         self.buffer.advance(PREFIX);

@@ -14,13 +14,10 @@ pub fn join(snapshot: &Snapshot, host: &str, assignment: &Assignment) -> LoadAss
     let members = set.and_then(|s| s.by_port.get(&assignment.port));
     let mut by_locality: BTreeMap<&[Str; 3], Vec<Endpoint>> = BTreeMap::new();
     for member in members.into_iter().flatten() {
-        if selects(&assignment.labels, &member.labels) {
-            let endpoint = Endpoint {
-                tls_mode: member.tls_mode(&snapshot.policies, &snapshot.mesh.root_namespace),
-                ..member.endpoint.clone()
-            };
+        if selects(&assignment.labels, &member.peer.labels) {
+            let endpoint = member.endpoint(&snapshot.policies, &snapshot.mesh.root_namespace);
             by_locality
-                .entry(&member.locality)
+                .entry(&member.peer.locality)
                 .or_default()
                 .push(endpoint);
         }

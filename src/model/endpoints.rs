@@ -13,7 +13,7 @@ use crate::config::core::{
     AddressType, ContainerPort, EndpointSlice, SliceEndpoint, SlicePort, TargetPort, Transport,
 };
 use crate::config::meta::Labels;
-use crate::config::{Key, Kind};
+use crate::config::{Key, Kind, Object, Spec};
 use crate::text::{Hostname, Str};
 
 /// Where a connection goes: a socket address or a Unix socket.
@@ -48,18 +48,28 @@ pub struct Endpoint {
     pub workload: Str,
 }
 
-/// An endpoint with what decides which clusters it belongs to.
+/// An endpoint of one Service port. Meshes have hundreds of thousands: what several have in common is shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    pub endpoint: Endpoint,
+    pub address: Address,
+    pub health: Health,
+    pub weight: u32,
+    /// The number on the workload, which port-level policies go by; 0 for a Unix socket.
+    pub target_port: u16,
+    pub peer: Arc<Peer>,
+}
+
+/// Who is there, and where: it decides which clusters an endpoint belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
     /// region, zone, subzone.
     pub locality: [Str; 3],
+    pub tls_mode: TlsMode,
+    pub workload: Str,
     pub labels: Labels,
     /// Empty when unknown.
     pub service_account: Str,
     pub namespace: Str,
-    /// The number on the workload, which port-level policies go by; 0 for a Unix socket.
-    pub target_port: u16,
 }
 
 /// A Service's endpoints by Service port, each list ordered.
@@ -73,13 +83,44 @@ pub struct EndpointSet {
 impl Member {
     /// What to speak to it: mTLS if it can and no policy of its workload refuses it on that port.
     pub fn tls_mode(&self, policies: &Policies, root: &str) -> TlsMode {
-        let (labels, port) = (&self.labels, self.target_port);
-        match self.endpoint.tls_mode {
-            TlsMode::Istio if policies.takes_mtls(root, &self.namespace, labels, port) => {
+        let Peer {
+            namespace, labels, ..
+        } = &*self.peer;
+        match self.peer.tls_mode {
+            TlsMode::Istio if policies.takes_mtls(root, namespace, labels, self.target_port) => {
                 TlsMode::Istio
             }
             TlsMode::Istio | TlsMode::Disabled => TlsMode::Disabled,
         }
+    }
+
+    /// As Envoy is told of it.
+    pub fn endpoint(&self, policies: &Policies, root: &str) -> Endpoint {
+        Endpoint {
+            address: self.address.clone(),
+            health: self.health,
+            weight: self.weight,
+            tls_mode: self.tls_mode(policies, root),
+            workload: self.peer.workload.clone(),
+        }
+    }
+
+    /// Where it stands among a Service's endpoints.
+    fn rank(&self) -> impl Ord + '_ {
+        let Peer {
+            locality,
+            tls_mode,
+            workload,
+            ..
+        } = &*self.peer;
+        (
+            locality,
+            &self.address,
+            self.health,
+            self.weight,
+            tls_mode,
+            workload,
+        )
     }
 }
 
@@ -122,17 +163,32 @@ pub enum Difference {
 
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
-    slices: BTreeMap<Hostname, BTreeMap<Key, Arc<Slice>>>,
+    slices: BTreeMap<Hostname, BTreeMap<Key, Slice>>,
     slice_host: BTreeMap<Key, Hostname>,
     sets: BTreeMap<Hostname, Arc<EndpointSet>>,
-    /// Hosts whose set has a member at this address.
-    at: BTreeMap<IpAddr, BTreeSet<Hostname>>,
+    /// Hosts whose set has a member at this address: nearly always one, in no order that means anything.
+    at: BTreeMap<IpAddr, Vec<Hostname>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Slice {
-    pub namespace: Str,
-    pub spec: EndpointSlice,
+/// An accepted EndpointSlice; `Slice::of` has seen that it is one.
+#[derive(Clone, Debug)]
+pub struct Slice(Arc<Object>);
+
+impl Slice {
+    pub fn of(object: &Arc<Object>) -> Option<Self> {
+        matches!(object.spec, Spec::EndpointSlice(_)).then(|| Self(object.clone()))
+    }
+
+    fn namespace(&self) -> &Str {
+        &self.0.meta.namespace
+    }
+
+    fn spec(&self) -> Option<&EndpointSlice> {
+        match &self.0.spec {
+            Spec::EndpointSlice(spec) => Some(spec),
+            _ => None,
+        }
+    }
 }
 
 impl Endpoints {
@@ -153,7 +209,7 @@ impl Endpoints {
         let slices = self.slices.entry(host.clone()).or_default();
         match slice {
             Some(slice) => {
-                slices.insert(key.clone(), Arc::new(slice));
+                slices.insert(key.clone(), slice);
                 self.slice_host.insert(key.clone(), host.clone());
             }
             None => {
@@ -184,14 +240,16 @@ impl Endpoints {
         }
         for ip in before.iter().flat_map(|s| addresses(s)) {
             if let Some(hosts) = self.at.get_mut(&ip) {
-                hosts.remove(host);
+                hosts.retain(|h| h != host);
                 if hosts.is_empty() {
                     self.at.remove(&ip);
                 }
             }
         }
         for ip in set.iter().flat_map(|s| addresses(s)) {
-            self.at.entry(ip).or_default().insert(host.clone());
+            let hosts = self.at.entry(ip).or_default();
+            hosts.reserve_exact(1);
+            hosts.push(host.clone());
         }
         let told = |s: &Option<Arc<EndpointSet>>| {
             let told = s.as_ref().map(|s| s.told_to_clusters(policies, root));
@@ -208,7 +266,7 @@ impl Endpoints {
 fn addresses(set: &EndpointSet) -> BTreeSet<IpAddr> {
     let members = set.by_port.values().flatten();
     members
-        .filter_map(|m| match m.endpoint.address {
+        .filter_map(|m| match m.address {
             Address::Ip(ip, _) => Some(ip),
             Address::Pipe(_) => None,
         })
@@ -218,10 +276,11 @@ fn addresses(set: &EndpointSet) -> BTreeSet<IpAddr> {
 /// Slices where the Service has any, else the Pods that its selector selects; WorkloadEntries always.
 fn join(
     service: &Service,
-    slices: Option<&BTreeMap<Key, Arc<Slice>>>,
+    slices: Option<&BTreeMap<Key, Slice>>,
     workloads: &Workloads,
 ) -> EndpointSet {
     let mut set = EndpointSet::default();
+    let mut peers = Peers::default();
     for port in service
         .ports
         .iter()
@@ -229,40 +288,58 @@ fn join(
     {
         let mut members = Vec::new();
         for slice in slices.into_iter().flat_map(|s| s.values()) {
-            members.extend(of_slice(service, port, slice, workloads));
+            members.extend(of_slice((service, port), slice, workloads, &mut peers));
         }
         for workload in workloads.in_namespace(&service.namespace) {
             let counts = workload.key.kind == Kind::WorkloadEntry || slices.is_none();
             if counts && service.selects(workload.namespace(), &workload.labels) {
-                members.extend(of_workload(service, port, workload));
+                members.extend(of_workload((service, port), workload, &mut peers));
             }
         }
-        members.sort_by(|a, b| (&a.locality, &a.endpoint).cmp(&(&b.locality, &b.endpoint)));
-        members.dedup_by(|a, b| a.endpoint.address == b.endpoint.address);
-        for member in members.iter().filter(|m| !m.service_account.is_empty()) {
+        members.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        members.dedup_by(|a, b| a.address == b.address);
+        members.shrink_to_fit();
+        let known = members.iter().map(|m| &m.peer);
+        for peer in known.filter(|p| !p.service_account.is_empty()) {
             set.accounts
-                .insert((member.namespace.clone(), member.service_account.clone()));
+                .insert((peer.namespace.clone(), peer.service_account.clone()));
         }
         set.by_port.insert(port.number, members);
     }
     set
 }
 
+/// The peers of one join: those of a Service's ports are the same.
+#[derive(Default)]
+struct Peers(BTreeSet<Arc<Peer>>);
+
+impl Peers {
+    fn shared(&mut self, peer: Peer) -> Arc<Peer> {
+        if let Some(known) = self.0.get(&peer) {
+            return known.clone();
+        }
+        let peer = Arc::new(peer);
+        self.0.insert(peer.clone());
+        peer
+    }
+}
+
 fn of_slice(
-    service: &Service,
-    port: &ServicePort,
+    (service, port): (&Service, &ServicePort),
     slice: &Slice,
     workloads: &Workloads,
+    peers: &mut Peers,
 ) -> Vec<Member> {
-    if slice.spec.address_type == AddressType::Fqdn {
+    let addressed = |spec: &&EndpointSlice| spec.address_type != AddressType::Fqdn;
+    let Some(spec) = slice.spec().filter(addressed) else {
         return Vec::new();
-    }
+    };
     let named = |p: &&SlicePort| p.name == port.name && p.protocol == Transport::Tcp;
-    let Some(number) = slice.spec.ports.iter().find(named).and_then(|p| p.port) else {
+    let Some(number) = spec.ports.iter().find(named).and_then(|p| p.port) else {
         return Vec::new();
     };
     let mut out = Vec::new();
-    for endpoint in &slice.spec.endpoints {
+    for endpoint in &spec.endpoints {
         let Some(health) = health(service, endpoint) else {
             continue;
         };
@@ -271,15 +348,14 @@ fn of_slice(
             .iter()
             .filter_map(|a| a.parse::<IpAddr>().ok())
         {
-            let workload = pod_of(endpoint, &slice.namespace, ip, workloads);
-            out.push(member(
-                Address::Ip(ip, number),
-                number,
+            let workload = pod_of(endpoint, slice.namespace(), ip, workloads);
+            out.push(Member {
+                address: Address::Ip(ip, number),
                 health,
-                endpoint,
-                workload,
-                slice,
-            ));
+                weight: 1,
+                target_port: number,
+                peer: peers.shared(peer(endpoint, workload, slice)),
+            });
         }
     }
     out
@@ -326,41 +402,43 @@ fn pod_of<'a>(
     there.or_else(|| workloads.at(ip))
 }
 
-fn member(
-    address: Address,
-    target_port: u16,
-    health: Health,
-    endpoint: &SliceEndpoint,
-    workload: Option<&Arc<Workload>>,
-    slice: &Slice,
-) -> Member {
-    let zone = endpoint.zone.clone().unwrap_or_default();
-    let locality = workload.map(|w| w.locality.clone()).unwrap_or_default();
-    let locality = if locality[1].is_empty() {
-        let [region, _, subzone] = locality;
-        [region, zone, subzone]
-    } else {
-        locality
-    };
-    Member {
-        endpoint: Endpoint {
-            address,
-            health,
-            weight: 1,
-            tls_mode: workload.map_or(TlsMode::Disabled, |w| w.tls_mode),
-            workload: workload.map(|w| w.tag.clone()).unwrap_or_default(),
+fn peer(endpoint: &SliceEndpoint, workload: Option<&Arc<Workload>>, slice: &Slice) -> Peer {
+    let mut peer = match workload {
+        Some(workload) => Peer::of(workload),
+        None => Peer {
+            locality: Default::default(),
+            tls_mode: TlsMode::Disabled,
+            workload: Str::default(),
+            labels: Labels::new(),
+            service_account: Str::default(),
+            namespace: slice.namespace().clone(),
         },
-        locality,
-        labels: workload.map(|w| w.labels.clone()).unwrap_or_default(),
-        service_account: workload
-            .map(|w| w.service_account.clone())
-            .unwrap_or_default(),
-        namespace: workload.map_or(&slice.namespace, |w| w.namespace()).clone(),
-        target_port,
+    };
+    let [_, zone, _] = &mut peer.locality;
+    if zone.is_empty() {
+        *zone = endpoint.zone.clone().unwrap_or_default();
+    }
+    peer
+}
+
+impl Peer {
+    fn of(workload: &Workload) -> Self {
+        Self {
+            locality: workload.locality.clone(),
+            tls_mode: workload.tls_mode,
+            workload: workload.tag.clone(),
+            labels: workload.labels.clone(),
+            service_account: workload.service_account.clone(),
+            namespace: workload.namespace().clone(),
+        }
     }
 }
 
-fn of_workload(service: &Service, port: &ServicePort, workload: &Workload) -> Vec<Member> {
+fn of_workload(
+    (service, port): (&Service, &ServicePort),
+    workload: &Workload,
+    peers: &mut Peers,
+) -> Vec<Member> {
     let Some(number) = target_port(port, &workload.ports) else {
         return Vec::new();
     };
@@ -369,19 +447,13 @@ fn of_workload(service: &Service, port: &ServicePort, workload: &Workload) -> Ve
     } else {
         Health::Unhealthy
     };
+    let peer = peers.shared(Peer::of(workload));
     let member = |place: &Place| Member {
-        endpoint: Endpoint {
-            address: workloads::address(place, number),
-            health,
-            weight: workload.weight,
-            tls_mode: workload.tls_mode,
-            workload: workload.tag.clone(),
-        },
-        locality: workload.locality.clone(),
-        labels: workload.labels.clone(),
-        service_account: workload.service_account.clone(),
-        namespace: workload.namespace().clone(),
+        address: workloads::address(place, number),
+        health,
+        weight: workload.weight,
         target_port: number,
+        peer: peer.clone(),
     };
     workload.places.iter().map(member).collect()
 }

@@ -220,7 +220,7 @@ mod tests {
         };
         let object = Object {
             meta,
-            spec: Spec::DestinationRule(spec.clone()),
+            spec: Spec::DestinationRule(Box::new(spec.clone())),
         };
         rules.set(&key, Some((&object, spec)), "cluster.local", &["*".into()]);
     }

@@ -17,7 +17,7 @@ use crate::model::workloads::Workload;
 use crate::model::{Facts, Settings, Snapshot};
 use crate::text::Str;
 use crate::xds::encode::Cache;
-use crate::xds::{Entry, ResourceType};
+use crate::xds::{Encoded, Entry, ResourceType};
 
 /// The only owner of the snapshot, of what is joined and rendered from it, and of all scopes.
 #[derive(Default)]
@@ -338,8 +338,7 @@ fn inbound_layer(server: &Server, snapshot: &Snapshot, cache: &mut Cache) -> Lay
     let listeners = view.listeners.iter().map(|(l, _)| cache.get(l)).collect();
     let all: [Vec<_>; 2] = [clusters, listeners];
     for encoded in all.into_iter().flatten() {
-        let sources = Default::default();
-        layer.insert(Entry { encoded, sources });
+        layer.insert(encoded);
     }
     layer
 }
@@ -348,15 +347,11 @@ fn differing(before: &Layer, after: &Layer) -> Names {
     let mut names = Names::new();
     for kind in ResourceType::ALL {
         for (old, new) in [(before, after), (after, before)] {
-            let differs = |e: &&Entry| {
-                let other = new.get(kind, &e.encoded.name);
-                other.is_none_or(|o| o.encoded.version != e.encoded.version)
+            let differs = |e: &&Arc<Encoded>| {
+                let other = new.get(kind, &e.name);
+                other.is_none_or(|o| o.version != e.version)
             };
-            names.extend(
-                old.of(kind)
-                    .filter(differs)
-                    .map(|e| (kind, e.encoded.name.clone())),
-            );
+            names.extend(old.of(kind).filter(differs).map(|e| (kind, e.name.clone())));
         }
     }
     names

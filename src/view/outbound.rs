@@ -24,7 +24,7 @@ use crate::model::protocol::{Class, Protocol};
 use crate::model::proxy::Interception;
 use crate::model::sidecars::Egress;
 use crate::text::{Hostname, Str};
-use crate::xds::{Encoded, Entry, ResourceType, route};
+use crate::xds::{Encoded, ResourceType, route};
 
 #[derive(Debug)]
 pub struct Outbound {
@@ -438,8 +438,7 @@ impl Outbound {
 
     fn put(&mut self, encoded: Arc<Encoded>, dirty: &mut Dirty) {
         let (kind, name) = (encoded.kind, encoded.name.clone());
-        let sources = Arc::default();
-        if self.layer.insert(Entry { encoded, sources }) {
+        if self.layer.insert(encoded) {
             dirty.names.push((kind, name));
         }
     }

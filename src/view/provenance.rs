@@ -28,8 +28,8 @@ pub fn entries(
     let all = ResourceType::ALL
         .into_iter()
         .flat_map(|kind| resources.of(kind));
-    all.map(|entry| {
-        let encoded = entry.encoded.clone();
+    all.map(|encoded| {
+        let encoded = encoded.clone();
         let sources = sources.remove(&(encoded.kind, encoded.name.clone()));
         Entry {
             encoded,

@@ -175,7 +175,7 @@ fn listeners(objects: &str, metadata: serde_json::Value) -> Vec<String> {
     let scope = mesh.engine.scope_of(ProxyId(99)).unwrap();
     let resources = mesh.engine.resources(scope).unwrap();
     let names = resources.of(ResourceType::Listener);
-    let names = names.map(|e| e.encoded.name.to_string());
+    let names = names.map(|e| e.name.to_string());
     let of_mesh = |n: &String| n.ends_with("_80") || n.ends_with("_9000");
     names
         .filter(|n| !n.starts_with("virtual") && !of_mesh(n))

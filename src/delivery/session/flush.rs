@@ -15,7 +15,7 @@ use crate::delivery::wire::Nonce;
 use crate::text::Str;
 use crate::view::{LAYERS, Resources};
 use crate::xds::stamp::{Key, key_of};
-use crate::xds::{Encoded, Entry, ResourceType, Warming};
+use crate::xds::{Encoded, ResourceType};
 
 /// One step of a flush. Each frame is taken from the first step that has anything to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,7 +285,7 @@ impl Session {
         let held = self.watch(ResourceType::Endpoint).held(name);
         let cluster = view.get(ResourceType::Cluster, name);
         let leaving = cluster.is_none() && self.watch(ResourceType::Cluster).held(name).is_some();
-        let needs_answer = why == Why::Asked || cluster.is_some_and(|c| c.encoded.eds);
+        let needs_answer = why == Why::Asked || cluster.is_some_and(|c| c.eds);
         match held {
             Some(_) if leaving => Verdict::Wait,
             Some(held) if held.version == ABSENT && why == Why::Changed => Verdict::Nothing,
@@ -295,9 +295,9 @@ impl Session {
         }
     }
 
-    fn must_wait(&self, watch: &Watch, entry: &Entry, now: Instant) -> bool {
-        let refs = entry.encoded.refs.as_deref().unwrap_or_default();
-        let held = watch.held(&entry.encoded.name);
+    fn must_wait(&self, watch: &Watch, entry: &Arc<Encoded>, now: Instant) -> bool {
+        let refs = entry.refs.as_deref().unwrap_or_default();
+        let held = watch.held(&entry.name);
         let in_force = held.and_then(|stamp| watch.refs(stamp));
         let in_force = in_force.as_deref();
         let awaited = self.routes_wait_until().is_some_and(|until| now < until);
@@ -330,9 +330,10 @@ impl Session {
                 self.gate.awaits_endpoints(&new, until, names);
             }
         }
-        if !(self.gate.is_plain() && roll.warming.is_empty()) {
-            self.clusters_warm(roll, news, (nonce, until));
-        }
+        let secrets = &self.secrets;
+        let lacks = |secret: &str| secrets.lacks(secret);
+        self.gate
+            .clusters_sent((roll, news), (nonce, until), lacks, names);
         if !self.behind.is_empty() {
             let sent = roll.stamps.iter();
             let sent = sent.map(|stamp| key_of(ResourceType::Endpoint, &stamp.name));
@@ -340,20 +341,6 @@ impl Session {
         }
         if asked {
             self.companions = names.union(&self.companions, &roll.eds);
-        }
-    }
-
-    fn clusters_warm(&mut self, roll: &Roll, news: &News, (nonce, until): (Nonce, Instant)) {
-        let secrets = &self.secrets;
-        for stamp in &roll.stamps {
-            if news.has(stamp.key(), roll) {
-                let why = roll.warming.get(&stamp.name).unwrap_or(&Warming::Plain);
-                let lacks = |secret: &str| secrets.lacks(secret);
-                self.gate
-                    .new_cluster(&stamp.name, why, (nonce, until), lacks);
-            } else {
-                self.gate.sent_again(&stamp.name, nonce);
-            }
         }
     }
 
@@ -465,11 +452,11 @@ impl Window {
     }
 }
 
-fn send(watch: &Watch, entry: &Entry, why: Why) -> Verdict {
-    if why == Why::Changed && watch.has(&entry.encoded) {
+fn send(watch: &Watch, entry: &Arc<Encoded>, why: Why) -> Verdict {
+    if why == Why::Changed && watch.has(entry) {
         return Verdict::Nothing;
     }
-    Verdict::Send(entry.encoded.clone())
+    Verdict::Send(entry.clone())
 }
 
 fn removal(watch: &Watch, name: &str, why: Why) -> Verdict {
@@ -491,6 +478,6 @@ fn no_route(watch: &Watch, name: &str, why: Why) -> Verdict {
     }
 }
 
-fn or_empty(entry: Option<&Entry>, kind: ResourceType, name: &str) -> Arc<Encoded> {
-    entry.map_or_else(|| empty(kind, name), |e| e.encoded.clone())
+fn or_empty(entry: Option<&Arc<Encoded>>, kind: ResourceType, name: &str) -> Arc<Encoded> {
+    entry.map_or_else(|| empty(kind, name), Clone::clone)
 }

@@ -364,7 +364,7 @@ impl Law {
             let Some(entry) = view.get(C, cluster) else {
                 continue;
             };
-            let key = (C, cluster.clone(), entry.encoded.version.to_string());
+            let key = (C, cluster.clone(), entry.version.to_string());
             if matches!(self.made[&key].nature, Nature::Bad) {
                 continue;
             }
@@ -399,10 +399,7 @@ impl Law {
             let Some(version) = self.envoy.held.get(&(kind, name.to_owned())) else {
                 continue;
             };
-            let current = self
-                .view()
-                .get(kind, name)
-                .map(|e| e.encoded.version.to_string());
+            let current = self.view().get(kind, name).map(|e| e.version.to_string());
             let named = self
                 .in_force(kind, name)
                 .is_some_and(|m| m.names.contains(cluster));
@@ -465,7 +462,7 @@ impl Law {
 
     fn check_held(&self, kind: ResourceType, name: &str, view: Resources<'_>) {
         let held = self.envoy.held.get(&(kind, name.to_owned()));
-        let want = view.get(kind, name).map(|e| e.encoded.version.to_string());
+        let want = view.get(kind, name).map(|e| e.version.to_string());
         if kind == C {
             let made = want.clone().map(|v| &self.made[&(C, name.into(), v)]);
             if made.is_some_and(|m| matches!(m.nature, Nature::Bad)) {

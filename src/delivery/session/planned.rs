@@ -173,7 +173,7 @@ impl Session {
                 wanted.map(|name| name.text.clone()).collect()
             }
             Touched::All => {
-                let all = view.of(kind).map(|entry| &entry.encoded);
+                let all = view.of(kind);
                 let differs = |e: &&Arc<Encoded>| watch.wants(&e.name) && !watch.has(e);
                 let changed = all.filter(differs).map(|encoded| &encoded.name);
                 let held = watch.held.iter().flat_map(|layer| layer.iter());

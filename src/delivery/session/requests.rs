@@ -144,20 +144,16 @@ impl Session {
 
     /// A name asked for again is answered, except where its endpoints went behind its cluster unasked.
     fn on_subscribe(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
-        let watch = &mut self.watches[kind as usize];
-        let all_told = !self.behind.is_empty() && request.subscribe.digest == self.behind.digest();
-        if kind == ResourceType::Endpoint && all_told && !request.subscribe.wildcard {
-            let told = std::mem::take(&mut self.behind);
-            watch.names = turn.pool.names.union(&watch.names, &told);
-            watch.due.touch(&Touched::All, Mark::changed(None));
+        if kind == ResourceType::Endpoint && self.were_told(request, turn) {
             return;
         }
+        let watch = &mut self.watches[kind as usize];
         let mut names = Vec::new();
         for name in request.subscribed() {
             if name == WILDCARD {
                 watch.wildcard = true;
                 for entry in turn.view.of(kind) {
-                    watch.due.ask(&entry.encoded.name);
+                    watch.due.ask(&entry.name);
                 }
                 continue;
             }
@@ -178,6 +174,24 @@ impl Session {
             self.behind = shelf.edit(&self.behind, [], names.iter().map(Name::key));
         }
         watch.names = shelf.edit(&watch.names, names, []);
+    }
+
+    /// Whether the endpoints of all these went behind their clusters: then they are compared, not answered.
+    fn were_told(&mut self, request: &Request, turn: &mut Turn<'_>) -> bool {
+        if self.behind.is_empty() || request.subscribe.wildcard || request.subscribe.count == 0 {
+            return false;
+        }
+        let names = named(ResourceType::Endpoint, request, turn);
+        let shelf = &mut turn.pool.names;
+        let left = shelf.rest(&self.behind, &names);
+        if left.len() + names.len() != self.behind.len() {
+            return false;
+        }
+        self.behind = left;
+        let watch = &mut self.watches[ResourceType::Endpoint as usize];
+        watch.names = shelf.union(&watch.names, &names);
+        watch.due.touch(&Touched::All, Mark::changed(None));
+        true
     }
 
     fn on_unsubscribe(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
@@ -265,7 +279,7 @@ impl Session {
     }
 }
 
-/// The names of a type's first request, shared with whoever asked for the same.
+/// The names of a request, shared with whoever asked for the same.
 fn named(kind: ResourceType, request: &Request, turn: &mut Turn<'_>) -> Roster<Name> {
     if let Some(known) = turn.pool.names.find(request.subscribe.digest) {
         return known;
@@ -298,5 +312,5 @@ fn has_legacy_wildcard(kind: ResourceType) -> bool {
 /// The name as the resource itself holds it, so that sessions share one copy.
 fn shared(kind: ResourceType, name: &str, view: Resources<'_>) -> Str {
     view.get(kind, name)
-        .map_or_else(|| Str::new(name), |e| e.encoded.name.clone())
+        .map_or_else(|| Str::new(name), |e| e.name.clone())
 }

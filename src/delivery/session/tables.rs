@@ -9,16 +9,16 @@ use super::{Session, Turn};
 use crate::delivery::pool::Touched;
 use crate::text::Str;
 use crate::view::Resources;
-use crate::xds::{Entry, Ref, ResourceType, Stamp};
+use crate::xds::{Encoded, Ref, ResourceType, Stamp};
 
 impl Session {
     /// Whether requests would be led to a table that the client lacks, and may still get in time.
     pub(super) fn waits_for_table(
         &self,
-        entry: &Entry,
+        encoded: &Encoded,
         (view, now): (Resources<'_>, Instant),
     ) -> bool {
-        !self.tables_are_late(now) && self.lacks_table(entry, view)
+        !self.tables_are_late(now) && self.lacks_table(encoded, view)
     }
 
     /// Whether one of these may wait.
@@ -72,13 +72,12 @@ impl Session {
         scopes.opened && scopes.wildcard
     }
 
-    fn lacks_table(&self, entry: &Entry, view: Resources<'_>) -> bool {
+    fn lacks_table(&self, encoded: &Encoded, view: Resources<'_>) -> bool {
         if !self.has_scopes() {
             return false;
         }
         let tables = self.watch(ResourceType::Route);
         let lacks = |table: &Str| tables.held(table).is_none();
-        let encoded = &entry.encoded;
         let watch = self.watch(encoded.kind);
         let held = watch.held(&encoded.name);
         match encoded.kind {
@@ -93,7 +92,7 @@ impl Session {
                 let named = encoded.refs.as_deref().unwrap_or_default();
                 let scopes = named.iter().filter(is_new);
                 let scopes = scopes.filter_map(|scope| view.get(scope.kind, &scope.name));
-                let mut tables = scopes.filter_map(|scope| table_of(&scope.encoded));
+                let mut tables = scopes.filter_map(|scope| table_of(scope));
                 tables.any(lacks)
             }
             ResourceType::Cluster

@@ -19,7 +19,7 @@ use crate::delivery::wire::Request;
 use crate::text::Str;
 use crate::view::{Layer, Resources};
 use crate::xds::encode::encode_with_version;
-use crate::xds::{Encoded, Entry, Ref, ResourceType, Stamp, Warming};
+use crate::xds::{Encoded, Ref, ResourceType, Stamp, Warming};
 
 pub(super) use ResourceType::{
     Cluster as C, Endpoint as E, Listener as L, Route as R, Secret as S,
@@ -118,13 +118,12 @@ impl World {
     }
 
     pub(super) fn put(&mut self, encoded: Encoded) -> &mut Self {
-        let sources = Arc::new([]);
         let encoded = Arc::new(encoded);
         let layer = match self.owned.contains(&encoded.name.as_str()) {
             true => &mut self.own,
             false => &mut self.shared,
         };
-        layer.insert(Entry { encoded, sources });
+        layer.insert(encoded);
         self
     }
 

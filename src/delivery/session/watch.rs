@@ -328,9 +328,9 @@ pub fn claimed<'a>(
     }
     for (name, version) in seen {
         let current = view.find(kind, name);
-        let equal = current.filter(|(_, entry)| entry.encoded.version == version);
+        let equal = current.filter(|(_, entry)| entry.version == version);
         let (layer, stamp) = match equal {
-            Some((layer, entry)) => (layer, entry.encoded.stamp.clone()),
+            Some((layer, entry)) => (layer, entry.stamp.clone()),
             None => (LAST, Arc::new(unknown(kind, name, version))),
         };
         puts[layer].push(stamp);

@@ -45,7 +45,7 @@ impl Outbound {
             }
             Packing::Scoped => {
                 for kind in [ResourceType::Route, ResourceType::ScopedRoute] {
-                    let all = self.layer.of(kind).map(|e| e.encoded.name.clone());
+                    let all = self.layer.of(kind).map(|e| e.name.clone());
                     let of_scopes: Vec<Str> = all.filter(|n| n.contains('/')).collect();
                     for name in of_scopes {
                         self.take(kind, &name, dirty);
@@ -139,7 +139,7 @@ impl Outbound {
         let table = scopes::table_of(name, host.as_str());
         let leads = |key: &Str| {
             let scope = self.layer.get(ResourceType::ScopedRoute, key);
-            let refs = scope.and_then(|s| s.encoded.refs.as_deref());
+            let refs = scope.and_then(|s| s.refs.as_deref());
             refs.is_some_and(|refs| refs.iter().any(|r| r.name == table))
         };
         let domains = entry.domains.iter().map(|(domain, _)| domain);

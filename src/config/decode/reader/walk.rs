@@ -178,6 +178,11 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
         };
         seed.deserialize(reader).map(Some).map_err(|e| e.at(&trail))
     }
+
+    /// Lists are kept for long: with room for what they have, and no more.
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.items.len())
+    }
 }
 
 /// The entries of a mapping; of a struct when `fields` are given, where a null counts as absent.
