@@ -33,14 +33,14 @@ pub struct ScopeId(pub u32);
 pub struct ProxyId(pub u64);
 
 /// A set of resources by type and name. Secrets are per proxy and never in it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Layer {
     by_kind: [BTreeSet<ByName>; ResourceType::COUNT],
     digests: [Digest; ResourceType::COUNT],
 }
 
 /// A pointer and nothing else: there are as many of them as scopes times resources.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ByName(Arc<Encoded>);
 
 /// What a set of resources is, in two numbers: equal sets have equal ones, others other ones.

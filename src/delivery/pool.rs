@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::frame::{Sheet, Sheets, empty};
 use super::roster::{Member, Name, Roster, Shelf};
+use super::wire::Claims;
 use crate::text::Str;
 use crate::view::{LAYERS, Layer, Names, Resources};
 use crate::xds::stamp::{Key, Mark};
@@ -72,6 +73,7 @@ pub struct Pool {
     pub sheets: Sheets,
     plans: HashMap<State, Plan>,
     answers: HashMap<Question, Answer>,
+    brought: HashMap<Brought, Held>,
     /// No short ways: what a test compares them with.
     pub name_by_name: bool,
 }
@@ -94,6 +96,16 @@ struct Question {
     layers: [Mark; LAYERS],
     names: Key,
     frame_bytes: usize,
+}
+
+/// All that decides what a client which brings versions holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Brought {
+    pub kind: ResourceType,
+    pub layers: [Mark; LAYERS],
+    /// None: everything.
+    pub wanted: Option<Key>,
+    pub claims: Claims,
 }
 
 /// Past so many plans all are forgotten: they are made again at the cost of one session's share.
@@ -217,14 +229,32 @@ impl Pool {
         answer
     }
 
+    /// What clients hold who brought the same, worked out once.
+    pub fn brought(
+        &mut self,
+        what: Brought,
+        work_out: impl FnOnce(&mut Shelf<Arc<Stamp>>) -> Held,
+    ) -> Held {
+        if let Some(known) = self.brought.get(&what) {
+            return known.clone();
+        }
+        let held = work_out(&mut self.stamps);
+        if self.brought.len() >= PLANS {
+            self.brought.clear();
+        }
+        self.brought.insert(what, held.clone());
+        held
+    }
+
     pub fn has_plans(&self) -> bool {
-        !(self.plans.is_empty() && self.answers.is_empty())
+        !(self.plans.is_empty() && self.answers.is_empty() && self.brought.is_empty())
     }
 
     /// The view is another one: what was planned for the old one is not asked for again.
     pub fn forget_plans(&mut self) {
         self.plans.clear();
         self.answers.clear();
+        self.brought.clear();
     }
 }
 

@@ -127,7 +127,8 @@ pub struct Shelf<T> {
     buckets: HashMap<Mark, Weak<Bucket<T>>>,
     /// What two of them made together, and what is left of one without the other.
     unions: HashMap<(Mark, Mark), Weak<Full<T>>>,
-    rests: HashMap<(Mark, Mark), Weak<Full<T>>>,
+    /// None: nothing was left.
+    rests: HashMap<(Mark, Mark), Option<Weak<Full<T>>>>,
     sweep_at: usize,
 }
 
@@ -204,6 +205,7 @@ impl<T: Member> Shelf<T> {
             return Roster(Some(known));
         }
         let union = self.edit(from, with.iter().cloned(), []);
+        self.sweep();
         if let Some(full) = &union.0 {
             self.unions.insert(key, Arc::downgrade(full));
         }
@@ -219,13 +221,22 @@ impl<T: Member> Shelf<T> {
             return Roster::EMPTY;
         }
         let key = (from.digest(), without.digest());
-        if let Some(known) = self.rests.get(&key).and_then(Weak::upgrade) {
-            return Roster(Some(known));
+        match self.rests.get(&key) {
+            Some(None) => return Roster::EMPTY,
+            Some(Some(set)) if let Some(known) = set.upgrade() => return Roster(Some(known)),
+            Some(Some(_)) | None => {}
         }
-        let rest = self.edit(from, [], without.iter().map(T::key));
-        if let Some(full) = &rest.0 {
-            self.rests.insert(key, Arc::downgrade(full));
-        }
+        // The smaller one is gone through.
+        let drops: Vec<Key> = if from.len() < without.len() {
+            let keys = from.iter().map(T::key);
+            keys.filter(|key| without.has(*key)).collect()
+        } else {
+            let keys = without.iter().map(T::key);
+            keys.filter(|key| from.has(*key)).collect()
+        };
+        let rest = self.edit(from, [], drops);
+        self.sweep();
+        self.rests.insert(key, rest.0.as_ref().map(Arc::downgrade));
         rest
     }
 
@@ -272,14 +283,19 @@ impl<T: Member> Shelf<T> {
     }
 
     fn sweep(&mut self) {
-        if self.full.len() + self.buckets.len() < self.sweep_at {
+        if self.size() < self.sweep_at {
             return;
         }
         self.full.retain(|_, set| set.strong_count() > 0);
         self.buckets.retain(|_, bucket| bucket.strong_count() > 0);
         self.unions.retain(|_, set| set.strong_count() > 0);
-        self.rests.retain(|_, set| set.strong_count() > 0);
-        self.sweep_at = 1024 + 2 * (self.full.len() + self.buckets.len());
+        let held = |set: &Weak<Full<T>>| set.strong_count() > 0;
+        self.rests.retain(|_, set| set.as_ref().is_some_and(held));
+        self.sweep_at = 1024 + 2 * self.size();
+    }
+
+    fn size(&self) -> usize {
+        self.full.len() + self.buckets.len() + self.unions.len() + self.rests.len()
     }
 }
 

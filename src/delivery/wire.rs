@@ -47,7 +47,7 @@ pub struct Listed {
 }
 
 /// The same of names with versions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claims {
     pub count: usize,
     pub longest: usize,

@@ -287,8 +287,13 @@ impl Engine {
             snapshot: &self.snapshot,
             hosts: &mut self.hosts,
         };
+        let known = self.outbounds.values().map(|shared| &shared.outbound);
+        let alike = known.into_iter().find(|known| known.is_like(&client));
         let shared = Shared {
-            outbound: Outbound::new(client.clone(), &mut common),
+            outbound: match alike {
+                Some(alike) => alike.like(client.clone(), &mut common),
+                None => Outbound::new(client.clone(), &mut common),
+            },
             scopes: BTreeSet::new(),
         };
         self.outbounds.insert(self.next, shared);

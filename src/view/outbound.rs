@@ -26,7 +26,7 @@ use crate::model::sidecars::Egress;
 use crate::text::{Hostname, Str};
 use crate::xds::{Encoded, ResourceType, route};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outbound {
     pub client: Client,
     egress: Vec<Egress>,
@@ -76,6 +76,36 @@ impl Outbound {
         own
     }
 
+    /// The same as `new`, from another client's: namespaces see nearly the same mesh, and what differs between two
+    /// of them are the hosts that they stand to in other relations.
+    pub fn like(&self, client: Client, common: &mut Common<'_>) -> Self {
+        let mut own = Self {
+            client,
+            ..self.clone()
+        };
+        let mut dirty = Dirty::default();
+        own.join_all(own.all_hosts(common.snapshot), common, &mut dirty);
+        own.assemble(common, dirty);
+        own
+    }
+
+    /// Whether `like` gives what `new` would.
+    pub fn is_like(&self, client: &Client) -> bool {
+        let Client {
+            namespace: _,
+            labels: _,
+            interception,
+            taken,
+            sidecar,
+            packing,
+        } = &self.client;
+        *interception == client.interception
+            && *taken == client.taken
+            && *sidecar == client.sidecar
+            && *packing == client.packing
+            && self.packing == self.fresh_packing()
+    }
+
     /// Joins every host again, for a mesh-wide fact.
     pub fn rebuild(&mut self, common: &mut Common<'_>) -> Names {
         self.join_everything(common).into_iter().collect()
@@ -115,11 +145,7 @@ impl Outbound {
     }
 
     fn join_everything(&mut self, common: &mut Common<'_>) -> Vec<(ResourceType, Str)> {
-        let snapshot = common.snapshot;
-        let mut hosts: BTreeSet<Hostname> =
-            snapshot.services.all().map(|s| s.host.clone()).collect();
-        hosts.extend(snapshot.virtuals.hosts().cloned());
-        hosts.extend(self.hosts.keys().cloned());
+        let hosts = self.all_hosts(common.snapshot);
         let mut dirty = Dirty {
             tables: self.tables.keys().cloned().collect(),
             places: self
@@ -134,6 +160,12 @@ impl Outbound {
         self.fix_clusters(common, &mut dirty);
         self.join_all(hosts, common, &mut dirty);
         self.assemble(common, dirty)
+    }
+
+    fn all_hosts(&self, snapshot: &Snapshot) -> BTreeSet<Hostname> {
+        let services = snapshot.services.all().map(|s| &s.host);
+        let named = services.chain(snapshot.virtuals.hosts());
+        named.chain(self.hosts.keys()).cloned().collect()
     }
 
     fn fix_clusters(&mut self, common: &mut Common<'_>, dirty: &mut Dirty) {

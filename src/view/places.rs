@@ -10,16 +10,16 @@ pub type Place = (IpAddr, u16);
 
 /// Of all that ask, only the first by name for each sort of traffic decides: touching one of thousands
 /// that share a port looks at no other.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Places(BTreeMap<Place, Askers>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Askers {
     One(Hostname),
     Several(Box<Sorts>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Sorts {
     http: BTreeSet<Hostname>,
     bytes: BTreeSet<Hostname>,

@@ -19,7 +19,7 @@ use crate::xds::{Encoded, route};
 /// They lie in runs, each one piece of bytes that clients share: an edit makes one run anew, whatever the
 /// number of hosts. Where runs end follows from the hosts alone, so that equal tables are equal in every
 /// process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     /// By the host that begins it; the first may begin with any.
     runs: BTreeMap<Option<Seat>, Run>,
@@ -38,7 +38,7 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seat(Hostname);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Run {
     parts: Vec<(Seat, Arc<Part>)>,
     joined: Arc<Part>,

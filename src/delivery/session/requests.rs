@@ -5,7 +5,7 @@ use super::secrets::{Credential, Secrets};
 use super::watch::{Watch, claimed, without};
 use super::{Event, Output, Refusal, Session, Turn};
 use crate::delivery::Limits;
-use crate::delivery::pool::{Held, Touched};
+use crate::delivery::pool::{Brought, Held, Touched};
 use crate::delivery::roster::{Member, Name, Roster};
 use crate::delivery::wire::{Nonce, Request, WILDCARD};
 use crate::text::Str;
@@ -297,8 +297,19 @@ fn brought(watch: &Watch, request: &Request, turn: &mut Turn<'_>) -> Held {
     if all && request.claims.content == now.content {
         return view.layers().map(|layer| turn.pool.whole(layer, kind));
     }
-    let wanted = request.claimed().filter(|(name, _)| watch.wants(name));
-    claimed(kind, wanted, view, &mut turn.pool.stamps)
+    if request.claims.count == 0 {
+        return Held::default();
+    }
+    let what = Brought {
+        kind,
+        layers: view.layers().map(|layer| layer.digest(kind).content),
+        wanted: (!watch.wildcard).then(|| watch.names.digest()),
+        claims: request.claims,
+    };
+    turn.pool.brought(what, |stamps| {
+        let wanted = request.claimed().filter(|(name, _)| watch.wants(name));
+        claimed(kind, wanted, view, stamps)
+    })
 }
 
 /// Types whose first request without names means all (xDS: legacy wildcard).

@@ -17,15 +17,12 @@ impl Outbound {
         if dirty.tables.is_empty() {
             return;
         }
-        let shared = |name: &&Str| scopes::has_scopes(name);
-        let lengths = self.tables.iter().filter(|(name, _)| shared(name));
-        let largest = lengths.map(|(_, table)| table.len()).max();
-        let largest = largest.unwrap_or(0);
-        let packing = Packing::chosen(self.client.packing, self.packing, largest);
+        let packing = Packing::chosen(self.client.packing, self.packing, self.largest_table());
         if packing == self.packing {
             return;
         }
         let before = std::mem::replace(&mut self.packing, packing);
+        let shared = |name: &&Str| scopes::has_scopes(name);
         let names: Vec<Str> = self.tables.keys().filter(shared).cloned().collect();
         self.forget_packed(before, &names, dirty);
         for name in &names {
@@ -34,6 +31,24 @@ impl Outbound {
         dirty.tables.extend(names);
         dirty.places.extend(self.places.all());
         dirty.places.extend(self.fixed.keys().copied());
+    }
+
+    /// What would be chosen if nothing were in force.
+    pub(super) fn fresh_packing(&self) -> Packing {
+        Packing::chosen(
+            self.client.packing,
+            Packing::default(),
+            self.largest_table(),
+        )
+    }
+
+    fn largest_table(&self) -> usize {
+        let lengths = self
+            .tables
+            .iter()
+            .filter(|(name, _)| scopes::has_scopes(name));
+        let largest = lengths.map(|(_, table)| table.len()).max();
+        largest.unwrap_or(0)
     }
 
     fn forget_packed(&mut self, before: Packing, names: &[Str], dirty: &mut Dirty) {
