@@ -224,10 +224,12 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             ready,
             ..Default::default()
         },
-        target_ref: pod.map(|name| TargetRef {
-            kind: Str::new("Pod"),
-            name: Str::new(name),
-            namespace: Str::default(),
+        target_ref: pod.map(|name| {
+            Box::new(TargetRef {
+                kind: Str::new("Pod"),
+                name: Str::new(name),
+                namespace: Str::default(),
+            })
         }),
         ..SliceEndpoint::default()
     });

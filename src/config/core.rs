@@ -86,7 +86,7 @@ pub enum AddressType {
 pub struct SliceEndpoint {
     pub addresses: Vec<Str>,
     pub conditions: Conditions,
-    pub target_ref: Option<TargetRef>,
+    pub target_ref: Option<Box<TargetRef>>,
     pub node_name: Option<Str>,
     pub zone: Option<Str>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -160,7 +161,8 @@ impl Server {
         match door {
             Door::Open => caught.talk(socket, stranger, shutdown).await,
             Door::Proven(config) => {
-                let handshake = TlsAcceptor::from(config).accept(socket);
+                // Boxed: it is large, and gone soon.
+                let handshake = Box::pin(TlsAcceptor::from(config).accept(socket));
                 let tls = match tokio::time::timeout(HANDSHAKE, handshake).await {
                     Ok(Ok(tls)) => tls,
                     Ok(Err(error)) => {
@@ -202,9 +204,34 @@ impl Server {
 }
 
 impl Caught {
-    async fn talk<I>(self, io: I, stranger: Stranger, shutdown: CancellationToken)
+    /// Not itself `async`: that would keep room for the socket's state twice, for as long as it is open.
+    fn talk<I>(
+        self,
+        io: I,
+        stranger: Stranger,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let caught = self.clone();
+        let service = service_fn(move |request| {
+            let caught = caught.clone();
+            async move { Ok::<_, std::convert::Infallible>(caught.answer(request).await) }
+        });
+        let tasks = Tasks(self.server.tasks.clone());
+        let connection = protocol(tasks).serve_connection(TokioIo::new(io), service);
+        self.until_told(Box::pin(connection), stranger, shutdown)
+    }
+
+    /// Serves a connection until it ends, or is to.
+    async fn until_told<C>(
+        self,
+        mut connection: Pin<Box<C>>,
+        stranger: Stranger,
+        shutdown: CancellationToken,
+    ) where
+        C: GracefulConnection<Error = hyper::Error>,
     {
         let server = self.server.clone();
         let ending = self.ending.clone();
@@ -216,13 +243,6 @@ impl Caught {
         let remote = self.remote;
         let life = jittered(server.access.age);
         let parting = server.access.parting.mul_f64(backoff::chance());
-        let service = service_fn(move |request| {
-            let caught = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(caught.answer(request).await) }
-        });
-        let connection =
-            protocol(Tasks(server.tasks.clone())).serve_connection(TokioIo::new(io), service);
-        let mut connection = pin!(connection);
         let told = async {
             tokio::select! {
                 () = tokio::time::sleep(life) => {}

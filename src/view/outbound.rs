@@ -1,5 +1,6 @@
 //! The outbound resources of one kind of client, kept current host by host. Route scopes: `scoped`.
 
+mod fixed;
 mod scoped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,17 +11,15 @@ use super::joined::JoinedHost;
 use super::places::{Deciders, Place, Places};
 use super::table::{Grant, Table};
 use super::{Layer, Names};
-use crate::config::Source;
 use crate::config::sidecar::OutboundMode;
 use crate::ir::client::Client;
 use crate::ir::domains::Claim;
-use crate::ir::outbound::{self, Asks, ListenerEntry};
+use crate::ir::outbound::{Asks, ListenerEntry};
 use crate::ir::outbound_listener::{self, Surroundings};
 use crate::ir::relation::Relation;
 use crate::ir::scopes::Packing;
 use crate::ir::{Listener, VirtualHost};
 use crate::model::Snapshot;
-use crate::model::protocol::{Class, Protocol};
 use crate::model::proxy::Interception;
 use crate::model::sidecars::Egress;
 use crate::text::{Hostname, Str};
@@ -62,7 +61,7 @@ impl Outbound {
     pub fn new(client: Client, common: &mut Common<'_>) -> Self {
         let egress = client.egress();
         let mut own = Self {
-            fixed: fixed(&client, &egress),
+            fixed: fixed::listeners(&client, &egress),
             client,
             egress,
             layer: Layer::default(),
@@ -492,39 +491,4 @@ fn alone(joined: Option<&JoinedHost>, place: Place) -> Option<&Arc<Encoded>> {
     let mut asked = joined?.listeners.iter();
     let there = asked.find(|l| (l.address, l.port) == place);
     there.and_then(|l| l.alone.as_ref())
-}
-
-/// An egress listener with an HTTP port stands even while no host is called through it.
-fn fixed(client: &Client, egress: &[Egress]) -> BTreeMap<Place, ListenerEntry> {
-    let Some(sidecar) = &client.sidecar else {
-        return BTreeMap::new();
-    };
-    let mut out = BTreeMap::new();
-    for (index, listener) in egress.iter().enumerate() {
-        let Some(port) = &listener.spec.port else {
-            continue;
-        };
-        if Protocol::of_word(&port.protocol).class() != Class::Http {
-            continue;
-        }
-        let bind = listener.spec.bind.parse();
-        let address = bind.unwrap_or_else(|_| outbound::http_address(client.interception));
-        // Port 0 is a socket's, which is not in effect yet.
-        if port.number == 0 || outbound::is_taken(address, port.number, client.taken) {
-            continue;
-        }
-        let entry = ListenerEntry {
-            address,
-            port: port.number,
-            asks: Asks::Http {
-                table: Str::new(port.number.to_string()),
-            },
-            source: Source {
-                key: sidecar.key.clone(),
-                field: Str::new(format!("spec.egress[{index}]")),
-            },
-        };
-        out.insert((address, port.number), entry);
-    }
-    out
 }

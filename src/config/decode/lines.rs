@@ -2,24 +2,29 @@
 
 use std::sync::{Arc, LazyLock};
 
+use serde::{Deserialize, Serialize};
+
 use super::yaml::{Node, Value};
 use crate::text::Str;
 
 /// The lines of an object's fields. Paths look like `spec.http[0].match[1].headers[x-user]`.
+///
+/// There are as many as objects, and a line is asked for when a person is told of a fault: they are kept packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lines(Branch);
+pub struct Lines(Box<[u8]>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Default, Serialize, Deserialize)]
 struct Branch {
     line: u32,
     under: Under,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Default, Serialize, Deserialize)]
 enum Under {
+    #[default]
     Nothing,
-    List(Box<[Branch]>),
-    Map(Box<[(Str, Branch)]>),
+    List(Vec<Branch>),
+    Map(Vec<(Str, Branch)>),
 }
 
 /// How deep lines are kept: Kubernetes' own objects are large and rarely spoken of.
@@ -34,12 +39,8 @@ const SHALLOW: usize = 2;
 impl Lines {
     /// Of an object whose text is not at hand; every line is 0. All such objects share it.
     pub fn unknown() -> Arc<Self> {
-        static UNKNOWN: LazyLock<Arc<Lines>> = LazyLock::new(|| {
-            Arc::new(Lines(Branch {
-                line: 0,
-                under: Under::Nothing,
-            }))
-        });
+        static UNKNOWN: LazyLock<Arc<Lines>> =
+            LazyLock::new(|| Arc::new(Lines::packed(&Branch::default())));
         Arc::clone(&UNKNOWN)
     }
 
@@ -48,12 +49,18 @@ impl Lines {
             Detail::Full => usize::MAX,
             Detail::Shallow => SHALLOW,
         };
-        Self(branch(root, depth))
+        Self::packed(&branch(root, depth))
+    }
+
+    fn packed(branch: &Branch) -> Self {
+        // Numbers and strings in memory: there is nothing that could fail.
+        Self(postcard::to_stdvec(branch).unwrap_or_default().into())
     }
 
     /// The line of the longest part of `path` that exists; so an absent field gives its parent's.
     pub fn line_of(&self, path: &str) -> u32 {
-        let mut at = &self.0;
+        let root: Branch = postcard::from_bytes(&self.0).unwrap_or_default();
+        let mut at = &root;
         for step in steps(path) {
             let Some(next) = at.step(step) else { break };
             at = next;
