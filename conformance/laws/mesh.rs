@@ -133,19 +133,17 @@ fn spec() -> impl Strategy<Value = Spec> {
 }
 
 fn labels(key: &str, value: &str) -> Labels {
-    BTreeMap::from([(Str::new(key), Str::new(value))])
+    Labels::from([(Str::new(key), Str::new(value))])
 }
 
 /// Of a workload: what selects it, and, one in four without, that it speaks mTLS. Of a slice: its Service.
 fn own_labels(spec: &Spec, name: &str, (version, service, tls): (&str, &str, u8)) -> Labels {
     match spec {
         Spec::Pod(_) | Spec::WorkloadEntry(_) => {
-            let mut own = labels("app", name);
-            own.insert(Str::new("version"), Str::new(version));
-            if tls > 0 {
-                own.insert(Str::new("security.istio.io/tlsMode"), Str::new("istio"));
-            }
-            own
+            let speaks = ("security.istio.io/tlsMode", "istio");
+            let own = [("app", name), ("version", version)].into_iter();
+            let own = own.chain((tls > 0).then_some(speaks));
+            own.map(|(k, v)| (Str::new(k), Str::new(v))).collect()
         }
         Spec::EndpointSlice(_) => labels("kubernetes.io/service-name", service),
         _ => Labels::new(),

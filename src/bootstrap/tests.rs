@@ -45,7 +45,7 @@ fn the_control_plane_reads_the_node_it_wrote() {
     );
     let proxy = crate::model::proxy::Proxy::parse(id, node["metadata"].clone(), None).unwrap();
     assert_eq!(proxy.interception, Interception::None);
-    assert_eq!(proxy.labels["app"], "reviews");
+    assert_eq!(proxy.labels.get("app").unwrap(), "reviews");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `fairlead bootstrap`: a workload's description in, Envoy's bootstrap out.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -177,13 +178,11 @@ impl Args {
     }
 
     fn workload(&self) -> anyhow::Result<Workload> {
-        let mut labels = Labels::new();
-        for (key, value) in &self.labels {
-            ensure!(
-                labels.insert(key.clone(), value.clone()).is_none(),
-                "--labels: `{key}` is given twice"
-            );
+        let mut keys = BTreeSet::new();
+        for (key, _) in &self.labels {
+            ensure!(keys.insert(key), "--labels: `{key}` is given twice");
         }
+        let labels: Labels = self.labels.iter().cloned().collect();
         let namespace = &self.namespace;
         let named = |what: &str, name: &str| {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';

@@ -86,8 +86,8 @@ impl Workload {
     }
 
     pub fn of_entry(key: Key, meta: &Meta, entry: &WorkloadEntry, cluster: &str) -> Self {
-        let mut labels = meta.labels.clone();
-        labels.extend(entry.labels.clone());
+        let both = meta.labels.iter().chain(entry.labels.iter());
+        let labels: Labels = both.map(|(k, v)| (k.clone(), v.clone())).collect();
         let mut locality = entry.locality.split('/').map(Str::new);
         let place = match entry.address.strip_prefix("unix://") {
             Some(path) => vec![Place::Pipe(Str::new(path))],
@@ -126,7 +126,7 @@ fn label(labels: &Labels, name: &str) -> Str {
 
 /// Canonical name and revision as in Istio: own label, then `app.kubernetes.io/…`, then the short one.
 fn tag(workload: &str, meta: &Meta, labels: &Labels, cluster: &str) -> Str {
-    let first = |names: &[&str]| names.iter().find_map(|n| labels.get(*n));
+    let first = |names: &[&str]| names.iter().find_map(|n| labels.get(n));
     let canonical = first(&[
         "service.istio.io/canonical-name",
         "app.kubernetes.io/name",
