@@ -1,5 +1,6 @@
 //! What the rows should be, at the size that the bars are set for. They judge the table; they change nothing.
 
+use super::packing::Packing;
 use super::report::{Bar, Row, Setting};
 
 /// The size that the bars hold at.
@@ -21,7 +22,7 @@ enum Of {
     Peak,
 }
 
-/// Transport, work, number, and the most that it may be.
+/// Transport, work, number, and the most that it may be, with whole tables.
 const BARS: &[(&str, &str, Of, f64)] = &[
     (TLS, "storm-cold", Of::LastToNull, 1.5),
     (TLS, "storm-cold", Of::CpuToNull, 1.3),
@@ -41,13 +42,24 @@ const BARS: &[(&str, &str, Of, f64)] = &[
     (TLS, "settled", Of::Resident, 90e6),
 ];
 
+/// With scopes.
+const SCOPED: &[(&str, &str, Of, f64)] = &[
+    (TLS, "vs-1", Of::Last, 30.0),
+    (TLS, "vs-1", Of::Cpu, 0.03),
+    (TLS, "vs-1", Of::Bytes, 1000.0),
+];
+
 /// Puts the bars that apply beside a row's numbers.
 pub fn judge(setting: &Setting, rows: &mut [Row]) {
     if setting.services != SERVICES || setting.proxies != PROXIES {
         return;
     }
+    let bars = match setting.packing {
+        Packing::Rds => BARS,
+        Packing::Scoped => SCOPED,
+    };
     for row in rows.iter_mut().filter(|row| row.void.is_none()) {
-        let mine = BARS
+        let mine = bars
             .iter()
             .filter(|(transport, work, ..)| *transport == row.transport && *work == row.work);
         row.bars = mine.map(|(.., of, most)| bar(row, *of, *most)).collect();

@@ -12,13 +12,14 @@ use super::wire::Packed;
 pub type Name = u32;
 /// One version of one resource, as an index.
 pub type Item = u32;
+/// What a resource leads to.
+pub type Lead = (ResourceType, Name);
 
 pub struct Resource {
     pub kind: ResourceType,
     pub name: Name,
     pub version: Box<str>,
-    /// Names of the next type.
-    pub leads: Box<[Name]>,
+    pub leads: Box<[Lead]>,
     pub facts: Vec<String>,
     /// Their sum.
     pub sum: u64,
@@ -35,19 +36,6 @@ pub struct Catalogue {
     names: [Names; ResourceType::COUNT],
     items: HashMap<u64, Item>,
     resources: Vec<Resource>,
-}
-
-/// What a type's resources lead to.
-pub fn next(kind: ResourceType) -> Option<ResourceType> {
-    match kind {
-        ResourceType::Cluster => Some(ResourceType::Endpoint),
-        ResourceType::Listener => Some(ResourceType::Route),
-        // The bench's own runs are told to take whole tables (`--route-packing rds`).
-        ResourceType::Endpoint
-        | ResourceType::Route
-        | ResourceType::ScopedRoute
-        | ResourceType::Secret => None,
-    }
 }
 
 impl Catalogue {
@@ -88,10 +76,9 @@ impl Catalogue {
 
     fn look(&mut self, packed: &Packed<'_>) -> Resource {
         let kind = packed.kind;
-        let leads = next(kind).map_or(Box::default(), |next| {
-            let names = facts::leads(packed);
-            names.iter().map(|name| self.name(next, name)).collect()
-        });
+        let leads = facts::leads(packed).into_iter();
+        let leads = leads.map(|(next, name)| (next, self.name(next, &name)));
+        let leads = leads.collect();
         let facts = facts::of(packed);
         let sum = facts
             .iter()

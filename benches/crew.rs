@@ -246,6 +246,7 @@ impl Crew {
                 }
             }
             Order::Trail { prefix, events } => {
+                self.seats.iter_mut().for_each(Seat::forget_events);
                 self.shared.trail = Some(Trail {
                     finder: Finder::new(&prefix).into_owned(),
                     arrivals: Arrivals {

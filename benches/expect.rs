@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use fairlead::xds::ResourceType;
 
-use super::facts::{self, Sums};
+use super::facts::{self, Fact, Sums};
 use super::mesh::{Mesh, PORTS, Service, View, namespace, version};
+use super::packing::Packing;
 use super::proxy::Least;
 
-type Facts = Vec<(ResourceType, String)>;
+type Facts = Vec<Fact>;
 
+/// The ports with route tables.
+const HTTP: &str = "http";
 const SUBSETS: [&str; 2] = ["v1", "v2"];
 /// Clusters and listeners of every sidecar, whatever the mesh.
 const FIXED_CLUSTERS: [&str; 3] = [
@@ -27,38 +30,56 @@ impl Mesh {
     }
 
     fn facts_in(&self, of: &str) -> Facts {
+        let mut facts = self.shared(of);
+        facts.extend(self.at_home(of));
+        facts
+    }
+
+    /// What all hold that see what this namespace does.
+    fn shared(&self, of: &str) -> Facts {
         let mut facts = own();
-        let mut tables: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+        let mut tables: BTreeMap<u16, Vec<&Service>> = BTreeMap::new();
         for service in self.services.iter() {
             if self.size.view == View::Namespace && service.namespace != of {
                 continue;
             }
             outbound(service, &mut facts, &mut tables);
         }
-        for (port, hosts) in tables {
+        for (port, services) in tables {
             facts.push((ResourceType::Listener, format!("0.0.0.0:{port}")));
-            let hosts = hosts.into_iter().chain(["allow_any".to_owned()]);
-            let table = port.to_string();
-            facts.extend(hosts.map(|h| (ResourceType::Route, facts::virtual_host(&table, &h))));
+            facts.extend(self.size.packing.routes(port, &services));
+        }
+        facts
+    }
+
+    /// What only those in this namespace hold.
+    fn at_home(&self, of: &str) -> Facts {
+        let mut facts = Facts::new();
+        for service in self.services.iter().filter(|s| s.namespace == of) {
+            let ports = service.ports.iter().filter(|p| p.name == HTTP);
+            facts.extend(ports.filter_map(|p| self.size.packing.at_home(p.number, service)));
         }
         facts
     }
 
     /// The same for all proxies, as sums.
     pub fn sums(&self) -> Vec<Sums> {
-        let sums = |of: &str| {
-            let mut sums = Sums::default();
-            for (kind, fact) in self.facts_in(of) {
+        let add = |mut sums: Sums, facts: Facts| {
+            for (kind, fact) in facts {
                 let sum = &mut sums[kind as usize];
                 *sum = sum.wrapping_add(facts::weight(kind, &fact));
             }
             sums
         };
-        let all = (self.size.view == View::Mesh).then(|| sums(""));
-        let by_namespace: BTreeMap<String, Sums> = (0..self.size.namespaces)
-            .map(namespace)
-            .map(|name| (name.clone(), all.unwrap_or_else(|| sums(&name))))
-            .collect();
+        let shared = |of: &str| add(Sums::default(), self.shared(of));
+        let all = (self.size.view == View::Mesh).then(|| shared(""));
+        let of = |name: String| {
+            let sums = all.unwrap_or_else(|| shared(&name));
+            let sums = add(sums, self.at_home(&name));
+            (name, sums)
+        };
+        let namespaces = (0..self.size.namespaces).map(namespace);
+        let by_namespace: BTreeMap<String, Sums> = namespaces.map(of).collect();
         (0..self.size.proxies)
             .map(|proxy| by_namespace[&self.identity(proxy).namespace])
             .collect()
@@ -67,12 +88,17 @@ impl Mesh {
     /// The fewest resources with which any proxy is whole.
     pub fn least(&self) -> Least {
         let of = |name: String| {
-            let facts = self.facts_in(&name);
+            let facts = self.shared(&name);
             let count = |kind| facts.iter().filter(|(k, _)| *k == kind).count();
             Least {
                 clusters: count(ResourceType::Cluster),
                 listeners: count(ResourceType::Listener),
-                tables: 1,
+                scopes: count(ResourceType::ScopedRoute),
+                tables: match self.size.packing {
+                    Packing::Rds => 1,
+                    // Each has one virtual host.
+                    Packing::Scoped => count(ResourceType::Route),
+                },
             }
         };
         let names = match self.size.view {
@@ -80,7 +106,13 @@ impl Mesh {
             View::Namespace => 0..self.size.namespaces,
         };
         let all = names.map(namespace).map(of);
-        all.min_by_key(|least| least.clusters).unwrap_or_default()
+        let least = all.min_by_key(|least| least.clusters).unwrap_or_default();
+        let namespaces = (0..self.size.namespaces).map(namespace);
+        let at_home = namespaces.map(|name| self.at_home(&name).len()).min();
+        Least {
+            scopes: least.scopes + at_home.unwrap_or(0),
+            ..least
+        }
     }
 }
 
@@ -93,7 +125,11 @@ fn own() -> Facts {
     clusters.chain(listeners).collect()
 }
 
-fn outbound(service: &Service, facts: &mut Facts, tables: &mut BTreeMap<u16, Vec<String>>) {
+fn outbound<'a>(
+    service: &'a Service,
+    facts: &mut Facts,
+    tables: &mut BTreeMap<u16, Vec<&'a Service>>,
+) {
     let host = service.host();
     for port in &service.ports {
         let number = port.number;
@@ -109,9 +145,8 @@ fn outbound(service: &Service, facts: &mut Facts, tables: &mut BTreeMap<u16, Vec
             facts.push((ResourceType::Endpoint, cluster.clone()));
             facts.push((ResourceType::Cluster, cluster));
         }
-        if port.name == "http" {
-            let table = tables.entry(number).or_default();
-            table.push(format!("{host}:{number}"));
+        if port.name == HTTP {
+            tables.entry(number).or_default().push(service);
         } else {
             let address = format!("{}:{number}", service.address);
             facts.push((ResourceType::Listener, address));

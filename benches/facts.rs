@@ -7,7 +7,8 @@ use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::key::fragment::Type;
+use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use fairlead::xds::ResourceType;
@@ -16,6 +17,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::wire::{Field, Fields, Packed};
 
+/// One thing that a proxy holds, in words.
+pub type Fact = (ResourceType, String);
 /// Sums of facts by type: equal sets have equal sums, whatever their order.
 pub type Sums = [u64; ResourceType::COUNT];
 
@@ -24,7 +27,8 @@ pub fn weight(kind: ResourceType, fact: &str) -> u64 {
     xxh3_64_with_seed(fact.as_bytes(), kind as u64)
 }
 
-/// A cluster's name; an assignment's name and endpoints; a listener's address; a table's virtual hosts.
+/// A cluster's name; an assignment's name and endpoints; a listener's address; a table's virtual hosts; a scope's
+/// key and table.
 pub fn of(packed: &Packed<'_>) -> Vec<String> {
     match packed.kind {
         ResourceType::Cluster => vec![packed.name.to_owned()],
@@ -40,8 +44,12 @@ pub fn of(packed: &Packed<'_>) -> Vec<String> {
                 .map(|host| virtual_host(packed.name, &host.name))
                 .collect()
         }
-        // Of secrets no two are the same, and none is a part of the mesh.
-        ResourceType::ScopedRoute | ResourceType::Secret => Vec::new(),
+        ResourceType::ScopedRoute => {
+            let read = ScopedRouteConfiguration::decode(packed.body).unwrap_or_default();
+            vec![scope(&key(&read), &read.route_configuration_name)]
+        }
+        // No two are the same, and none is a part of the mesh.
+        ResourceType::Secret => Vec::new(),
     }
 }
 
@@ -51,6 +59,19 @@ pub fn endpoint(assignment: &str, address: &str, port: u16) -> String {
 
 pub fn virtual_host(table: &str, host: &str) -> String {
     format!("{table} {host}")
+}
+
+pub fn scope(key: &str, table: &str) -> String {
+    format!("{key} to {table}")
+}
+
+fn key(scope: &ScopedRouteConfiguration) -> String {
+    let fragments = scope.key.iter().flat_map(|key| &key.fragments);
+    let texts = fragments.map(|fragment| match &fragment.r#type {
+        Some(Type::StringKey(text)) => text.as_str(),
+        None => "",
+    });
+    texts.collect::<Vec<_>>().join(" ")
 }
 
 fn endpoints(packed: &Packed<'_>) -> Vec<String> {
@@ -76,15 +97,22 @@ fn shown(address: &Address) -> String {
     }
 }
 
-/// Names of the next type that a resource leads to: a cluster's assignment, a listener's tables.
-pub fn leads(packed: &Packed<'_>) -> Vec<String> {
+/// What a listener leads to that looks for tables by scope.
+pub const ALL_SCOPES: &str = "*";
+
+/// What a resource leads to: a cluster's assignment, a listener's tables or scopes, a scope's table.
+pub fn leads(packed: &Packed<'_>) -> Vec<Fact> {
     match packed.kind {
-        ResourceType::Cluster => assignment(packed).into_iter().collect(),
+        ResourceType::Cluster => {
+            let name = assignment(packed).into_iter();
+            name.map(|n| (ResourceType::Endpoint, n)).collect()
+        }
         ResourceType::Listener => tables(packed.body),
-        ResourceType::Endpoint
-        | ResourceType::Route
-        | ResourceType::ScopedRoute
-        | ResourceType::Secret => Vec::new(),
+        ResourceType::ScopedRoute => {
+            let scope = ScopedRouteConfiguration::decode(packed.body).unwrap_or_default();
+            vec![(ResourceType::Route, scope.route_configuration_name)]
+        }
+        ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => Vec::new(),
     }
 }
 
@@ -106,13 +134,13 @@ fn assignment(packed: &Packed<'_>) -> Option<String> {
     eds.then(|| service.unwrap_or_else(|| packed.name.into()))
 }
 
-fn tables(listener: &[u8]) -> Vec<String> {
+fn tables(listener: &[u8]) -> Vec<Fact> {
     let listener = Listener::decode(listener).unwrap_or_default();
     let chains = listener.filter_chains.iter();
     let filters = chains
         .chain(&listener.default_filter_chain)
         .flat_map(|chain| &chain.filters);
-    let mut names: Vec<String> = filters
+    let mut names: Vec<Fact> = filters
         .filter_map(|filter| match &filter.config_type {
             Some(ConfigType::TypedConfig(any)) => Some(any),
             _ => None,
@@ -120,7 +148,10 @@ fn tables(listener: &[u8]) -> Vec<String> {
         .filter(|any| any.type_url.ends_with(".HttpConnectionManager"))
         .filter_map(|any| HttpConnectionManager::decode(&any.value[..]).ok())
         .filter_map(|http| match http.route_specifier {
-            Some(RouteSpecifier::Rds(rds)) => Some(rds.route_config_name),
+            Some(RouteSpecifier::Rds(rds)) => Some((ResourceType::Route, rds.route_config_name)),
+            Some(RouteSpecifier::ScopedRoutes(_)) => {
+                Some((ResourceType::ScopedRoute, ALL_SCOPES.to_owned()))
+            }
             _ => None,
         })
         .collect();

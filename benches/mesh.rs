@@ -5,6 +5,7 @@ use fairlead::xds::ResourceType;
 use super::envoys::Probe;
 use super::manifests::{self, Object};
 use super::order::Marker;
+use super::packing::Packing;
 use super::wire::varint;
 
 /// Services whose endpoints are moved one by one; those at the end, where no rules are.
@@ -23,6 +24,7 @@ pub struct Size {
     pub namespaces: usize,
     pub proxies: usize,
     pub view: View,
+    pub packing: Packing,
     /// Where the turns of changes begin.
     pub seed: u64,
 }
@@ -116,7 +118,7 @@ pub struct Mesh {
     edits: usize,
 }
 
-/// How often an Envoy took a table for port 80.
+/// How often an Envoy took the table of port 80, which is too large to be looked into.
 const TABLE_UPDATES: &str = "/stats?filter=rds.80.update_success";
 
 /// One simulated proxy, beside an endpoint of a Service.
@@ -247,12 +249,20 @@ impl Mesh {
         let mut markers = Vec::new();
         let mut probe = None;
         let page = dump("resource=dynamic_active_clusters", service);
+        let table = format!(
+            "/config_dump?resource=dynamic_route_configs&name_regex={}.{}",
+            service.ports[0].number,
+            service.host()
+        );
         if let Some(rules) = &mut service.rules {
             match edit {
                 Edit::Weight => {
                     rules.weight = WEIGHT + number;
                     markers.push(Marker::new(ResourceType::Route, wrapped(rules.weight)));
-                    probe = Some(Probe::Grown(TABLE_UPDATES.into()));
+                    probe = Some(match self.size.packing {
+                        Packing::Rds => Probe::Grown(TABLE_UPDATES.into()),
+                        Packing::Scoped => Probe::Text(table, rules.weight.to_string()),
+                    });
                 }
                 Edit::Rule => {
                     rules.sni = number;
@@ -283,17 +293,24 @@ impl Mesh {
 
     fn add(&mut self, service: Service) -> Change {
         let name = service.name.clone();
-        let kinds = [
+        let mut kinds = vec![
             ResourceType::Cluster,
             ResourceType::Endpoint,
             ResourceType::Route,
         ];
+        if self.size.packing == Packing::Scoped {
+            kinds.push(ResourceType::ScopedRoute);
+        }
+        let markers = kinds.into_iter().map(|k| Marker::new(k, name.as_str()));
+        // With scopes it comes after its table.
+        let listener = format!("0.0.0.0_{}", service.ports[0].number);
+        let listener = Marker::new(ResourceType::Listener, listener);
         let change = Change {
             put: vec![
                 manifests::service(&service).alone(),
                 manifests::slice(&service).alone(),
             ],
-            markers: kinds.map(|k| Marker::new(k, name.as_str())).into(),
+            markers: markers.chain([listener]).collect(),
             probe: Some(Probe::Text(
                 dump("resource=dynamic_active_clusters", &service),
                 name.clone(),

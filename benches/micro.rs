@@ -26,6 +26,7 @@ use fairlead::xds::ResourceType;
 use fairlead::xds::encode::Cache;
 
 use self::push::mesh::{Edit, Mesh, Size, View, namespace};
+use self::push::packing::Packing;
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
@@ -43,6 +44,7 @@ fn mesh(services: usize) -> Mesh {
         namespaces: 20,
         proxies: 100,
         view: View::Mesh,
+        packing: Packing::Rds,
         seed: 0,
     })
 }

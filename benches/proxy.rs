@@ -8,7 +8,7 @@ use fairlead::xds::ResourceType;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::catalogue::{Catalogue, Item, Name, next};
+use super::catalogue::{Catalogue, Item, Lead, Name};
 use super::facts::Sums;
 use super::wire::Request;
 
@@ -22,7 +22,7 @@ pub enum Secrets {
 /// How a proxy opens its first stream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Opening {
-    /// As Envoy does: all clusters, and from there on what they lead to.
+    /// As Envoy does: all clusters, all listeners, and what they lead to.
     Clusters,
     /// Its certificate and the roots, and nothing else.
     Certificate,
@@ -35,6 +35,7 @@ pub enum Opening {
 pub struct Least {
     pub clusters: usize,
     pub listeners: usize,
+    pub scopes: usize,
     pub tables: usize,
 }
 
@@ -46,6 +47,15 @@ pub struct Delivery<'a> {
     pub removed: &'a [Name],
 }
 
+/// Types in the order in which a proxy comes to ask for them.
+const ORDER: [ResourceType; ResourceType::COUNT] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::Listener,
+    ResourceType::ScopedRoute,
+    ResourceType::Route,
+    ResourceType::Secret,
+];
 const SECRETS: [&str; 2] = ["default", "ROOTCA"];
 pub const BLAST: &str = "bench/blast";
 
@@ -109,7 +119,8 @@ struct Share {
     /// Item + 1 by name.
     held: Column,
     count: usize,
-    /// How many held resources lead to a name: it is subscribed while that is not 0 (EDS, RDS, SDS).
+    /// How many held resources lead to a name: it is subscribed while that is not 0 (EDS, RDS, SDS; of scopes all
+    /// or none).
     wanted: Column,
     /// Wanted and not held.
     missing: Set,
@@ -181,7 +192,7 @@ impl Proxy {
                 .into_iter()
                 .collect(),
             Opening::Certificate | Opening::Clusters => {
-                let kinds = ResourceType::ALL.into_iter();
+                let kinds = ORDER.into_iter();
                 kinds.filter_map(|kind| self.resume(kind, ground)).collect()
             }
         }
@@ -189,19 +200,23 @@ impl Proxy {
 
     /// A type's first request of a stream, with the versions held. The stream's first one names the node.
     fn resume(&mut self, kind: ResourceType, ground: &Ground<'_>) -> Option<Bytes> {
-        let wildcard = matches!(kind, ResourceType::Cluster | ResourceType::Listener);
+        let always = matches!(kind, ResourceType::Cluster | ResourceType::Listener);
         let first = !self.shares.iter().any(|share| share.asked);
         let foreign = self.foreign == Some(kind);
         let node = first.then(|| self.node.clone());
         let share = self.share(kind);
         let catalogue = &*ground.catalogue;
-        let subscribe: Vec<&str> = share
+        let mut subscribe: Vec<&str> = share
             .wanted
             .present()
             .map(|(name, _)| catalogue.text(kind, name))
             .collect();
-        if !wildcard && subscribe.is_empty() {
+        if !always && subscribe.is_empty() {
             return None;
+        }
+        if kind == ResourceType::ScopedRoute {
+            // A first request without names means all.
+            subscribe.clear();
         }
         share.asked = true;
         let initial = share.held.present().map(|(name, item)| {
@@ -231,12 +246,19 @@ impl Proxy {
             self.drop(kind, *name, ground.catalogue, &mut gone);
         }
         let mut replies = Vec::new();
-        if let Some(next) = next(kind) {
-            // What one response lets go and takes again stays subscribed.
-            let wanted = &self.shares[next as usize].wanted;
-            gone.retain(|name| wanted.get(*name) == 0);
-            news.retain(|name| wanted.get(*name) != 0);
-            replies.extend(self.subscribe(next, &news, &gone, ground));
+        // What one response lets go and takes again stays subscribed.
+        let wanted = |(kind, name): &Lead| self.shares[*kind as usize].wanted.get(*name) != 0;
+        gone.retain(|lead| !wanted(lead));
+        news.retain(wanted);
+        for next in ORDER {
+            let of = |leads: &[Lead]| -> Vec<Name> {
+                let leads = leads.iter().filter(|(kind, _)| *kind == next);
+                leads.map(|(_, name)| *name).collect()
+            };
+            replies.extend(self.subscribe(next, &of(&news), &of(&gone), ground));
+        }
+        if kind == ResourceType::ScopedRoute {
+            self.share(kind).missing.clear();
         }
         if kind == ResourceType::Cluster {
             self.withheld.push(delivery.nonce.to_vec());
@@ -252,8 +274,8 @@ impl Proxy {
         &mut self,
         item: Item,
         catalogue: &Catalogue,
-        news: &mut Vec<Name>,
-        gone: &mut Vec<Name>,
+        news: &mut Vec<Lead>,
+        gone: &mut Vec<Lead>,
     ) {
         let resource = catalogue.resource(item);
         let (kind, name) = (resource.kind, resource.name);
@@ -264,25 +286,24 @@ impl Proxy {
         share.missing.remove(name);
         let before = std::mem::replace(share.held.at(name), item + 1);
         share.count += usize::from(before == 0);
-        let Some(next) = next(kind).filter(|_| before != item + 1) else {
+        if before == item + 1 {
             return;
-        };
-        for lead in &resource.leads {
-            if next == ResourceType::Endpoint {
+        }
+        for (next, lead) in &resource.leads {
+            if *next == ResourceType::Endpoint {
                 self.warming.insert(*lead);
             }
-            let share = self.share(next);
+            let share = self.share(*next);
             share.wanted.at(*lead).add_assign(1);
             if share.wanted.get(*lead) == 1 {
                 if share.held.get(*lead) == 0 {
                     share.missing.insert(*lead);
                 }
-                news.push(*lead);
+                news.push((*next, *lead));
             }
         }
         if before != 0 {
-            let leads = &catalogue.resource(before - 1).leads;
-            self.release(next, leads, gone);
+            self.release(&catalogue.resource(before - 1).leads, gone);
         }
     }
 
@@ -292,7 +313,7 @@ impl Proxy {
         kind: ResourceType,
         name: Name,
         catalogue: &Catalogue,
-        gone: &mut Vec<Name>,
+        gone: &mut Vec<Lead>,
     ) {
         let share = self.share(kind);
         if share.held.get(name) == 0 {
@@ -300,14 +321,12 @@ impl Proxy {
         }
         let item = std::mem::take(share.held.at(name));
         share.count -= 1;
-        if let Some(next) = next(kind) {
-            self.release(next, &catalogue.resource(item - 1).leads, gone);
-        }
+        self.release(&catalogue.resource(item - 1).leads, gone);
     }
 
-    fn release(&mut self, kind: ResourceType, leads: &[Name], gone: &mut Vec<Name>) {
-        for lead in leads {
-            let share = self.share(kind);
+    fn release(&mut self, leads: &[Lead], gone: &mut Vec<Lead>) {
+        for (kind, lead) in leads {
+            let share = self.share(*kind);
             let wanted = share.wanted.at(*lead);
             *wanted = wanted.saturating_sub(1);
             if *wanted != 0 {
@@ -316,10 +335,10 @@ impl Proxy {
             share.missing.remove(*lead);
             let held = std::mem::take(share.held.at(*lead));
             share.count -= usize::from(held != 0);
-            if kind == ResourceType::Endpoint {
+            if *kind == ResourceType::Endpoint {
                 self.warming.remove(*lead);
             }
-            gone.push(*lead);
+            gone.push((*kind, *lead));
         }
     }
 
@@ -332,6 +351,9 @@ impl Proxy {
     ) -> Option<Bytes> {
         if news.is_empty() && gone.is_empty() {
             return None;
+        }
+        if kind == ResourceType::ScopedRoute {
+            return self.ask_scopes(ground);
         }
         self.share(kind).asked = true;
         let words: Vec<u8> = [news, &[u32::MAX, kind as u32], gone]
@@ -351,6 +373,16 @@ impl Proxy {
         };
         let phrase = ground.phrases.0.entry(xxh3_64(&words)).or_insert_with(make);
         Some(phrase.clone())
+    }
+
+    /// For all of them, once a stream. A proxy without a listener that looks for them stays subscribed.
+    fn ask_scopes(&mut self, ground: &Ground<'_>) -> Option<Bytes> {
+        let share = self.share(ResourceType::ScopedRoute);
+        if share.asked {
+            share.missing.clear();
+            return None;
+        }
+        self.resume(ResourceType::ScopedRoute, ground)
     }
 
     fn ask_secrets(&mut self, ground: &mut Ground<'_>) -> Option<Bytes> {
@@ -393,6 +425,7 @@ impl Proxy {
         self.is_warm()
             && count(ResourceType::Cluster) >= least.clusters
             && count(ResourceType::Listener) >= least.listeners
+            && count(ResourceType::ScopedRoute) >= least.scopes
             && count(ResourceType::Route) >= least.tables
             && (self.secrets == Secrets::Unasked || count(ResourceType::Secret) == SECRETS.len())
     }

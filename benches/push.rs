@@ -25,6 +25,7 @@ pub mod manifests;
 pub mod mesh;
 pub mod null;
 pub mod order;
+pub mod packing;
 pub mod proxy;
 pub mod recruits;
 pub mod report;
@@ -57,6 +58,7 @@ use self::curves::{Along, Point};
 use self::mesh::{Size, View};
 use self::outside::harness::network::Network;
 use self::outside::harness::{self, isolation};
+use self::packing::Packing;
 use self::recruits::Transport;
 use self::report::{Row, Setting};
 use self::server::Home;
@@ -87,6 +89,9 @@ struct Args {
     /// Where changes are made. The default is a real API server, started for it.
     #[arg(long, value_enum, default_value_t = Sort::Kube)]
     source: Sort,
+    /// How the server packs route tables; of a server that runs already it must be true.
+    #[arg(long, value_enum, default_value_t = Packing::Rds)]
+    packing: Packing,
     /// An API server that runs already, instead of one for the bench alone.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -192,6 +197,7 @@ async fn run(args: &Args, network: Option<Rc<Network>>) -> Result<ExitCode> {
             namespaces: 20,
             proxies: args.proxies as usize,
             view: View::Mesh,
+            packing: args.packing,
             seed: args.seed,
         },
         rounds: args.rounds as usize,
@@ -264,6 +270,7 @@ fn setting(plan: &Plan<'_>) -> Setting {
             Origin::Files => "files",
             Origin::Kube(_) => "an API server",
         },
+        packing: plan.size.packing,
         seed: plan.size.seed,
         services: plan.size.services,
         endpoints: plan.size.endpoints,

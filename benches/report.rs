@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::packing::Packing;
+
 /// One line of the table. Numbers are medians over the rounds, unless they say otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Row {
@@ -130,6 +132,7 @@ pub struct Setting {
     pub load: String,
     pub commit: String,
     pub source: &'static str,
+    pub packing: Packing,
     pub seed: u64,
     pub services: usize,
     pub endpoints: usize,
@@ -156,6 +159,7 @@ impl Setting {
             load: load.split(' ').take(3).collect::<Vec<_>>().join(" "),
             commit: commit.unwrap_or_default(),
             source: "",
+            packing: Packing::Rds,
             seed: 0,
             services: 0,
             endpoints: 0,
@@ -191,6 +195,7 @@ pub fn table(setting: &Setting, rows: &[Row]) -> String {
         load,
         commit,
         source,
+        packing,
         seed,
         services,
         endpoints,
@@ -200,7 +205,9 @@ pub fn table(setting: &Setting, rows: &[Row]) -> String {
     let mut out = format!(
         "\n{cpu}, {cores} cores shared by server and clients, Linux {kernel}, load {load}, commit {commit}, seed {seed}\n\
          {services} Services with {endpoints} endpoints each on http 80 and tcp 9090, one in ten with a VirtualService and a\n\
-         DestinationRule of two subsets; {proxies} simulated proxies, {envoys} Envoys; changes made in {source}\n\n"
+         DestinationRule of two subsets; {proxies} simulated proxies, {envoys} Envoys; changes made in {source};\n\
+         route tables packed as {}\n\n",
+        packing.name()
     );
     let cells: Vec<[String; COLUMNS]> = std::iter::once(HEAD.map(String::from))
         .chain(rows.iter().map(cells))

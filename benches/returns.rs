@@ -21,7 +21,9 @@ impl Stage<'_> {
         };
         self.server.kill()?;
         let ports = self.server.ports.clone();
-        self.server = self.home.start(program, &self.source, Some(&ports)).await?;
+        let (home, packing) = (self.home, self.mesh.size.packing);
+        let started = home.start(program, &self.source, packing, Some(&ports));
+        self.server = started.await?;
         Ok(())
     }
 

@@ -137,6 +137,11 @@ impl Seat {
         self.reached = None;
     }
 
+    /// Those of an earlier trail, which had the same numbers.
+    pub fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
     /// A new connection, its first requests waiting in it.
     pub fn connect(
         &mut self,
@@ -230,7 +235,7 @@ impl Seat {
             Field(5, nonce) => message.nonce = nonce.to_vec(),
             Field(6, name) => {
                 message.removed.push(String::from_utf8_lossy(name).into());
-                message.found |= found(&shared.aim, None, name);
+                message.found |= found(&shared.aim, message.kind, name);
             }
             Field(..) => {}
             End(size) => {
@@ -307,7 +312,7 @@ impl Seat {
     }
 }
 
-/// Which markers these bytes show. A removed name is of the type that its marker says.
+/// Which markers these bytes show. Where the type is not known yet, it is the one that the marker says.
 fn found(aim: &Aim, kind: Option<ResourceType>, bytes: &[u8]) -> u32 {
     let Aim::Markers(markers) = aim else {
         return 0;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::packing::Packing;
 use super::source::Source;
 use super::stamp::Stamp;
 
@@ -64,6 +65,7 @@ impl Home {
         &self,
         program: &Path,
         source: &Source,
+        packing: Packing,
         ports: Option<&Ports>,
     ) -> Result<Server> {
         let file = self.root.join("ports.json");
@@ -73,8 +75,7 @@ impl Home {
         command
             .arg("discovery")
             .args(["--log_output_level", "default:warn"])
-            // The simulated proxies know whole tables alone.
-            .args(["--route-packing", "rds"]);
+            .args(["--route-packing", packing.name()]);
         let (flag, place) = source.flag();
         command.arg(flag).arg(place);
         command.arg("--state-dir").arg(self.state());

@@ -82,7 +82,7 @@ impl Stage<'_> {
             }
         };
         let server = match plan.subject {
-            Subject::Program(program) => home.start(program, &source, None).await?,
+            Subject::Program(program) => home.start(program, &source, size.packing, None).await?,
             Subject::Attached(address, pid) => Server::attached(transport.port(), *address, *pid),
         };
         Ok(Stage {

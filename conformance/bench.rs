@@ -12,6 +12,8 @@ mod bars;
 mod http2;
 #[path = "bench/proxy.rs"]
 mod proxy;
+#[path = "bench/scoped.rs"]
+mod scoped;
 #[path = "bench/void.rs"]
 mod void;
 #[path = "bench/wire.rs"]

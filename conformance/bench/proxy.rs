@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::ClusterDiscoveryType;
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::route::v3::ScopedRouteConfiguration;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use fairlead::xds::ResourceType;
 use prost::Message as _;
@@ -10,6 +12,7 @@ use prost::Message as _;
 use super::push::catalogue::Catalogue;
 use super::push::proxy::{Delivery, Ground, Opening, Phrases, Proxy, Secrets};
 use super::push::wire::{PREFIX, Packed};
+use super::scoped::scoped_chain;
 
 /// Envoy's number for clusters whose endpoints come by EDS.
 const EDS: i32 = 3;
@@ -49,19 +52,14 @@ impl Talk {
         resources: &[(&str, &str)],
         removed: &[&str],
     ) -> Vec<String> {
-        let body = Cluster {
-            cluster_discovery_type: Some(ClusterDiscoveryType::Type(EDS)),
-            ..Cluster::default()
-        };
-        let body = match kind {
-            ResourceType::Cluster => body.encode_to_vec(),
-            _ => Vec::new(),
-        };
-        let packed = resources.iter().map(|(name, version)| Packed {
+        let bodies = resources.iter().map(|(_, version)| body(kind, version));
+        let bodies: Vec<Vec<u8>> = bodies.collect();
+        let packed = resources.iter().zip(&bodies);
+        let packed = packed.map(|((name, version), body)| Packed {
             kind,
             name,
             version,
-            body: &body,
+            body,
         });
         let items: Vec<_> = packed.map(|p| self.catalogue.item(&p)).collect();
         let removed = removed.iter().map(|n| self.catalogue.name(kind, n));
@@ -80,6 +78,28 @@ impl Talk {
         };
         let replies = self.proxy.on_delivery(&delivery, &mut ground);
         replies.iter().map(shown).collect()
+    }
+}
+
+/// Clusters have assignments, listeners look for scopes; a scope's version says which table it leads to.
+fn body(kind: ResourceType, version: &str) -> Vec<u8> {
+    match kind {
+        ResourceType::Cluster => Cluster {
+            cluster_discovery_type: Some(ClusterDiscoveryType::Type(EDS)),
+            ..Cluster::default()
+        }
+        .encode_to_vec(),
+        ResourceType::Listener => Listener {
+            filter_chains: vec![scoped_chain()],
+            ..Listener::default()
+        }
+        .encode_to_vec(),
+        ResourceType::ScopedRoute => ScopedRouteConfiguration {
+            route_configuration_name: version.into(),
+            ..ScopedRouteConfiguration::default()
+        }
+        .encode_to_vec(),
+        ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => Vec::new(),
     }
 }
 
@@ -152,4 +172,55 @@ fn a_reconnect_presents_what_is_held() {
     talk.send(ResourceType::Cluster, &[("a", "7")], &[]);
     talk.send(ResourceType::Endpoint, &[("a", "8")], &[]);
     assert_eq!(talk.open(), ["cds =a@7", "eds +a =a@8", "lds"]);
+}
+
+/// A proxy with a listener that looks for scopes, of which it has these, each with its table.
+fn scoped(scopes: &[(&str, &str)]) -> Talk {
+    let mut talk = Talk::new();
+    talk.send(ResourceType::Cluster, &[], &[]);
+    let said = talk.send(ResourceType::Listener, &[("80", "1")], &[]);
+    assert_eq!(said, ["srds", "lds ack 2"]);
+    assert!(!talk.proxy.is_warm());
+    talk.send(ResourceType::ScopedRoute, scopes, &[]);
+    let tables: Vec<(&str, &str)> = scopes.iter().map(|(_, table)| (*table, "1")).collect();
+    talk.send(ResourceType::Route, &tables, &[]);
+    assert!(talk.proxy.is_warm());
+    talk
+}
+
+#[test]
+fn a_listener_asks_for_all_scopes_and_these_for_their_tables() {
+    let mut talk = scoped(&[("80/*", "t*"), ("80/a", "ta")]);
+    let more = [("80/b", "tb"), ("80/b.ns", "tb"), ("80/a.ns", "ta")];
+    let said = talk.send(ResourceType::ScopedRoute, &more, &[]);
+    assert_eq!(said, ["rds +tb", "srds ack 5"]);
+    assert!(!talk.proxy.is_warm());
+    talk.send(ResourceType::Route, &[("tb", "1")], &[]);
+    assert!(talk.proxy.is_warm());
+}
+
+#[test]
+fn the_next_listener_asks_for_no_scopes_again() {
+    let mut talk = scoped(&[("80/*", "t*")]);
+    let said = talk.send(ResourceType::Listener, &[("81", "1")], &[]);
+    assert_eq!(said, ["lds ack 5"]);
+    assert!(talk.proxy.is_warm());
+}
+
+#[test]
+fn a_table_is_let_go_with_the_last_scope_that_leads_to_it() {
+    let mut talk = scoped(&[("80/a", "ta"), ("80/a.ns", "ta")]);
+    let said = talk.send(ResourceType::ScopedRoute, &[("80/a", "tb")], &[]);
+    assert_eq!(said, ["rds +tb", "srds ack 5"]);
+    let said = talk.send(ResourceType::ScopedRoute, &[], &["80/a.ns"]);
+    assert_eq!(said, ["rds -ta", "srds ack 6"]);
+}
+
+#[test]
+fn a_reconnect_asks_for_all_scopes_before_their_tables() {
+    let mut talk = scoped(&[("80/a", "ta")]);
+    assert_eq!(
+        talk.open(),
+        ["cds", "lds =80@1", "srds =80/a@ta", "rds +ta =ta@1"]
+    );
 }

@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::address::Address as Kind;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress};
-use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use envoy_types::pb::google::protobuf::Any;
 use fairlead::xds::ResourceType;
@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use super::push::fleet::{Fleet, Helper};
 use super::push::mesh::{Mesh, Size, View};
 use super::push::order::{Goal, NullOrder, Recruit, Target};
+use super::push::packing::Packing;
 use super::push::proxy::{Least, Opening, Secrets};
 use super::push::report::{Round, Row};
 use super::push::stage::{check_client, check_sets, times};
@@ -27,20 +28,21 @@ use super::push::wire::{PREFIX, seal};
 use super::push::{crew, null};
 
 /// A mesh without Services: its proxies hold what every sidecar does.
-fn mesh() -> Mesh {
+pub fn mesh() -> Mesh {
     let mut mesh = Mesh::new(Size {
         services: 1,
         endpoints: 1,
         namespaces: 1,
         proxies: 2,
         view: View::Mesh,
+        packing: Packing::Rds,
         seed: 0,
     });
     mesh.services.clear();
     mesh
 }
 
-fn response(kind: ResourceType, resources: Vec<(&str, Vec<u8>)>) -> Vec<u8> {
+pub fn response(kind: ResourceType, resources: Vec<(&str, Vec<u8>)>) -> Vec<u8> {
     let resource = |(name, value): (&str, Vec<u8>)| Resource {
         name: name.into(),
         version: "1".into(),
@@ -70,28 +72,32 @@ fn script(clusters: &[&str], ports: &[u32]) -> Vec<u8> {
         };
         cluster.encode_to_vec()
     };
-    let listener = |port: &u32| {
-        let socket = SocketAddress {
-            address: "0.0.0.0".into(),
-            port_specifier: Some(PortSpecifier::PortValue(*port)),
-            ..SocketAddress::default()
-        };
-        let listener = Listener {
-            address: Some(Address {
-                address: Some(Kind::SocketAddress(socket)),
-            }),
-            ..Listener::default()
-        };
-        listener.encode_to_vec()
-    };
     let clusters = clusters.iter().map(|c| (*c, cluster(c))).collect();
     let names = ["in", "out"].into_iter().zip(ports);
-    let listeners = names.map(|(name, port)| (name, listener(port))).collect();
+    let listeners = names
+        .map(|(name, port)| (name, listener(*port, Vec::new())))
+        .collect();
     [
         response(ResourceType::Cluster, clusters),
         response(ResourceType::Listener, listeners),
     ]
     .concat()
+}
+
+pub fn listener(port: u32, filter_chains: Vec<FilterChain>) -> Vec<u8> {
+    let socket = SocketAddress {
+        address: "0.0.0.0".into(),
+        port_specifier: Some(PortSpecifier::PortValue(port)),
+        ..SocketAddress::default()
+    };
+    let listener = Listener {
+        address: Some(Address {
+            address: Some(Kind::SocketAddress(socket)),
+        }),
+        filter_chains,
+        ..Listener::default()
+    };
+    listener.encode_to_vec()
 }
 
 /// A client process and a null server, here as threads.
@@ -109,16 +115,20 @@ async fn threads() -> anyhow::Result<(Fleet, Helper, SocketAddr)> {
 
 /// Two proxies on a server that sends this; whether the run is void, and why.
 fn run(script: &[u8], least: Least) -> Result<(), String> {
+    run_on(&mesh(), script, least)
+}
+
+pub fn run_on(mesh: &Mesh, script: &[u8], least: Least) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let done = runtime.block_on(judged(script, least, &folder.path().join("script")));
+    let done = runtime.block_on(judged(mesh, script, least, &folder.path().join("script")));
     done.map_err(|why| why.to_string())
 }
 
-async fn judged(script: &[u8], least: Least, file: &Path) -> anyhow::Result<()> {
+async fn judged(mesh: &Mesh, script: &[u8], least: Least, file: &Path) -> anyhow::Result<()> {
     std::fs::write(file, script)?;
     let (mut fleet, mut null, address) = threads().await?;
     null.tell(&NullOrder::Script(file.into())).await?;
@@ -138,10 +148,10 @@ async fn judged(script: &[u8], least: Least, file: &Path) -> anyhow::Result<()> 
     let reached = fleet.reached(Duration::from_millis(1500)).await?;
     times(&reached, Stamp::now())?;
     fleet.quiet().await?;
-    check_sets(&mesh(), &mut fleet).await
+    check_sets(mesh, &mut fleet).await
 }
 
-const CLUSTERS: [&str; 5] = [
+pub const CLUSTERS: [&str; 5] = [
     "BlackHoleCluster",
     "PassthroughCluster",
     "InboundPassthroughCluster",
