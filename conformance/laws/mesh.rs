@@ -1,6 +1,5 @@
 //! Random small meshes: few names, so that edits meet.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
