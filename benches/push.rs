@@ -101,6 +101,9 @@ struct Args {
     /// Measure growth instead, and write pictures and rows into this folder.
     #[arg(long, value_name = "DIR")]
     curves: Option<PathBuf>,
+    /// The largest size that growth is measured at, in proxies and in Services.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    largest: usize,
     /// Of the order in which objects are changed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -215,7 +218,7 @@ async fn run(args: &Args, network: Option<Rc<Network>>) -> Result<ExitCode> {
         (Over::Both, _) => &[Transport::Tls, Transport::Plaintext],
     };
     if let Some(folder) = &args.curves {
-        return grow(&plan, transports[0], folder).await;
+        return grow(&plan, transports[0], folder, args.largest).await;
     }
     let mut rows = Vec::new();
     for transport in transports {
@@ -232,13 +235,19 @@ async fn run(args: &Args, network: Option<Rc<Network>>) -> Result<ExitCode> {
 }
 
 /// The same few works at growing sizes.
-async fn grow(plan: &Plan<'_>, transport: Transport, folder: &Path) -> Result<ExitCode> {
+async fn grow(
+    plan: &Plan<'_>,
+    transport: Transport,
+    folder: &Path,
+    largest: usize,
+) -> Result<ExitCode> {
     std::fs::create_dir_all(folder)?;
     let only = curves::WORKS.map(str::to_owned);
     let mut all = Vec::new();
     for along in [Along::Proxies, Along::Services] {
         let (mut points, mut lines) = (Vec::new(), String::new());
-        for (size, (proxies, services)) in along.sizes() {
+        let sizes = along.sizes().into_iter();
+        for (size, (proxies, services)) in sizes.filter(|(size, _)| *size <= largest) {
             eprintln!("{proxies} proxies, {services} services ...");
             let plan = Plan {
                 size: Size {
