@@ -206,6 +206,21 @@ mod true_delta {
     }
 
     #[test]
+    fn a_subscribe_for_some_of_those_that_went_behind_is_no_question_either() {
+        let mut w = connected();
+        for name in ["c", "d"] {
+            w.put(endpoints(name, "1")).put(cluster(name, "1"));
+        }
+        let did = w.touched(&[(C, "c"), (C, "d")]);
+        assert_eq!(did.sent(), ["cds c=1 d=1", "eds c=1 d=1"]);
+        assert!(w.subscribe(E, &["d"]).sent().is_empty());
+        // One that was told, and one that was not.
+        w.put(endpoints("e", "1"));
+        assert_eq!(w.subscribe(E, &["c", "e"]).sent(), ["eds e=1"]);
+        assert_eq!(w.subscribe(E, &["d"]).sent(), ["eds d=1"]);
+    }
+
+    #[test]
     fn endpoints_that_changed_before_that_subscribe_are_sent_at_it() {
         let mut w = connected();
         w.put(endpoints("c", "1"));
@@ -589,6 +604,25 @@ mod gate {
         assert_eq!(did.events, [Event::StillWarming(vec!["dns".into()])]);
         assert_eq!(did.sent(), ["rds r=2"]);
         assert_eq!(w.session.deadline(), None);
+    }
+
+    #[test]
+    fn a_warming_cluster_that_changes_waits_for_its_last_frame_but_no_longer_than_from_its_first() {
+        let mut w = connected();
+        w.put(warming("dns", "1", Warming::Dns));
+        w.put(warming("other", "1", Warming::HealthCheck));
+        w.put(naming(R, "r", "2", &["a", "dns"]));
+        w.put(naming(R, "s", "1", &["other"]));
+        let first = w.touched(&[(C, "dns"), (C, "other"), (R, "r")]);
+        assert_eq!(first.sent(), ["cds dns=1 other=1"]);
+        assert!(w.subscribe(R, &["s"]).sent().is_empty());
+        assert!(w.after(WARM / 2).sent().is_empty());
+        w.put(warming("dns", "2", Warming::Dns));
+        assert_eq!(w.touched(&[(C, "dns")]).sent(), ["cds dns=2"]);
+        assert_eq!(w.ack(&first.frames[0]).sent(), ["rds s=1"]);
+        let did = w.after(WARM / 2);
+        assert_eq!(did.events, [Event::StillWarming(vec!["dns".into()])]);
+        assert_eq!(did.sent(), ["rds r=2"]);
     }
 
     #[test]
