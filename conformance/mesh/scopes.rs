@@ -220,7 +220,7 @@ kind: Service
 metadata: {{name: {name}, namespace: shop}}
 spec:
   clusterIP: 10.96.77.{}
-  selector: {{app: nobody}}
+  selector: {{app: ratings}}
   ports:
   - {{name: http, port: 80, targetPort: 8080}}
   - {{name: http-own, port: {port}, targetPort: 8080}}

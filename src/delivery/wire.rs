@@ -505,6 +505,15 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_only_announced_gets_little_room() {
+        let mut decoder = Decoder::new(4 << 20);
+        let announced = framed(0, &vec![0; 3 << 20]);
+        decoder.push(&announced.slice(..PREFIX + 1));
+        assert!(decoder.take().unwrap().is_none());
+        assert!(decoder.buffer.capacity() <= 2 * BELIEVED);
+    }
+
+    #[test]
     fn a_request_over_the_bound_is_refused_by_its_length_alone() {
         let mut decoder = Decoder::new(100);
         decoder.push(&framed(0, &[0; 101]).slice(..PREFIX));
