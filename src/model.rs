@@ -276,14 +276,19 @@ impl Snapshot {
         Arc::make_mut(&mut self.policies).set(key, spec);
         self.touch_namespace(&key.namespace, facts);
         if !facts.mesh {
-            let hosts: Vec<Hostname> = self
-                .services
-                .in_namespace(&key.namespace)
-                .map(|s| s.host.clone())
-                .collect();
+            let hosts = self.hosts_with_workloads_in(&key.namespace);
             facts.hosts.extend(hosts.iter().cloned());
             facts.endpoints.extend(hosts);
         }
+    }
+
+    /// Hosts that a namespace's workloads stand behind: its Services, and others whose slices name them.
+    fn hosts_with_workloads_in(&self, namespace: &str) -> BTreeSet<Hostname> {
+        let own = self.services.in_namespace(namespace).map(|s| &s.host);
+        let workloads = self.workloads.in_namespace(namespace);
+        let addresses = workloads.flat_map(|w| ips(w));
+        let elsewhere = addresses.flat_map(|ip| self.endpoints.hosts_at(ip));
+        own.chain(elsewhere).cloned().collect()
     }
 
     /// Every index that a default of MeshConfig reached is built again from the objects' own fields.
