@@ -49,7 +49,12 @@ fn main() {
                     Case::open(&folder)?.validate(packing)
                 })
             };
-            let accepted = [RoutePacking::Rds, RoutePacking::Scoped].map(by_envoy);
+            let accepted = [
+                RoutePacking::Rds,
+                RoutePacking::Scoped,
+                RoutePacking::OnDemand,
+            ]
+            .map(by_envoy);
             let checked = Trial::test(name, move || Case::open(&folder)?.check(mode));
             accepted.into_iter().chain([checked])
         })

@@ -274,7 +274,17 @@ pub struct HttpManager {
     pub direction: Direction,
     pub stat_prefix: Str,
     pub routes: Routes,
+    /// When the tables and clusters come that its requests lead to.
+    pub loading: Loading,
     pub access_log: Option<AccessLog>,
+}
+
+/// When a client is sent what it may never use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Loading {
+    AtOnce,
+    /// When a request first needs it, which waits for it.
+    OnDemand,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -336,6 +346,8 @@ pub struct RouteScope {
     /// `<port>/<name>`, which is the key too, so that no two scopes can have one key.
     pub key: Str,
     pub table: Str,
+    /// When a client asks for the table.
+    pub loading: Loading,
 }
 
 /// `envoy.config.route.v3.VirtualHost`.

@@ -55,12 +55,14 @@ pub struct Digest {
 /// How many layers make up a scope's set.
 pub const LAYERS: usize = 2;
 
-/// The full set of one scope: what is its own (inbound) over what it shares (outbound).
+/// The full set of one scope: what is its own (inbound) over what it shares (outbound), and what a client is
+/// told of only when it asks for it by name.
 ///
-/// No name stands in both layers.
+/// No name stands in two of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Resources<'a> {
     layers: [&'a Layer; LAYERS],
+    on_demand: &'a Layer,
 }
 
 /// Names whose entry may differ from before: changed, new, or gone. Latest content is in `Resources`.
@@ -96,11 +98,13 @@ impl Layer {
     }
 
     pub fn remove(&mut self, kind: ResourceType, name: &str) -> bool {
-        let before = self.by_kind[kind as usize].take(name);
-        if let Some(ByName(before)) = &before {
-            self.digests[kind as usize].take(before);
-        }
-        before.is_some()
+        self.take(kind, name).is_some()
+    }
+
+    pub fn take(&mut self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        let ByName(before) = self.by_kind[kind as usize].take(name)?;
+        self.digests[kind as usize].take(&before);
+        Some(before)
     }
 
     pub fn digest(&self, kind: ResourceType) -> Digest {
@@ -144,27 +148,36 @@ impl PartialEq for ByName {
 impl Eq for ByName {}
 
 impl<'a> Resources<'a> {
-    pub fn new(own: &'a Layer, shared: &'a Layer) -> Self {
+    pub fn new(own: &'a Layer, shared: &'a Layer, on_demand: &'a Layer) -> Self {
         Self {
             layers: [own, shared],
+            on_demand,
         }
     }
 
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&'a Arc<Encoded>> {
-        self.layers.iter().find_map(|l| l.get(kind, name))
+        let on_demand = || self.on_demand.get(kind, name);
+        self.unasked(kind, name).or_else(on_demand)
     }
 
-    /// With the number of its layer.
+    /// What a client is told of that asks for all.
+    pub fn unasked(&self, kind: ResourceType, name: &str) -> Option<&'a Arc<Encoded>> {
+        self.find(kind, name).map(|(_, encoded)| encoded)
+    }
+
+    /// With the number of its layer, if it is in one.
     pub fn find(&self, kind: ResourceType, name: &str) -> Option<(usize, &'a Arc<Encoded>)> {
         let found = |(at, layer): (usize, &'a Layer)| Some((at, layer.get(kind, name)?));
         self.layers.into_iter().enumerate().find_map(found)
     }
 
-    /// All of a type, ordered by name within each layer.
+    /// All of a type, ordered by name within each layer, on demand or not.
     pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &'a Arc<Encoded>> + use<'a> {
-        self.layers.into_iter().flat_map(move |l| l.of(kind))
+        let all = self.layers.into_iter().chain([self.on_demand]);
+        all.flat_map(move |layer| layer.of(kind))
     }
 
+    /// How many a client is told of that asks for all.
     pub fn count(&self, kind: ResourceType) -> usize {
         self.layers.iter().map(|l| l.count(kind)).sum()
     }
@@ -174,6 +187,7 @@ impl<'a> Resources<'a> {
         self.layers
     }
 
+    /// Of what a client is told that asks for all.
     pub fn digest(&self, kind: ResourceType) -> Digest {
         let mut sum = Digest::default();
         for layer in self.layers {

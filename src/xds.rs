@@ -8,6 +8,7 @@ mod filter_chain;
 mod http;
 pub mod json;
 pub mod listener;
+mod on_demand;
 mod proto;
 pub mod route;
 pub mod scope;

@@ -34,6 +34,9 @@ impl User {
 
 static NETWORKS: AtomicU8 = AtomicU8::new(0);
 
+/// The second byte of every Service's address; of a pod's it is its network.
+const SERVICES: u8 = 96;
+
 /// The node: a bridge of its own, with the control plane's address on it.
 pub struct Network {
     index: u8,
@@ -43,8 +46,9 @@ pub struct Network {
 
 impl Network {
     pub fn new() -> Result<Self> {
-        let index = NETWORKS.fetch_add(1, Ordering::Relaxed) + 1;
-        ensure!(index < 90, "too many networks in one test program");
+        let count = NETWORKS.fetch_add(1, Ordering::Relaxed) + 1;
+        ensure!(count < 250, "too many networks in one test program");
+        let index = if count < SERVICES { count } else { count + 1 };
         shell(&format!(
             "ip link add br{index} type bridge\n\
              ip addr add 10.{index}.0.1/16 dev br{index}\n\
@@ -69,7 +73,7 @@ impl Network {
     /// An address for a Service. Nothing answers there: only a sidecar knows where it leads.
     pub fn service_address(&self) -> Ipv4Addr {
         let n = self.services.fetch_add(1, Ordering::Relaxed) + 1;
-        Ipv4Addr::new(10, 96, self.index, n)
+        Ipv4Addr::new(10, SERVICES, self.index, n)
     }
 
     /// A new pod with an address and a route to the others. Its users may bind any port, as in Kubernetes.

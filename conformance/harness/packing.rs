@@ -11,7 +11,11 @@ thread_local! {
 }
 
 /// Every packing that a scenario must hold in.
-pub const ALL: [RoutePacking; 2] = [RoutePacking::Rds, RoutePacking::Scoped];
+pub const ALL: [RoutePacking; 3] = [
+    RoutePacking::Rds,
+    RoutePacking::Scoped,
+    RoutePacking::OnDemand,
+];
 
 /// That of the scenario on this thread: its control plane is started with it.
 pub fn current() -> RoutePacking {

@@ -7,8 +7,8 @@ use fairlead::config::value::Span;
 use fairlead::config::virtual_service::HttpRetry;
 use fairlead::ir::{
     AccessLog, Address, Capture, ChainMatch, Connect, Direction, FilterChain, HashSourceIp,
-    HttpManager, InboundRoute, InboundTls, Inspector, Listener, NetworkFilter, Routes, Socket,
-    Target, TcpProxy, TransportProtocol,
+    HttpManager, InboundRoute, InboundTls, Inspector, Listener, Loading, NetworkFilter, Routes,
+    Socket, Target, TcpProxy, TransportProtocol,
 };
 use fairlead::text::Str;
 
@@ -251,6 +251,7 @@ fn plain_chains() -> Vec<FilterChain> {
 
 fn inbound_http(retries: Option<HttpRetry>) -> HttpManager {
     HttpManager {
+        loading: Loading::AtOnce,
         direction: Direction::Inbound,
         stat_prefix: "inbound_0.0.0.0_8080;".into(),
         routes: Routes::Inline(InboundRoute {
@@ -274,6 +275,7 @@ fn outbound_http(table: &str) -> FilterChain {
             direction: Direction::Outbound,
             stat_prefix: "outbound_0.0.0.0_80;".into(),
             routes: Routes::Rds(table.into()),
+            loading: Loading::AtOnce,
             access_log: None,
         })),
         ..chain("", tcp(""))

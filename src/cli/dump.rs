@@ -39,7 +39,8 @@ pub struct Args {
     #[arg(long, value_name = "JSON")]
     metadata: Option<String>,
 
-    /// How route tables come to the proxy: rds (one a port), scoped (one a host and port, by scopes), or auto, by
+    /// How route tables come to the proxy: rds (one a port), scoped (one a host and port, by scopes), on-demand
+    /// (the same, tables and clusters sent when a request first needs them), or auto: rds or scoped, by
     /// the number of hosts. The annotation in --metadata goes before.
     #[arg(
         long,

@@ -138,7 +138,8 @@ pub struct Settings {
     )]
     pub hold_unresolved: bool,
 
-    /// How route tables come to proxies: rds (one a port), scoped (one a host and port, by scopes), or auto, by
+    /// How route tables come to proxies: rds (one a port), scoped (one a host and port, by scopes), on-demand
+    /// (the same, tables and clusters sent when a request first needs them), or auto: rds or scoped, by
     /// the number of hosts. A pod's annotation fairlead.dev/route-packing goes before.
     #[arg(
         long,

@@ -189,7 +189,7 @@ fn warming(entries: &[Arc<Encoded>], names: &mut Shelf<Name>) -> Box<[(Warming, 
 /// Version of the empty resource that answers a name nothing stands behind.
 pub const ABSENT: Str = Str::new_static("absent");
 
-/// A resource with nothing but its name: field 1 of ClusterLoadAssignment and of RouteConfiguration.
+/// A resource with nothing but its name: field 1 of Cluster, ClusterLoadAssignment and RouteConfiguration.
 pub fn empty(kind: ResourceType, name: &str) -> Arc<Encoded> {
     let mut body = vec![0x0a];
     encode_varint(name.len() as u64, &mut body);

@@ -395,7 +395,7 @@ impl Hub {
         let view = self
             .engine
             .resources(link.scope)
-            .unwrap_or_else(|| Resources::new(&self.nothing, &self.nothing));
+            .unwrap_or_else(|| Resources::new(&self.nothing, &self.nothing, &self.nothing));
         let turn = Turn {
             view,
             pool: &mut self.pool,

@@ -46,7 +46,7 @@ pub struct Step {
 pub struct Told {
     pub kind: ResourceType,
     pub touched: Touched,
-    /// The names among them that stand for nothing now.
+    /// The names among them that stand for nothing now, or only for who asks.
     pub gone: Vec<Str>,
 }
 
@@ -327,7 +327,7 @@ impl Told {
         for of_kind in names.chunk_by(|a, b| a.0 == b.0) {
             let kind = of_kind[0].0;
             let names = of_kind.iter().map(|(_, name)| name.clone());
-            let (there, gone): (Vec<_>, _) = names.partition(|n| view.get(kind, n).is_some());
+            let (there, gone): (Vec<_>, _) = names.partition(|n| view.unasked(kind, n).is_some());
             all.push(Self {
                 kind,
                 touched: Touched::names(kind, there),

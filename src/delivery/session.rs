@@ -167,7 +167,7 @@ impl Session {
             watch.due.touch(&told.touched, Mark::changed(Some(at)));
         }
         for name in &told.gone {
-            if watch.wants(name) {
+            if watch.asks_for(name) || watch.held(name).is_some() {
                 watch.due.change(name, Some(at));
             }
         }

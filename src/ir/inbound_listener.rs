@@ -10,7 +10,7 @@ use super::outbound_listener::{BLACK_HOLE, access_log};
 use super::{
     Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain,
     HashSourceIp, HttpManager, InboundRoute, InboundTls, Inspector, Listener, LoadBalancer,
-    NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol,
+    Loading, NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol,
     UpstreamTls,
 };
 use crate::config::Source;
@@ -380,6 +380,7 @@ impl<'a> Chains<'a> {
 
 fn manager(stat_prefix: String, route: InboundRoute, mesh: &MeshConfig) -> HttpManager {
     HttpManager {
+        loading: Loading::AtOnce,
         direction: Direction::Inbound,
         stat_prefix: Str::new(stat_prefix),
         routes: Routes::Inline(route),

@@ -213,10 +213,11 @@ fn http_chain(around: &Surroundings<'_>, name: &str, table: &Str, alone: bool) -
             stat_prefix: Str::new(format!("outbound_{name};")),
             routes: match around.packing.of(table) {
                 Packing::Whole => Routes::Rds(table.clone()),
-                Packing::Scoped => Routes::Scoped(Scoping {
+                Packing::Scoped(_) => Routes::Scoped(Scoping {
                     table: table.clone(),
                 }),
             },
+            loading: around.packing.loading(),
             access_log: access_log(around.mesh),
         })),
     }
@@ -255,6 +256,11 @@ fn tcp(
         connect: Connect::AtOnce,
         access_log: access_log(around.mesh),
     })
+}
+
+/// Whether every client has the cluster.
+pub fn is_fixed(cluster: &str) -> bool {
+    cluster == PASSTHROUGH || cluster == BLACK_HOLE
 }
 
 /// The clusters that every client has.

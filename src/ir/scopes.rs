@@ -1,5 +1,6 @@
 //! Which route tables come as scopes, and the names that lead to a scope.
 
+use super::Loading;
 use crate::model::proxy::RoutePacking;
 use crate::text::Str;
 
@@ -10,7 +11,7 @@ pub enum Packing {
     #[default]
     Whole,
     /// One table a host and port, by scopes: a change sends that one.
-    Scoped,
+    Scoped(Loading),
 }
 
 /// Virtual hosts of one table from which on it comes as scopes.
@@ -24,9 +25,12 @@ impl Packing {
     pub fn chosen(wish: RoutePacking, before: Self, virtual_hosts: usize) -> Self {
         match (wish, before) {
             (RoutePacking::Rds, _) => Self::Whole,
-            (RoutePacking::Scoped, _) => Self::Scoped,
-            (RoutePacking::Auto, Self::Whole) if virtual_hosts > MANY => Self::Scoped,
-            (RoutePacking::Auto, Self::Scoped) if virtual_hosts < FEW => Self::Whole,
+            (RoutePacking::Scoped, _) => Self::Scoped(Loading::AtOnce),
+            (RoutePacking::OnDemand, _) => Self::Scoped(Loading::OnDemand),
+            (RoutePacking::Auto, Self::Whole) if virtual_hosts > MANY => {
+                Self::Scoped(Loading::AtOnce)
+            }
+            (RoutePacking::Auto, Self::Scoped(_)) if virtual_hosts < FEW => Self::Whole,
             (RoutePacking::Auto, before) => before,
         }
     }
@@ -34,8 +38,16 @@ impl Packing {
     /// How this table comes.
     pub fn of(self, table: &str) -> Self {
         match self {
-            Self::Scoped if has_scopes(table) => Self::Scoped,
-            Self::Scoped | Self::Whole => Self::Whole,
+            Self::Scoped(loading) if has_scopes(table) => Self::Scoped(loading),
+            Self::Scoped(_) | Self::Whole => Self::Whole,
+        }
+    }
+
+    /// When tables and clusters come that a client may never use.
+    pub fn loading(self) -> Loading {
+        match self {
+            Self::Whole => Loading::AtOnce,
+            Self::Scoped(loading) => loading,
         }
     }
 }
@@ -74,7 +86,7 @@ mod tests {
         let mut seen = Vec::new();
         for count in [199, 200, 201, 200, 199, 150, 149, 150, 200] {
             packing = Packing::chosen(RoutePacking::Auto, packing, count);
-            seen.push(packing == Packing::Scoped);
+            seen.push(packing == Packing::Scoped(Loading::AtOnce));
         }
         assert_eq!(
             seen,
@@ -85,10 +97,15 @@ mod tests {
     #[test]
     fn a_wish_that_names_a_packing_has_it_at_any_size() {
         for count in [0, 10_000] {
-            for before in [Packing::Whole, Packing::Scoped] {
+            for before in [Packing::Whole, Packing::Scoped(Loading::AtOnce)] {
                 let chosen = |wish| Packing::chosen(wish, before, count);
                 assert_eq!(chosen(RoutePacking::Rds), Packing::Whole);
-                assert_eq!(chosen(RoutePacking::Scoped), Packing::Scoped);
+                for (wish, loading) in [
+                    (RoutePacking::Scoped, Loading::AtOnce),
+                    (RoutePacking::OnDemand, Loading::OnDemand),
+                ] {
+                    assert_eq!(chosen(wish), Packing::Scoped(loading));
+                }
             }
         }
     }

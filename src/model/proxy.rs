@@ -60,7 +60,7 @@ const MAX_SHOWN: usize = 300;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum RoutePacking {
     /// By the number of hosts.
     #[default]
@@ -69,6 +69,8 @@ pub enum RoutePacking {
     Rds,
     /// One table a host and port, found by scopes.
     Scoped,
+    /// The same, each table and its clusters sent when a request first needs them.
+    OnDemand,
 }
 
 /// What decides a proxy's configuration, besides the mesh.
@@ -94,7 +96,7 @@ pub struct Proxy {
 }
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is none of auto, rds, scoped")]
+#[error("`{0}` is none of auto, rds, scoped, on-demand")]
 pub struct UnknownPacking(String);
 
 impl FromStr for RoutePacking {
@@ -105,6 +107,7 @@ impl FromStr for RoutePacking {
             "auto" => Ok(Self::Auto),
             "rds" => Ok(Self::Rds),
             "scoped" => Ok(Self::Scoped),
+            "on-demand" => Ok(Self::OnDemand),
             other => Err(UnknownPacking(other.to_owned())),
         }
     }
@@ -116,6 +119,7 @@ impl fmt::Display for RoutePacking {
             Self::Auto => "auto",
             Self::Rds => "rds",
             Self::Scoped => "scoped",
+            Self::OnDemand => "on-demand",
         })
     }
 }

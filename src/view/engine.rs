@@ -122,7 +122,10 @@ impl Engine {
     pub fn resources(&self, scope: ScopeId) -> Option<Resources<'_>> {
         let scope = self.scopes.get(&scope)?;
         let shared = self.outbounds.get(&scope.outbound)?;
-        Some(Resources::new(&scope.layer, &shared.outbound.layer))
+        let Outbound {
+            layer, on_demand, ..
+        } = &shared.outbound;
+        Some(Resources::new(&scope.layer, layer, &on_demand.layer))
     }
 
     /// As `resources`, with the objects that made each. Not cheap: for people who look.
@@ -135,7 +138,7 @@ impl Engine {
             resources,
             outbound,
             server,
-            &self.snapshot,
+            (&self.snapshot, &self.hosts),
         ))
     }
 

@@ -1,11 +1,13 @@
 //! The outbound resources of one kind of client, kept current host by host. Route scopes: `scoped`.
 
 mod fixed;
+mod on_demand;
 mod scoped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::on_demand::OnDemand;
 use super::hosts::Hosts;
 use super::joined::JoinedHost;
 use super::places::{Deciders, Place, Places};
@@ -29,7 +31,10 @@ use crate::xds::{Encoded, ResourceType, route};
 pub struct Outbound {
     pub client: Client,
     egress: Vec<Egress>,
+    /// What goes to all such clients.
     pub layer: Layer,
+    /// What goes to those that ask for it.
+    pub on_demand: OnDemand,
     hosts: BTreeMap<Hostname, Arc<JoinedHost>>,
     /// Which hosts' routes lead to a host.
     callers: BTreeMap<Hostname, BTreeSet<Hostname>>,
@@ -62,13 +67,15 @@ impl Outbound {
         let egress = client.egress();
         let mut own = Self {
             fixed: fixed::listeners(&client, &egress),
+            // That of a mesh without hosts, till the tables are known.
+            packing: Packing::chosen(client.packing, Packing::default(), 0),
             client,
             egress,
             layer: Layer::default(),
+            on_demand: OnDemand::default(),
             hosts: BTreeMap::new(),
             callers: BTreeMap::new(),
             tables: BTreeMap::new(),
-            packing: Packing::default(),
             places: Places::default(),
         };
         own.join_everything(common);
@@ -425,11 +432,11 @@ impl Outbound {
                 self.put(encoded, dirty);
             }
             Packing::Whole => self.take(ResourceType::Route, name, dirty),
-            Packing::Scoped if stands => {
+            Packing::Scoped(_) if stands => {
                 let encoded = table.fallback(name, mode, cache);
                 self.put_fallback(encoded, common, dirty);
             }
-            Packing::Scoped => self.take_fallback(name, dirty),
+            Packing::Scoped(_) => self.take_fallback(name, dirty),
         }
         if !stands {
             self.tables.remove(name);
@@ -469,13 +476,23 @@ impl Outbound {
 
     fn put(&mut self, encoded: Arc<Encoded>, dirty: &mut Dirty) {
         let (kind, name) = (encoded.kind, encoded.name.clone());
-        if self.layer.insert(encoded) {
+        if kind == ResourceType::Listener {
+            self.pin(Some(&encoded), &name, dirty);
+        }
+        let layer = match self.is_on_demand(kind, &name) {
+            true => &mut self.on_demand.layer,
+            false => &mut self.layer,
+        };
+        if layer.insert(encoded) {
             dirty.names.push((kind, name));
         }
     }
 
     fn take(&mut self, kind: ResourceType, name: &Str, dirty: &mut Dirty) {
-        if self.layer.remove(kind, name) {
+        if kind == ResourceType::Listener {
+            self.pin(None, name, dirty);
+        }
+        if self.layer.remove(kind, name) || self.on_demand.layer.remove(kind, name) {
             dirty.names.push((kind, name.clone()));
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Resources;
+use super::hosts::Hosts;
 use super::outbound::Outbound;
 use crate::config::Source;
 use crate::ir::inbound::Server;
@@ -21,9 +22,9 @@ pub fn entries(
     resources: Resources<'_>,
     outbound: &Outbound,
     server: &Server,
-    snapshot: &Snapshot,
+    (snapshot, hosts): (&Snapshot, &Hosts),
 ) -> Vec<Entry> {
-    let mut sources = of_outbound(outbound, snapshot);
+    let mut sources = of_outbound(outbound, snapshot, hosts);
     sources.extend(of_inbound(server, snapshot));
     let all = ResourceType::ALL
         .into_iter()
@@ -48,7 +49,7 @@ fn of_inbound(server: &Server, snapshot: &Snapshot) -> Sources {
     clusters.chain(listeners).collect()
 }
 
-fn of_outbound(outbound: &Outbound, snapshot: &Snapshot) -> Sources {
+fn of_outbound(outbound: &Outbound, snapshot: &Snapshot, hosts: &Hosts) -> Sources {
     let mut sources = Sources::new();
     for (host, joined) in outbound.joined() {
         let view = outbound::join(&HostFacts::of(snapshot, host), &joined.relation);
@@ -61,7 +62,7 @@ fn of_outbound(outbound: &Outbound, snapshot: &Snapshot) -> Sources {
             sources.insert((ResourceType::Cluster, cluster.name), of_cluster);
         }
         for entry in view.virtual_hosts {
-            for name in outbound.names_of(host, &entry) {
+            for name in outbound.names_of(host, &entry, hosts) {
                 let known = sources.entry(name).or_default();
                 known.extend(entry.sources.iter().cloned());
             }

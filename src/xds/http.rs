@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use prost::{Message, Name};
 
-use super::{Ref, ResourceType, access_log, proto, route, scope};
-use crate::ir::{Direction, HttpManager, Routes};
+use super::{Ref, ResourceType, access_log, on_demand, proto, route, scope};
+use crate::ir::{Direction, HttpManager, Loading, Routes};
 
 /// What a request passes, in this order. The router is always last.
 #[derive(Clone, Copy)]
@@ -36,14 +36,18 @@ pub fn render(node: &HttpManager) -> pb::HttpConnectionManager {
             upgrade_type: "websocket".to_owned(),
             ..Default::default()
         }],
-        // The route's timeout rules; Envoy's own default would cut silent streams after 5 minutes.
-        stream_idle_timeout: Some(proto::seconds(0)),
+        // The route's timeout rules; Envoy's own default would cut silent streams after 5 minutes. A request
+        // whose route is yet to come has no other.
+        stream_idle_timeout: Some(match node.loading {
+            Loading::AtOnce => proto::seconds(0),
+            Loading::OnDemand => on_demand::patience(),
+        }),
         access_log: access_log::file(node.access_log.as_ref()),
         ..Default::default()
     };
     match node.direction {
         Direction::Inbound => inbound(manager),
-        Direction::Outbound => outbound(manager, &node.routes),
+        Direction::Outbound => outbound(manager, node),
     }
 }
 
@@ -80,15 +84,21 @@ fn inbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
 
 /// Drops `x-forwarded-client-cert` (Envoy's default) and leaves the server's name to the server.
 ///
-/// What finds the scope of a request comes before all that needs its route.
-fn outbound(manager: pb::HttpConnectionManager, routes: &Routes) -> pb::HttpConnectionManager {
-    let scoping = match routes {
+/// What finds a request's table comes before all that needs its route. A table on demand is asked for once the
+/// host has its one spelling, and before the fallback takes the request.
+fn outbound(manager: pb::HttpConnectionManager, node: &HttpManager) -> pb::HttpConnectionManager {
+    let scoping = match &node.routes {
         Routes::Scoped(scoping) => Some(scoping),
         Routes::Rds(_) | Routes::Inline(_) => None,
     };
+    let second = scoping.map(|_| named(scope::SECOND_LOOK, &scope::second_look()));
+    let demand = match node.loading {
+        Loading::AtOnce => None,
+        Loading::OnDemand => Some(named(on_demand::FILTER, &on_demand::filter())),
+    };
+    let third = scoping.map(|s| named(scope::THIRD_LOOK, &scope::third_look(s)));
+    let finders = [second, demand, third].into_iter().flatten();
     let filters = OUTBOUND_FILTERS.iter().map(|f| http_filter(*f));
-    let finders = scoping.into_iter().flat_map(scope::filters);
-    let finders = finders.map(|(name, filter)| named(name, &filter));
     pb::HttpConnectionManager {
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         early_header_mutation_extensions: scoping.map(scope::first_key).into_iter().collect(),

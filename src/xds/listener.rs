@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::ir::{
-        Address, ChainMatch, Connect, HashSourceIp, HttpManager, InboundRoute, InboundTls,
+        Address, ChainMatch, Connect, HashSourceIp, HttpManager, InboundRoute, InboundTls, Loading,
         NetworkFilter, Routes, Target, TcpProxy,
     };
     use crate::xds::json::shown;
@@ -187,6 +187,7 @@ mod tests {
             direction,
             stat_prefix: "p;".into(),
             routes,
+            loading: Loading::AtOnce,
             access_log: None,
         }))
     }

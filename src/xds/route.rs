@@ -21,7 +21,7 @@ use crate::ir::{Action, InboundRoute, Reached, Route, RouteTable, VirtualHost};
 /// Raise when `head` gives other bytes for an equal input.
 pub const TABLE_EPOCH: u32 = 2;
 /// Raise when `virtual_host` gives other bytes for an equal input.
-pub const VIRTUAL_HOST_EPOCH: u32 = 1;
+pub const VIRTUAL_HOST_EPOCH: u32 = 2;
 
 /// `RouteConfiguration.virtual_hosts`
 const VIRTUAL_HOSTS_TAG: u32 = 2;

@@ -46,7 +46,7 @@ use envoy_types::pb::xds::r#type::v3::CelExpression;
 use prost::{Message, Name};
 
 use super::{Ref, Render, ResourceType, proto};
-use crate::ir::{RouteScope, Scoping, scopes};
+use crate::ir::{Loading, RouteScope, Scoping, scopes};
 use crate::text::Str;
 
 /// Carries the key from the listener's first look at a request to its route. Written over whatever the client sent,
@@ -81,6 +81,7 @@ impl Render for RouteScope {
         };
         ScopedRouteConfiguration {
             name: self.key.to_string(),
+            on_demand: self.loading == Loading::OnDemand,
             route_configuration_name: self.table.to_string(),
             key: Some(Key {
                 fragments: vec![fragment],
@@ -89,11 +90,16 @@ impl Render for RouteScope {
         }
     }
 
+    /// The table that requests fail without: not one that a request waits for.
     fn refs(&self) -> Vec<Ref> {
-        vec![Ref {
+        let table = Ref {
             kind: ResourceType::Route,
             name: self.table.clone(),
-        }]
+        };
+        match self.loading {
+            Loading::AtOnce => vec![table],
+            Loading::OnDemand => Vec::new(),
+        }
     }
 }
 
@@ -148,8 +154,11 @@ pub fn first_key(scoping: &Scoping) -> TypedExtensionConfig {
     )
 }
 
-/// The second look and the third, by name and configuration.
-pub fn filters(scoping: &Scoping) -> [(&'static str, ExtensionWithMatcher); 2] {
+pub const SECOND_LOOK: &str = "fairlead.scope_spelling";
+pub const THIRD_LOOK: &str = "fairlead.scope_fallback";
+
+/// For the host in its one spelling.
+pub fn second_look() -> ExtensionWithMatcher {
     let spelling = Lua {
         default_source_code: Some(DataSource {
             specifier: Some(Specifier::InlineString(SPELLING.to_owned())),
@@ -157,26 +166,17 @@ pub fn filters(scoping: &Scoping) -> [(&'static str, ExtensionWithMatcher); 2] {
         }),
         ..Default::default()
     };
-    [
-        (
-            "fairlead.scope_spelling",
-            unless_found("envoy.filters.http.lua", &spelling),
-        ),
-        (
-            "fairlead.scope_fallback",
-            unless_found("envoy.filters.http.ip_tagging", &fallback(scoping)),
-        ),
-    ]
+    unless_found("envoy.filters.http.lua", &spelling)
 }
 
-/// Writes the fallback's key for any caller: of Envoy's filters that write a header and look for the route again,
-/// the one without a script.
-fn fallback(scoping: &Scoping) -> IpTagging {
+/// For the fallback. Writes its key for any caller: of Envoy's filters that write a header and look for the route
+/// again, the one without a script.
+pub fn third_look(scoping: &Scoping) -> ExtensionWithMatcher {
     let any = |address: &str| CidrRange {
         address_prefix: address.to_owned(),
         prefix_len: proto::uint32(0),
     };
-    IpTagging {
+    let tagging = IpTagging {
         ip_tags: vec![IpTag {
             ip_tag_name: scopes::fallback_of(&scoping.table).to_string(),
             ip_list: vec![any("0.0.0.0"), any("::")],
@@ -186,7 +186,8 @@ fn fallback(scoping: &Scoping) -> IpTagging {
             action: HeaderAction::Sanitize.into(),
         }),
         ..Default::default()
-    }
+    };
+    unless_found("envoy.filters.http.ip_tagging", &tagging)
 }
 
 /// A filter that requests with a virtual host pass by.

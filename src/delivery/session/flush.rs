@@ -15,7 +15,7 @@ use crate::delivery::wire::Nonce;
 use crate::text::Str;
 use crate::view::{LAYERS, Resources};
 use crate::xds::stamp::{Key, key_of};
-use crate::xds::{Encoded, ResourceType};
+use crate::xds::{Encoded, ResourceType, Stamp};
 
 /// One step of a flush. Each frame is taken from the first step that has anything to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +240,7 @@ impl Session {
     ) -> Verdict {
         let kind = stage.kind();
         let watch = self.watch(kind);
-        let current = view.get(kind, name);
+        let current = watch.sees(view, name);
         match (stage, current) {
             (Stage::Secrets, _) => Verdict::Remove,
             (Stage::Companions, current) => Verdict::Send(or_empty(current, kind, name)),
@@ -250,7 +250,8 @@ impl Session {
             (Stage::Clusters | Stage::Endpoints | Stage::Scopes, Some(entry)) => {
                 send(watch, entry, why)
             }
-            (Stage::Clusters, None) if watch.held(name).is_some() => Verdict::Wait,
+            (Stage::Clusters, None) if watch.held(name).is_some_and(is_there) => Verdict::Wait,
+            (Stage::Clusters, None) if watch.demands(name) => no_cluster(watch, name, why),
             (Stage::Clusters | Stage::Listeners | Stage::ScopeRemovals, None) => {
                 removal(watch, name, why)
             }
@@ -271,10 +272,10 @@ impl Session {
             (Stage::ClusterRemovals, None) => {
                 let unknown = self.removals_wait_until().is_some_and(|until| now < until);
                 let waits = unknown || in_force.names(name);
-                if waits {
-                    Verdict::Wait
-                } else {
-                    removal(watch, name, why)
+                match watch.demands(name) {
+                    _ if waits => Verdict::Wait,
+                    true => no_cluster(watch, name, why),
+                    false => removal(watch, name, why),
                 }
             }
         }
@@ -476,6 +477,20 @@ fn no_route(watch: &Watch, name: &str, why: Why) -> Verdict {
         Some(_) | None if why == Why::Asked => Verdict::Send(empty(ResourceType::Route, name)),
         Some(_) | None => Verdict::Nothing,
     }
+}
+
+/// A cluster without endpoints, which a request fails with at once.
+fn no_cluster(watch: &Watch, name: &str, why: Why) -> Verdict {
+    match watch.held(name) {
+        held if why == Why::Asked || held.is_some_and(is_there) => {
+            Verdict::Send(empty(ResourceType::Cluster, name))
+        }
+        Some(_) | None => Verdict::Nothing,
+    }
+}
+
+fn is_there(held: &Arc<Stamp>) -> bool {
+    held.version != ABSENT
 }
 
 fn or_empty(entry: Option<&Arc<Encoded>>, kind: ResourceType, name: &str) -> Arc<Encoded> {

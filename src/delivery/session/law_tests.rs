@@ -36,6 +36,8 @@ enum Op {
     Disconnect,
     Connect(Memory),
     Resubscribe(usize),
+    /// A request needs a cluster: a client that has to ask for it does, once.
+    Demand(usize),
     Moved,
 }
 
@@ -66,6 +68,8 @@ struct Envoy {
     /// Clusters of which some form is warm: it serves while a newer one warms.
     warm: BTreeSet<String>,
     endpoint_names: BTreeSet<String>,
+    /// Clusters asked for by name: for ever, and again on every stream.
+    demanded: BTreeSet<String>,
     queue: VecDeque<Asked>,
     cluster_answers: Vec<Asked>,
     cluster_request: Option<Asked>,
@@ -131,11 +135,22 @@ impl Law {
                 let request = subscribe(R, &[ROUTES[*i]], &[]);
                 self.envoy.queue.push_back(request);
             }
+            Op::Demand(i) if self.envoy.online => {
+                let name = CLUSTERS[*i].to_owned();
+                let known = self.envoy.held.contains_key(&(C, name.clone()));
+                if !known && self.envoy.demanded.insert(name.clone()) {
+                    match &mut self.envoy.cluster_request {
+                        // Nothing of a type goes before its first request.
+                        Some(first) => first.subscribe.extend(["*".to_owned(), name]),
+                        None => self.envoy.queue.push_back(subscribe(C, &[&name], &[])),
+                    }
+                }
+            }
             Op::Moved if self.envoy.online => {
                 let did = self.world.moved();
                 self.receive(did);
             }
-            Op::Taken | Op::Resubscribe(_) | Op::Moved => {}
+            Op::Taken | Op::Resubscribe(_) | Op::Demand(_) | Op::Moved => {}
             edit => {
                 let touched = self.edit(edit);
                 self.tell(touched.as_slice());
@@ -264,7 +279,10 @@ impl Law {
         };
         let names: Vec<&str> = envoy.endpoint_names.iter().map(String::as_str).collect();
         let mut queue = VecDeque::new();
-        let clusters = subscribe(C, &[], &claims(C));
+        let demanded = envoy.demanded.iter().map(String::as_str);
+        let all = (!envoy.demanded.is_empty()).then_some("*");
+        let asked: Vec<&str> = all.into_iter().chain(demanded).collect();
+        let clusters = subscribe(C, &asked, &claims(C));
         let warms = !envoy.unfed.is_empty() || !envoy.unresolved.is_empty();
         envoy.cluster_request = Some(clusters);
         if !warms {
@@ -321,6 +339,12 @@ impl Law {
         let made = self.made.get(&(kind, name.to_owned(), version.to_owned()));
         let made = made.cloned();
         match kind {
+            C if version == "absent" => {
+                let asked = self.envoy.demanded.contains(name);
+                assert!(asked, "nobody asked for {name}, which is not there");
+                self.envoy.forget_cluster(name);
+                self.clusters_at.remove(name);
+            }
             C => {
                 let made = made.expect("clusters are made");
                 if matches!(made.nature, Nature::Bad) {
@@ -366,6 +390,9 @@ impl Law {
             };
             let key = (C, cluster.clone(), entry.version.to_string());
             if matches!(self.made[&key].nature, Nature::Bad) {
+                continue;
+            }
+            if self.world.on_demand.get(C, cluster).is_some() {
                 continue;
             }
             // A reconnecting client whose cluster request is held back is bound by the patience alone.
@@ -418,7 +445,7 @@ impl Law {
     }
 
     fn view(&self) -> Resources<'_> {
-        Resources::new(&self.world.own, &self.world.shared)
+        self.world.view()
     }
 
     /// What Envoy held back while clusters warmed goes once none does.
@@ -470,8 +497,14 @@ impl Law {
             }
         }
         let unwanted = kind == E && !self.envoy.endpoint_names.contains(name);
-        let empty = matches!(kind, E | R) && held.is_some_and(|v| v == "absent");
-        let fine = unwanted || held == want.as_ref() || (want.is_none() && empty);
+        let demanded = kind == C && self.envoy.demanded.contains(name);
+        let unasked = kind == C && !demanded && self.world.on_demand.get(C, name).is_some();
+        let may_be_empty = matches!(kind, E | R) || demanded;
+        let empty = may_be_empty && held.is_some_and(|v| v == "absent");
+        let fine = match unasked {
+            true => held.is_none(),
+            false => unwanted || held == want.as_ref() || (want.is_none() && empty),
+        };
         assert!(
             fine,
             "{kind:?} {name}: client has {held:?}, the mesh {want:?}"
@@ -539,6 +572,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Disconnect),
         1 => memory.prop_map(Op::Connect),
         1 => (0..ROUTES.len()).prop_map(Op::Resubscribe),
+        3 => (0..CLUSTERS.len()).prop_map(Op::Demand),
         1 => Just(Op::Moved),
     ];
     prop::collection::vec(op, 1..60)
@@ -567,10 +601,12 @@ proptest! {
     fn clients_converge_and_never_refer_to_what_they_lack(
         limits in limits(),
         owned in prop_oneof![Just(&[][..]), Just(&["c0", "l1"][..])],
+        demanded in prop_oneof![Just(&[][..]), Just(&["c1", "c2", "c3"][..])],
         ops in ops(),
     ) {
         let mut law = Law::new(limits);
         law.world.owned = owned;
+        law.world.demanded = demanded;
         for op in &ops {
             law.run(op);
         }
@@ -583,9 +619,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn short_ways_send_the_same_frames_as_looking_at_each_name(limits in limits(), ops in ops()) {
+    fn short_ways_send_the_same_frames_as_looking_at_each_name(
+        limits in limits(),
+        demanded in prop_oneof![Just(&[][..]), Just(&["c2", "c3"][..])],
+        ops in ops(),
+    ) {
         let mut short = Law::new(limits);
         let mut long = Law::new(limits);
+        short.world.demanded = demanded;
+        long.world.demanded = demanded;
         long.world.pool.name_by_name = true;
         for op in &ops {
             short.run(op);

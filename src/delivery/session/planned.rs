@@ -2,7 +2,6 @@
 //!
 //! Nothing is sent by it that the long way, name by name in `flush.rs`, would not send.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::due::{Touch, Why};
@@ -12,7 +11,7 @@ use super::{Session, Turn};
 use crate::delivery::frame::Frame;
 use crate::delivery::pool::{Plan, Step, Touched};
 use crate::delivery::roster::Roster;
-use crate::xds::{Encoded, ResourceType};
+use crate::xds::ResourceType;
 
 impl Session {
     /// The next frame of what was touched. Names that must be looked at one by one become so.
@@ -174,11 +173,12 @@ impl Session {
             }
             Touched::All => {
                 let all = view.of(kind);
-                let differs = |e: &&Arc<Encoded>| watch.wants(&e.name) && !watch.has(e);
-                let changed = all.filter(differs).map(|encoded| &encoded.name);
+                let seen = all.filter(|e| watch.wants(&e.name));
+                let seen = seen.filter(|e| watch.sees(view, &e.name).is_some());
+                let changed = seen.filter(|e| !watch.has(e)).map(|encoded| &encoded.name);
                 let held = watch.held.iter().flat_map(|layer| layer.iter());
                 let held = held.map(|stamp| &stamp.name);
-                let gone = held.filter(|name| view.get(kind, name).is_none());
+                let gone = held.filter(|name| watch.sees(view, name).is_none());
                 changed.chain(gone).cloned().collect()
             }
         };

@@ -152,8 +152,10 @@ impl Session {
         for name in request.subscribed() {
             if name == WILDCARD {
                 watch.wildcard = true;
-                for entry in turn.view.of(kind) {
-                    watch.due.ask(&entry.name);
+                let all = turn.view.of(kind).map(|entry| &entry.name);
+                let seen: Vec<_> = all.filter(|n| watch.sees(turn.view, n).is_some()).collect();
+                for name in seen {
+                    watch.due.ask(name);
                 }
                 continue;
             }

@@ -32,6 +32,9 @@ pub(super) struct World {
     /// Names that are put into `own`.
     pub(super) owned: &'static [&'static str],
     pub(super) shared: Layer,
+    /// Clusters that are put into `on_demand`.
+    pub(super) demanded: &'static [&'static str],
+    pub(super) on_demand: Layer,
     pub(super) pool: Pool,
     pub(super) now: Instant,
     /// What the connection was handed and has not taken.
@@ -104,6 +107,8 @@ impl World {
             own: Layer::default(),
             owned: &[],
             shared: Layer::default(),
+            demanded: &[],
+            on_demand: Layer::default(),
             pool: Pool::default(),
             now,
             handed: Volume::default(),
@@ -119,9 +124,13 @@ impl World {
 
     pub(super) fn put(&mut self, encoded: Encoded) -> &mut Self {
         let encoded = Arc::new(encoded);
-        let layer = match self.owned.contains(&encoded.name.as_str()) {
-            true => &mut self.own,
-            false => &mut self.shared,
+        let name = encoded.name.as_str();
+        let layer = if encoded.kind == C && self.demanded.contains(&name) {
+            &mut self.on_demand
+        } else if self.owned.contains(&name) {
+            &mut self.own
+        } else {
+            &mut self.shared
         };
         layer.insert(encoded);
         self
@@ -130,12 +139,17 @@ impl World {
     pub(super) fn drop(&mut self, kind: ResourceType, name: &str) -> &mut Self {
         self.own.remove(kind, name);
         self.shared.remove(kind, name);
+        self.on_demand.remove(kind, name);
         self
+    }
+
+    pub(super) fn view(&self) -> Resources<'_> {
+        Resources::new(&self.own, &self.shared, &self.on_demand)
     }
 
     fn act(&mut self, f: impl FnOnce(&mut Session, &mut Turn<'_>) -> Vec<Output>) -> Did {
         let mut turn = Turn {
-            view: Resources::new(&self.own, &self.shared),
+            view: Resources::new(&self.own, &self.shared, &self.on_demand),
             pool: &mut self.pool,
             now: self.now,
         };
@@ -199,8 +213,7 @@ impl World {
     /// Tells the session that these may have changed, as the hub does.
     pub(super) fn touched(&mut self, names: &[(ResourceType, &str)]) -> Did {
         let names = names.iter().map(|(kind, name)| (*kind, Str::new(name)));
-        let view = Resources::new(&self.own, &self.shared);
-        for told in Told::of(&names.collect(), view) {
+        for told in Told::of(&names.collect(), self.view()) {
             self.session.touch(&told, self.now);
         }
         self.act(|s, turn| s.flush(turn))

@@ -163,11 +163,18 @@ mod unknown_names {
     }
 
     #[test]
-    fn a_cluster_of_nothing_is_removed_and_pushed_once_it_exists() {
+    fn a_cluster_of_nothing_is_an_empty_one_until_it_exists() {
         let mut w = World::new();
         w.subscribe(C, &[]);
-        assert_eq!(w.subscribe(C, &["od"]).sent(), ["cds -od"]);
+        assert_eq!(w.subscribe(C, &["od"]).sent(), ["cds od=absent"]);
         assert_eq!(w.change(static_cluster("od", "1")).sent(), ["cds od=1"]);
+        assert_eq!(w.remove(C, "od").sent(), ["cds od=absent"]);
+    }
+
+    #[test]
+    fn to_a_client_that_names_its_clusters_one_of_nothing_is_removed() {
+        let mut w = World::new();
+        assert_eq!(w.subscribe(C, &["a"]).sent(), ["cds -a"]);
     }
 
     #[test]

@@ -96,6 +96,18 @@ impl Watch {
         self.names.has(key_of(self.kind, name))
     }
 
+    /// By its name although it asks for all, as Envoy does for a cluster that a request needs. What it is told
+    /// stands until it is told otherwise, so it is never told that there is none: it would not ask again.
+    pub fn demands(&self, name: &str) -> bool {
+        self.wildcard && self.asks_for(name)
+    }
+
+    /// What the client is to hold under a name.
+    pub fn sees<'a>(&self, view: Resources<'a>, name: &str) -> Option<&'a Arc<Encoded>> {
+        let asked = || view.get(self.kind, name).filter(|_| self.asks_for(name));
+        view.unasked(self.kind, name).or_else(asked)
+    }
+
     pub fn wanted(&self) -> Wanted<'_> {
         if self.wildcard {
             Wanted::All
@@ -132,13 +144,13 @@ impl Watch {
         stamp.refs.clone()
     }
 
-    /// Names asked for that nothing stands behind.
+    /// Names asked for that nothing stands behind, or nothing that goes to all.
     pub fn absent(&self, view: Resources<'_>) -> Vec<Str> {
         if self.names.digest() == view.digest(self.kind).names {
             return Vec::new();
         }
         let names = self.names.iter().map(|name| &name.text);
-        let absent = names.filter(|name| view.get(self.kind, name).is_none());
+        let absent = names.filter(|name| view.unasked(self.kind, name).is_none());
         absent.cloned().collect()
     }
 
@@ -327,7 +339,8 @@ pub fn claimed<'a>(
         seen.insert(name, version);
     }
     for (name, version) in seen {
-        let current = view.find(kind, name);
+        let on_demand = || view.get(kind, name).map(|entry| (LAST, entry));
+        let current = view.find(kind, name).or_else(on_demand);
         let equal = current.filter(|(_, entry)| entry.version == version);
         let (layer, stamp) = match equal {
             Some((layer, entry)) => (layer, entry.stamp.clone()),

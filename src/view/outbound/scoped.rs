@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{Common, Dirty, Outbound, asks_at};
-use crate::ir::RouteScope;
 use crate::ir::outbound::{Asks, TableEntry};
 use crate::ir::scopes::{self, Packing};
+use crate::ir::{Loading, RouteScope};
 use crate::text::{Hostname, Str};
+use crate::view::hosts::Hosts;
 use crate::view::joined::JoinedHost;
 use crate::view::places::Place;
 use crate::xds::{Encoded, ResourceType};
@@ -58,7 +59,7 @@ impl Outbound {
                     self.take(ResourceType::Route, name, dirty);
                 }
             }
-            Packing::Scoped => {
+            Packing::Scoped(_) => {
                 for kind in [ResourceType::Route, ResourceType::ScopedRoute] {
                     let all = self.layer.of(kind).map(|e| e.name.clone());
                     let of_scopes: Vec<Str> = all.filter(|n| n.contains('/')).collect();
@@ -87,9 +88,11 @@ impl Outbound {
         common: &mut Common<'_>,
         dirty: &mut Dirty,
     ) {
+        // Requests for what nobody claims never wait.
         let scope = RouteScope {
             key: table.name.clone(),
             table: table.name.clone(),
+            loading: Loading::AtOnce,
         };
         self.put(table, dirty);
         self.put(common.hosts.cache.get(&scope), dirty);
@@ -121,13 +124,18 @@ impl Outbound {
         for (name, domain) in domains {
             let packing = self.packing.of(&name);
             let key = scopes::key_of(&name, &domain);
-            let Some(key) = key.filter(|_| packing == Packing::Scoped) else {
+            let Some(key) = key.filter(|_| packing != Packing::Whole) else {
                 continue;
             };
-            match self.owner(&name, &domain, common) {
+            match self.owner(&name, &domain, common.hosts) {
                 Some(host) => {
                     let table = scopes::table_of(&name, host.as_str());
-                    let scope = RouteScope { key, table };
+                    let loading = packing.loading();
+                    let scope = RouteScope {
+                        key,
+                        table,
+                        loading,
+                    };
                     self.put(common.hosts.cache.get(&scope), dirty);
                 }
                 None => self.take(ResourceType::ScopedRoute, &key, dirty),
@@ -136,8 +144,8 @@ impl Outbound {
     }
 
     /// Who gets a domain: the strongest claim, then the first by host.
-    fn owner(&self, table: &str, domain: &str, common: &Common<'_>) -> Option<Hostname> {
-        let claimants = common.hosts.claimants(table, domain);
+    fn owner(&self, table: &str, domain: &str, hosts: &Hosts) -> Option<Hostname> {
+        let claimants = hosts.claimants(table, domain);
         let claims = claimants.filter_map(|host| {
             let claimed = self.hosts.get(host)?.virtual_host(table)?;
             Some((claimed.claim(domain)?, host))
@@ -146,28 +154,27 @@ impl Outbound {
     }
 
     /// The resources that a host's entry in a table may be part of.
-    pub fn names_of(&self, host: &Hostname, entry: &TableEntry) -> Vec<(ResourceType, Str)> {
+    pub fn names_of(
+        &self,
+        host: &Hostname,
+        entry: &TableEntry,
+        hosts: &Hosts,
+    ) -> Vec<(ResourceType, Str)> {
         let name = &entry.table;
         if self.packing.of(name) == Packing::Whole {
             return vec![(ResourceType::Route, name.clone())];
         }
-        let table = scopes::table_of(name, host.as_str());
-        let leads = |key: &Str| {
-            let scope = self.layer.get(ResourceType::ScopedRoute, key);
-            let refs = scope.and_then(|s| s.refs.as_deref());
-            refs.is_some_and(|refs| refs.iter().any(|r| r.name == table))
-        };
         let domains = entry.domains.iter().map(|(domain, _)| domain);
-        let keys = domains.clone().filter_map(|d| scopes::key_of(name, d));
-        let keys = keys
-            .filter(leads)
-            .map(|key| (ResourceType::ScopedRoute, key));
-        let mut names: Vec<_> = keys.collect();
+        let leads = |d: &&Str| self.owner(name, d, hosts).as_ref() == Some(host);
+        let own = domains.clone().filter(leads);
+        let keys = own.filter_map(|d| scopes::key_of(name, d));
+        let mut names: Vec<_> = keys.map(|key| (ResourceType::ScopedRoute, key)).collect();
         if domains.into_iter().any(|d| d.starts_with('*')) {
             let fallback = scopes::fallback_of(name);
             names.push((ResourceType::Route, fallback.clone()));
             names.push((ResourceType::ScopedRoute, fallback));
         }
+        let table = scopes::table_of(name, host.as_str());
         names.push((ResourceType::Route, table));
         names
     }
@@ -175,6 +182,6 @@ impl Outbound {
     /// Whether what the host asks of an address leads to a table that comes as scopes.
     pub(super) fn leads_to_scopes(&self, joined: &JoinedHost, place: Place) -> bool {
         let table = asks_at(joined, place).and_then(Asks::table);
-        table.is_some_and(|table| self.packing.of(table) == Packing::Scoped)
+        table.is_some_and(|table| self.packing.of(table) != Packing::Whole)
     }
 }

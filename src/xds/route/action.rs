@@ -34,6 +34,8 @@ pub fn forward(node: &Forward) -> RouteAction {
         }),
         retry_policy: node.retries.as_ref().and_then(|r| retry::policy(r, hosts)),
         hash_policy: node.hash.iter().map(hash_policy).collect(),
+        // None, whatever the listener has for requests without a route.
+        idle_timeout: Some(proto::seconds(0)),
         ..Default::default()
     }
 }
