@@ -13,11 +13,11 @@ use fairlead::config::{Change, Key};
 use fairlead::model::Settings;
 use fairlead::text::Str;
 use fairlead::view::{Engine, ProxyId};
-use fairlead::xds::ResourceType;
+use fairlead::xds::{Encoded, ResourceType};
 use proptest::prelude::*;
 
-/// Everything a proxy must hold: type and name to version.
-type Held = BTreeMap<(ResourceType, Str), Str>;
+/// Everything there is for a proxy: type and name to version, and whether it comes to who asks for all.
+type Held = BTreeMap<(ResourceType, Str), (Str, bool)>;
 
 fn held(engine: &Engine, id: u64) -> Held {
     let scope = engine.scope_of(ProxyId(id)).unwrap();
@@ -25,8 +25,9 @@ fn held(engine: &Engine, id: u64) -> Held {
     let entries = ResourceType::ALL
         .into_iter()
         .flat_map(|kind| resources.of(kind));
+    let unasked = |e: &Encoded| resources.unasked(e.kind, &e.name).is_some();
     entries
-        .map(|e| ((e.kind, e.name.clone()), e.version.clone()))
+        .map(|e| ((e.kind, e.name.clone()), (e.version.clone(), unasked(e))))
         .collect()
 }
 
@@ -143,8 +144,12 @@ proptest! {
                     for r in entry.refs.iter().flat_map(|refs| refs.iter()) {
                         // A route may name a subset or host that nobody defines (503, as in Istio).
                         let dangling = r.kind == ResourceType::Cluster && kind == ResourceType::Route;
+                        let there = match kind {
+                            ResourceType::Route => resources.get(r.kind, &r.name),
+                            _ => resources.unasked(r.kind, &r.name),
+                        };
                         prop_assert!(
-                            dangling || resources.get(r.kind, &r.name).is_some(),
+                            dangling || there.is_some(),
                             "{} refers to {:?}", entry.name, r
                         );
                     }
@@ -163,7 +168,15 @@ proptest! {
         changes in prop::collection::vec(mesh::change(), 1..40),
     ) {
         let engine = from_scratch(&last_of_each(&changes));
-        for (whole, scoped) in mesh::PACKED {
+        for (whole, scoped, on_demand) in mesh::PACKED {
+            // On demand differs in when things come.
+            let on_demand = held(&engine, on_demand);
+            for (key, (version, _)) in held(&engine, scoped) {
+                let same = on_demand.get(&key).is_some_and(|(v, _)| *v == version);
+                let says_when = matches!(key.0, ResourceType::Listener | ResourceType::ScopedRoute);
+                prop_assert!(same || says_when, "{:?}", key);
+            }
+            prop_assert_eq!(on_demand.len(), held(&engine, scoped).len());
             let whole = packing::of(&engine, whole);
             let scoped = packing::of(&engine, scoped);
             prop_assert!(whole.scopes.is_empty());

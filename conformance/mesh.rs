@@ -20,6 +20,8 @@ mod capture;
 mod hitless;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/on_demand.rs"]
+mod on_demand;
 #[path = "mesh/protocols.rs"]
 mod protocols;
 #[path = "mesh/routing.rs"]
@@ -49,7 +51,9 @@ fn main() -> ExitCode {
         let (name, packings) = (cell.name(), sample.packings(&cell.name()).into_iter());
         packings.map(move |packing| trial(&name, packing, move || cell.check()))
     });
-    suite::run("mesh", programs(), named.chain(cells))
+    let on_demand = on_demand::SCENARIOS.iter();
+    let on_demand = on_demand.map(|(name, scenario)| trial(name, RoutePacking::OnDemand, scenario));
+    suite::run("mesh", programs(), named.chain(cells).chain(on_demand))
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.

@@ -42,6 +42,8 @@ pub struct Call {
     pub authority: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
+    /// Of a gRPC call it is not sent.
+    pub body: Bytes,
 }
 
 /// What came back.
@@ -62,6 +64,7 @@ impl Call {
             authority: authority.to_owned(),
             path: path.to_owned(),
             headers: Vec::new(),
+            body: Bytes::new(),
         }
     }
 
@@ -155,7 +158,7 @@ impl Call {
                 .header("te", "trailers");
             empty_message()
         } else {
-            Bytes::new()
+            self.body.clone()
         };
         Ok(request.body(Full::new(body))?)
     }

@@ -46,6 +46,7 @@ pub fn proxies() -> Vec<Proxy> {
     };
     let captured = Interception::Redirect;
     let scoped = Some(RoutePacking::Scoped);
+    let on_demand = Some(RoutePacking::OnDemand);
     vec![
         one("caller", "shop", "10.1.0.1", captured, None),
         one("reviews-v1", "shop", "10.0.0.1", captured, None),
@@ -55,11 +56,19 @@ pub fn proxies() -> Vec<Proxy> {
         one("caller", "away", "10.1.0.3", captured, None),
         one("wide", "shop", "10.1.0.4", captured, scoped),
         one("bare-wide", "back", "127.0.1.3", Interception::None, scoped),
+        one("wide-on-demand", "shop", "10.1.0.5", captured, on_demand),
+        one(
+            "bare-on-demand",
+            "back",
+            "127.0.1.4",
+            Interception::None,
+            on_demand,
+        ),
     ]
 }
 
-/// Proxies, by place, that differ in packing alone.
-pub const PACKED: [(u64, u64); 2] = [(0, 6), (4, 7)];
+/// Proxies, by place, that differ in packing alone: whole tables, scopes, scopes on demand.
+pub const PACKED: [(u64, u64, u64); 2] = [(0, 6, 8), (4, 7, 9)];
 
 pub fn change() -> impl Strategy<Value = Change> {
     of(select(&NAMESPACES[..]), spec())

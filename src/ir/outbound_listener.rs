@@ -167,7 +167,7 @@ pub fn listener<'a>(
 }
 
 /// The listener of an address for which one host alone asks, for bytes: what becomes of traffic that no
-/// host takes has no part in it, nor have scopes.
+/// host takes has no part in it, nor has packing.
 pub fn alone(interception: Interception, mesh: &MeshConfig, entry: &ListenerEntry) -> Listener {
     let around = Surroundings {
         interception,

@@ -454,7 +454,7 @@ impl Outbound {
             Deciders::Nobody => BTreeSet::new(),
             Deciders::One(host) => {
                 let joined = self.hosts.get(&host);
-                let joined = joined.filter(|j| !self.leads_to_scopes(j, place));
+                let joined = joined.filter(|j| !self.is_packed(j, place));
                 let alone = joined.and_then(|j| alone(Some(j), place));
                 if let Some(alone) = alone.filter(|_| fixed.is_none()) {
                     return Some(alone.clone());

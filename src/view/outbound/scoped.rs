@@ -179,9 +179,11 @@ impl Outbound {
         names
     }
 
-    /// Whether what the host asks of an address leads to a table that comes as scopes.
-    pub(super) fn leads_to_scopes(&self, joined: &JoinedHost, place: Place) -> bool {
+    /// Whether what the host asks of an address is another listener by packing: one that leads to a table which
+    /// comes as scopes, or to clusters on demand.
+    pub(super) fn is_packed(&self, joined: &JoinedHost, place: Place) -> bool {
         let table = asks_at(joined, place).and_then(Asks::table);
-        table.is_some_and(|table| self.packing.of(table) != Packing::Whole)
+        let on_demand = self.packing.loading() == Loading::OnDemand;
+        table.is_some_and(|table| on_demand || self.packing.of(table) != Packing::Whole)
     }
 }
