@@ -338,6 +338,8 @@ pub enum Reached {
     ByListener,
     /// By a scope, whose header ends here.
     ByScope,
+    /// By the scopes of its only host: whoever comes is the host's.
+    ByOwnScopes,
 }
 
 /// `envoy.config.route.v3.ScopedRouteConfiguration`: requests for this name have this table.

@@ -21,6 +21,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
 pub use self::stamp::Stamp;
@@ -86,7 +87,8 @@ pub struct Version(pub u128);
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        // 22 characters, which a `Str` holds without an allocation.
+        f.write_str(&BASE64URL_NOPAD.encode(&self.0.to_be_bytes()))
     }
 }
 

@@ -55,9 +55,18 @@ impl Packed {
             .into_iter()
             .flatten()
             .filter_map(|t| self.tables.get(t));
+        // Whoever comes to a table of one host by its scope is that host's, whatever the name.
         hosts
             .flatten()
-            .find(|host| host.domains.iter().any(|d| d == domain))
+            .find(|host| host.domains == ["*"] || host.domains.iter().any(|d| d == domain))
+    }
+}
+
+/// What a virtual host does, whatever it is called by.
+pub fn without_names(host: &VirtualHost) -> VirtualHost {
+    VirtualHost {
+        domains: Vec::new(),
+        ..host.clone()
     }
 }
 

@@ -123,8 +123,12 @@ impl Table {
         let part = self.part(&Seat(host.clone()));
         let part = part.filter(|_| !self.nameless.contains(host))?;
         let name = scopes::table_of(name, host.as_str());
-        let head = head(&name, Reached::ByScope);
-        Some(route::table(cache, &head, std::slice::from_ref(part)))
+        if self.wild.contains(host) {
+            let head = head(&name, Reached::ByScope);
+            return Some(route::table(cache, &head, std::slice::from_ref(part)));
+        }
+        let head = head(&name, Reached::ByOwnScopes);
+        Some(route::table_of_one(cache, &head, part))
     }
 
     pub fn hosts(&self) -> impl Iterator<Item = &Hostname> {

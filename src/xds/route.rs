@@ -13,15 +13,17 @@ use envoy_types::pb::envoy::config::route::v3::{
     Decorator, DirectResponseAction, RouteConfiguration,
 };
 use prost::Message;
+use serde::Serialize;
 
 use super::encode::{Cache, Part};
-use super::{Encoded, Ref, ResourceType, proto, scope};
+use super::{Encoded, Ref, Render, ResourceType, proto, scope};
 use crate::ir::{Action, InboundRoute, Reached, Route, RouteTable, VirtualHost};
+use crate::text::Str;
 
 /// Raise when `head` gives other bytes for an equal input.
-pub const TABLE_EPOCH: u32 = 2;
+pub const TABLE_EPOCH: u32 = 3;
 /// Raise when `virtual_host` gives other bytes for an equal input.
-pub const VIRTUAL_HOST_EPOCH: u32 = 2;
+pub const VIRTUAL_HOST_EPOCH: u32 = 3;
 
 /// `RouteConfiguration.virtual_hosts`
 const VIRTUAL_HOSTS_TAG: u32 = 2;
@@ -52,6 +54,47 @@ pub fn table(cache: &mut Cache, table: &RouteTable, parts: &[Arc<Part>]) -> Arc<
     )
 }
 
+/// The table of one host, to which its own scopes lead and nothing else: the names are in these.
+pub fn table_of_one(cache: &mut Cache, table: &RouteTable, host: &Part) -> Arc<Encoded> {
+    cache.get(&TableOfOne {
+        table,
+        version: host.version.0,
+        host,
+    })
+}
+
+#[derive(Serialize)]
+struct TableOfOne<'a> {
+    table: &'a RouteTable,
+    version: u128,
+    #[serde(skip)]
+    host: &'a Part,
+}
+
+impl Render for TableOfOne<'_> {
+    type Message = RouteConfiguration;
+    const KIND: ResourceType = ResourceType::Route;
+    const EPOCH: u32 = TABLE_EPOCH;
+
+    fn name(&self) -> Str {
+        self.table.name.clone()
+    }
+
+    fn render(&self) -> RouteConfiguration {
+        let mut table = head(self.table);
+        let host = table.merge(self.host.bytes.clone());
+        host.expect("the part is a virtual host of ours");
+        for host in &mut table.virtual_hosts {
+            host.domains = vec!["*".to_owned()];
+        }
+        table
+    }
+
+    fn refs(&self) -> Vec<Ref> {
+        self.host.refs.to_vec()
+    }
+}
+
 /// The only virtual host of an inbound port: everything to the app.
 pub(super) fn inbound(node: &InboundRoute) -> pb::VirtualHost {
     let route = pb::Route {
@@ -73,26 +116,28 @@ fn head(table: &RouteTable) -> RouteConfiguration {
     RouteConfiguration {
         name: table.name.to_string(),
         // Hosts are listed without port; `reviews:9080` must find `reviews`.
-        ignore_port_in_host_matching: true,
+        ignore_port_in_host_matching: table.reached != Reached::ByOwnScopes,
         // A route may come before its cluster, and may name one that never comes (503).
         validate_clusters: proto::boolean(false),
         max_direct_response_body_size_bytes: proto::uint32(MAX_DIRECT_RESPONSE),
         request_headers_to_remove: match table.reached {
             Reached::ByListener => Vec::new(),
-            Reached::ByScope => vec![scope::HEADER.to_owned()],
+            Reached::ByScope | Reached::ByOwnScopes => vec![scope::HEADER.to_owned()],
         },
         ..Default::default()
     }
 }
 
 fn virtual_host(node: &VirtualHost) -> pb::VirtualHost {
-    pb::VirtualHost {
+    let mut host = pb::VirtualHost {
         name: node.name.to_string(),
         domains: node.domains.iter().map(ToString::to_string).collect(),
         routes: node.routes.iter().map(route).collect(),
         include_request_attempt_count: true,
         ..Default::default()
-    }
+    };
+    retry::say_once(&mut host);
+    host
 }
 
 fn refs(node: &VirtualHost) -> Vec<Ref> {

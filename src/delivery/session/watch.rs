@@ -67,7 +67,7 @@ pub enum News {
 /// acknowledgment of a forgotten frame counts as stale, and the next one covers it.
 const UNACKED: usize = 1024;
 
-/// The longest version kept from a client's claims; ours have 32 characters.
+/// The longest version kept from a client's claims; ours have 22 characters.
 const CLAIM: usize = 128;
 
 impl Watch {

@@ -129,6 +129,7 @@ mod tests {
         let expected = json!({
             "cluster": "a",
             "timeout": "0s",
+            "idleTimeout": "0s",
             "maxStreamDuration": {"grpcTimeoutHeaderMax": "0s"}
         });
         assert_eq!(shown(&forward(&to(&[("a", 0)], Duration::ZERO))), expected);
@@ -138,7 +139,8 @@ mod tests {
     fn several_targets_share_by_weight_and_a_timeout_rules_alone() {
         let expected = json!({
             "weightedClusters": {"clusters": [{"name": "a", "weight": 90}, {"name": "b", "weight": 10}]},
-            "timeout": "1.500s"
+            "timeout": "1.500s",
+            "idleTimeout": "0s"
         });
         let node = to(&[("a", 90), ("b", 10)], Duration::from_millis(1500));
         assert_eq!(shown(&forward(&node)), expected);

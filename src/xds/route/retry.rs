@@ -1,9 +1,10 @@
 //! Renders retry policies from Istio's HTTPRetry.
 
-use envoy_types::pb::envoy::config::route::v3::RetryPolicy;
 use envoy_types::pb::envoy::config::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::{RetryPolicy, VirtualHost};
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
@@ -62,6 +63,21 @@ pub fn policy(retries: &HttpRetry, hosts: Hosts) -> Option<RetryPolicy> {
     })
 }
 
+/// A policy that all of several routes have is the host's: Envoy takes that for routes without one of their own.
+pub fn say_once(host: &mut VirtualHost) {
+    let routes = host.routes.iter_mut().filter_map(|r| match &mut r.action {
+        Some(Action::Route(route)) => Some(&mut route.retry_policy),
+        _ => None,
+    });
+    let policies: Vec<&mut Option<RetryPolicy>> = routes.collect();
+    let agree = policies.windows(2).all(|two| two[0] == two[1]);
+    if policies.len() > 1 && agree {
+        for policy in policies {
+            host.retry_policy = policy.take();
+        }
+    }
+}
+
 /// Istio lets status codes stand among the conditions; Envoy has a list of its own for them.
 fn conditions(retry_on: &str) -> (String, Vec<u32>) {
     if retry_on.is_empty() {
@@ -100,8 +116,56 @@ fn other_localities() -> RetryPriority {
 mod tests {
     use serde_json::json;
 
+    use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction};
+
     use super::*;
     use crate::xds::json::shown;
+
+    fn host(attempts: &[u32]) -> VirtualHost {
+        let route = |attempts: &u32| {
+            let retries = HttpRetry {
+                attempts: *attempts,
+                ..HttpRetry::default()
+            };
+            let action = Action::Route(RouteAction {
+                retry_policy: policy(&retries, Hosts::Any),
+                ..Default::default()
+            });
+            Route {
+                action: Some(action),
+                ..Default::default()
+            }
+        };
+        VirtualHost {
+            routes: attempts.iter().map(route).collect(),
+            ..Default::default()
+        }
+    }
+
+    /// Attempts by the host, and by each route.
+    fn said(attempts: &[u32]) -> (Option<u32>, Vec<Option<u32>>) {
+        let mut host = host(attempts);
+        say_once(&mut host);
+        let count = |p: &Option<RetryPolicy>| p.as_ref()?.num_retries.map(|n| n.value);
+        let of_route = |r: &Route| match &r.action {
+            Some(Action::Route(route)) => count(&route.retry_policy),
+            _ => None,
+        };
+        (
+            count(&host.retry_policy),
+            host.routes.iter().map(of_route).collect(),
+        )
+    }
+
+    #[test]
+    fn what_all_routes_of_a_host_say_is_said_once() {
+        assert_eq!(said(&[2, 2]), (Some(2), vec![None, None]));
+        assert_eq!(said(&[2]), (None, vec![Some(2)]));
+        assert_eq!(said(&[2, 3]), (None, vec![Some(2), Some(3)]));
+        // A route without retries must not get the host's.
+        assert_eq!(said(&[2, 0]), (None, vec![Some(2), None]));
+        assert_eq!(said(&[0, 0]), (None, vec![None, None]));
+    }
 
     fn on(conditions: &str) -> HttpRetry {
         HttpRetry {
