@@ -18,6 +18,8 @@ mod harness;
 mod definitions;
 #[path = "kube/faults.rs"]
 mod faults;
+#[path = "kube/identity.rs"]
+mod identity;
 #[path = "kube/mirror.rs"]
 mod mirror;
 #[path = "kube/outage.rs"]
@@ -34,6 +36,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     served::SCENARIOS,
     outage::SCENARIOS,
     faults::SCENARIOS,
+    identity::SCENARIOS,
 ];
 
 /// In namespaces, so that no API server outlives the suite, however it ends.

@@ -22,16 +22,19 @@ use self::doors::Doors;
 use self::intake::{Intake, Keeps};
 use self::journal::ACCEPTED;
 use self::ports::Ports;
+use self::source::Started;
 use self::tasks::{Tasks, signals};
-use crate::acceptance::{Census, OfKind, Options, Places};
+use crate::acceptance::{Acceptance, Census, OfKind, Options, Places};
 use crate::analyze;
 use crate::ca::authenticate::Authenticator;
 use crate::ca::authority::{Authority, Lifetimes};
+use crate::ca::review::Cluster;
 use crate::ca::service::{CertificateService, METHOD};
 use crate::ca::trust::{Plan, Trust};
 use crate::cli::settings::{Home, Settings};
 use crate::clock;
 use crate::config::Kind;
+use crate::config::event::Event;
 use crate::debug::{Count, Pages, Readers, Render};
 use crate::delivery::hub::{Hub, Message};
 use crate::delivery::server::{Server, Streams};
@@ -77,21 +80,17 @@ async fn start(
     }
     let mut acceptance = history::acceptance(options(settings), &dir)?;
     let metrics = Arc::<Metrics>::default();
-    let mut batches = source::run(settings, home, &metrics, stop, tasks).await?;
+    let source = source::run(settings, home, &metrics, stop, tasks).await?;
+    let Started {
+        mut batches,
+        cluster,
+    } = source;
     let Some(Some((events, _))) = tasks.unless_ended(batches.recv()).await else {
         return Ok(());
     };
-    let mut engine = Engine::new(model::Settings {
-        domain: Str::new(&settings.domain),
-        packing: settings.route_packing,
-        ..model::Settings::default()
-    });
-    let changes = acceptance.on(events);
-    history::refuse_loss(&acceptance, &dir)?;
-    engine.apply(&changes);
-    intake::tell(acceptance.news());
-    intake::tell(&analyze::analyzed(&acceptance, &settings.domain));
-    let trust = trust(settings, &dir, &engine.snapshot().mesh.trust_domain)?;
+    let engine = begin(settings, &dir, &mut acceptance, events)?;
+    let domain = &engine.snapshot().mesh.trust_domain;
+    let trust = trust(settings, &dir, domain, cluster)?;
     let doors = Doors::bind(settings, trust.serving.live()).await?;
     if let Some(file) = &settings.ports_file {
         doors.ports.write(file)?;
@@ -128,6 +127,26 @@ async fn start(
     };
     plane.run(settings, dir, stop, tasks);
     Ok(())
+}
+
+/// Takes in all there is at the start, unless something that was there before is lost.
+fn begin(
+    settings: &Settings,
+    dir: &LockedDir,
+    acceptance: &mut Acceptance,
+    events: Vec<Event>,
+) -> Result<Engine> {
+    let mut engine = Engine::new(model::Settings {
+        domain: Str::new(&settings.domain),
+        packing: settings.route_packing,
+        ..model::Settings::default()
+    });
+    let changes = acceptance.on(events);
+    history::refuse_loss(acceptance, dir)?;
+    engine.apply(&changes);
+    intake::tell(acceptance.news());
+    intake::tell(&analyze::analyzed(acceptance, &settings.domain));
+    Ok(engine)
 }
 
 /// All that answers proxies and people, built and bound.
@@ -200,7 +219,12 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-fn trust(settings: &Settings, dir: &LockedDir, trust_domain: &str) -> Result<Trust> {
+fn trust(
+    settings: &Settings,
+    dir: &LockedDir,
+    trust_domain: &str,
+    cluster: Option<Box<dyn Cluster>>,
+) -> Result<Trust> {
     let lifetimes = Lifetimes::new(settings.workload_cert_ttl, settings.max_workload_cert_ttl)?;
     let names: Vec<Str> = settings.custom_host.iter().map(Str::new).collect();
     let plan = Plan {
@@ -209,8 +233,9 @@ fn trust(settings: &Settings, dir: &LockedDir, trust_domain: &str) -> Result<Tru
         lifetimes,
         names: &names,
         past: dir.path(ACCEPTED).exists().then_some(ACCEPTED),
+        cluster,
     };
-    Ok(Trust::open(dir, &plan, clock::wall())?)
+    Ok(Trust::open(dir, plan, clock::wall())?)
 }
 
 fn limits(settings: &Settings) -> Limits {

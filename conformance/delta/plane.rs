@@ -75,7 +75,7 @@ impl Plane {
         let authority = Arc::new(Authority::new(signer, lifetimes));
         let issuer = TokenIssuer::open(&dir).unwrap();
         let local = LocalVerifier::new(&issuer.jwks(), ISSUER, &[AUDIENCE], TRUST_DOMAIN).unwrap();
-        let verifier = Verifier::Local(local);
+        let verifier = Verifier::of_own(local);
         let serving = Serving::new(authority.clone(), &[], now).unwrap();
 
         let mut engine = Engine::default();

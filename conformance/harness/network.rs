@@ -49,8 +49,10 @@ impl Network {
         let count = NETWORKS.fetch_add(1, Ordering::Relaxed) + 1;
         ensure!(count < 250, "too many networks in one test program");
         let index = if count < SERVICES { count } else { count + 1 };
+        // With an address of its own: it would take the lowest of its ports', another one when a pod comes, and
+        // packets to the old one are lost until the neighbours have noticed.
         shell(&format!(
-            "ip link add br{index} type bridge\n\
+            "ip link add br{index} address 02:00:0a:00:00:{index:02x} type bridge\n\
              ip addr add 10.{index}.0.1/16 dev br{index}\n\
              ip link set br{index} up"
         ))?;

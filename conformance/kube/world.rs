@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use super::definitions::{self, plural};
 use super::harness::api_server::ApiServer;
-use super::harness::client::{Call, Target};
+use super::harness::client::{Call, Reply, Target};
 use super::harness::isolation::{output, program};
 use super::harness::process::Process;
 use super::harness::wait::eventually;
@@ -113,6 +113,25 @@ impl World {
             self.ask(Method::PUT, &format!("{path}/finalize"), &empty)?;
         }
         Ok(())
+    }
+
+    /// A token as the kubelet would mount it (TokenRequest), bound to the pod if there is one.
+    pub fn token(
+        &self,
+        (namespace, account): (&str, &str),
+        audience: &str,
+        pod: Option<&str>,
+    ) -> Result<String> {
+        let bound = pod.map(|name| json!({"apiVersion": "v1", "kind": "Pod", "name": name}));
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [audience], "boundObjectRef": bound},
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let made = self.ask(Method::POST, &path, &request)?;
+        let token = made["status"]["token"].as_str();
+        Ok(token.context("no token in the answer")?.to_owned())
     }
 
     pub fn get(&self, path: &str) -> Result<Value> {
@@ -268,7 +287,9 @@ impl Plane {
     }
 
     pub fn metric(&self, line: &str) -> Result<u64> {
-        let text = self.page("monitoring", "/metrics", &[])?;
+        let target = Target::Tcp(self.address("monitoring")?);
+        let page = Call::get(target, "localhost", "/metrics");
+        let text = page.send_from_node()?.found("/metrics")?;
         let rest = text.lines().find_map(|l| l.strip_prefix(line));
         let value = rest.with_context(|| format!("no {line} in\n{text}"))?;
         Ok(value.trim().parse()?)
@@ -276,14 +297,17 @@ impl Plane {
 
     /// What `node` must hold, and of which objects it was made.
     pub fn dump(&self, node: &str) -> Result<Value> {
-        let token = self.token()?;
         let path = format!("/debug/config_dump?proxyID={node}");
-        let text = self.page(
-            "http",
-            &path,
-            &[("authorization", &format!("Bearer {token}"))],
-        )?;
+        let text = self.shown_to(&self.token()?, &path)?.found(&path)?;
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// What a debug page says to the bearer of a token.
+    pub fn shown_to(&self, token: &str, path: &str) -> Result<Reply> {
+        let target = Target::Tcp(self.address("http")?);
+        let call = Call::get(target, "localhost", path);
+        let call = call.header("authorization", &format!("Bearer {token}"));
+        call.send_from_node()
     }
 
     fn token(&self) -> Result<String> {
@@ -296,15 +320,6 @@ impl Plane {
 
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
-    }
-
-    fn page(&self, listener: &str, path: &str, headers: &[(&str, &str)]) -> Result<String> {
-        let target = Target::Tcp(self.address(listener)?);
-        let mut call = Call::get(target, "localhost", path);
-        for (name, value) in headers {
-            call = call.header(name, value);
-        }
-        call.send_from_node()?.found(path)
     }
 }
 

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::tasks::{Tasks, fallible};
+use crate::ca::review;
 use crate::cli::settings::{Home, Settings, Source};
 use crate::source::Batch;
 use crate::source::file::{self, Directory};
@@ -16,23 +20,36 @@ use crate::telemetry::metrics::Metrics;
 /// Batches of the source that wait for acceptance. The source puts changes together when it is full.
 const BATCHES: usize = 4;
 
-/// Gives a first batch with all there is, then one for what changes.
+/// A source that runs.
+pub struct Started {
+    /// A first batch with all there is, then one for what changes.
+    pub batches: mpsc::Receiver<Batch>,
+    /// Where it is a cluster: who knows its tokens.
+    pub cluster: Option<Box<dyn review::Cluster>>,
+}
+
+/// Starts the source that the settings name.
 pub async fn run(
     settings: &Settings,
     home: &Home,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
-) -> Result<mpsc::Receiver<Batch>> {
+) -> Result<Started> {
     let mesh = settings.mesh_config.as_deref();
     match &home.source {
         Source::Files(folder) => {
             let directory = Directory::new(folder).with_mesh(mesh);
-            Ok(follow("source", directory, metrics, stop, tasks))
+            Ok(Started {
+                batches: follow("source", directory, metrics, stop, tasks),
+                cluster: None,
+            })
         }
         Source::Kubernetes(access) => {
+            let client = kube::connect(access).await?;
+            let objects = Objects(kube::Objects::new(client.clone()));
             let cluster = Cluster {
-                client: kube::connect(access).await?,
+                client,
                 mesh: mesh
                     .map(|file| follow("mesh file", Directory::alone(file), metrics, stop, tasks)),
                 metrics: metrics.clone(),
@@ -43,8 +60,23 @@ pub async fn run(
                 source.await;
                 Ok(())
             });
-            Ok(batches)
+            Ok(Started {
+                batches,
+                cluster: Some(Box::new(objects)),
+            })
         }
+    }
+}
+
+struct Objects(kube::Objects);
+
+impl review::Cluster for Objects {
+    fn create<'a>(
+        &'a self,
+        collection: &'static str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<Value, String>> {
+        self.0.create(collection, object).boxed()
     }
 }
 

@@ -9,6 +9,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
+use super::review::{self, Reviewer};
+use super::token::ISSUER;
 use super::verify::{LocalVerifier, MAX_TOKEN, TokenError};
 use crate::identity::SpiffeId;
 use crate::text::Str;
@@ -24,9 +26,10 @@ pub struct Credential {
     pub expires: SystemTime,
 }
 
-/// Who checks tokens. Asking the API server (TokenReview) becomes another variant.
-pub enum Verifier {
-    Local(LocalVerifier),
+/// Who checks tokens: we those that we issued, and the cluster, where there is one, all others.
+pub struct Verifier {
+    pub own: LocalVerifier,
+    pub cluster: Option<Reviewer>,
 }
 
 /// The one gate for everything that needs an identity: xDS, certificate requests, debug pages.
@@ -56,6 +59,14 @@ pub enum Unauthenticated {
 impl Unauthenticated {
     /// What the caller is told, whatever the reason: no help for guessing.
     pub const REPLY: &'static str = "no valid credential: a service-account token or a client certificate of the mesh is needed";
+}
+
+impl Verifier {
+    /// Of our own tokens alone.
+    pub fn of_own(own: LocalVerifier) -> Self {
+        let cluster = None;
+        Self { own, cluster }
+    }
 }
 
 impl Authenticator {
@@ -108,8 +119,11 @@ impl Authenticator {
         if let Some(credential) = self.known().get(&hash, now) {
             return Ok(credential);
         }
-        let credential = match &self.verifier {
-            Verifier::Local(local) => local.verify(token, now)?,
+        let Verifier { own, cluster } = &self.verifier;
+        let ours = || review::issuer(token).is_some_and(|issuer| issuer == ISSUER);
+        let credential = match cluster {
+            Some(cluster) if !ours() => cluster.verify(token, now).await?,
+            _ => own.verify(token, now)?,
         };
         self.known().insert(hash, &credential, now);
         Ok(credential)
@@ -221,7 +235,7 @@ mod tests {
             let local = LocalVerifier::new(&issuer.jwks(), ISSUER, &[AUDIENCE], td).unwrap();
             Self {
                 issuer,
-                authenticator: Authenticator::new(Verifier::Local(local), td),
+                authenticator: Authenticator::new(Verifier::of_own(local), td),
             }
         }
 

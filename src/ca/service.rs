@@ -192,7 +192,7 @@ mod tests {
         let token = issuer.issue(bearer, AUDIENCE, life, clock::wall()).unwrap();
         let service = CertificateService::new(
             Arc::new(authority(clock::wall())),
-            Arc::new(Authenticator::new(Verifier::Local(local), td)),
+            Arc::new(Authenticator::new(Verifier::of_own(local), td)),
         );
         (service, token)
     }

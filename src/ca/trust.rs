@@ -10,6 +10,7 @@ use super::CaError;
 use super::authenticate::{Authenticator, Verifier};
 use super::authority::{Authority, Lifetimes};
 use super::files::{self, CaFilesError};
+use super::review::{Cluster, Reviewer};
 use super::serving::Serving;
 use super::token::{AUDIENCE, ISSUER, IssueError, TokenIssuer};
 use super::verify::{KeySetError, LocalVerifier};
@@ -17,7 +18,6 @@ use crate::state::LockedDir;
 use crate::text::Str;
 
 /// What a user decides about trust.
-#[derive(Clone, Debug)]
 pub struct Plan<'a> {
     pub trust_domain: &'a str,
     /// A folder in `cacerts` layout; without it the CA is our own.
@@ -27,6 +27,8 @@ pub struct Plan<'a> {
     pub names: &'a [Str],
     /// The file that shows, if it is there, that a mesh was served from this directory before.
     pub past: Option<&'a str>,
+    /// Who knows tokens that are not ours.
+    pub cluster: Option<Box<dyn Cluster>>,
 }
 
 pub struct Trust {
@@ -49,7 +51,7 @@ pub enum TrustError {
 
 impl Trust {
     /// CA and token key are made if the directory has none; afterwards they are the same at each start.
-    pub fn open(dir: &LockedDir, plan: &Plan<'_>, now: SystemTime) -> Result<Self, TrustError> {
+    pub fn open(dir: &LockedDir, mut plan: Plan<'_>, now: SystemTime) -> Result<Self, TrustError> {
         let signer = match plan.plugged {
             Some(folder) => files::open_plugged(dir, folder, now)?,
             None => files::open(dir, plan.trust_domain, plan.past, now)?,
@@ -66,7 +68,12 @@ impl Trust {
         }
         let keys = TokenIssuer::open(dir)?.jwks();
         let local = LocalVerifier::new(&keys, ISSUER, &[AUDIENCE], plan.trust_domain)?;
-        let authenticator = Authenticator::new(Verifier::Local(local), plan.trust_domain);
+        let cluster = plan.cluster.take();
+        let verifier = Verifier {
+            own: local,
+            cluster: cluster.map(|cluster| Reviewer::new(cluster, plan.trust_domain)),
+        };
+        let authenticator = Authenticator::new(verifier, plan.trust_domain);
         let serving = Serving::new(authority.clone(), plan.names, now);
         Ok(Self {
             authority,
@@ -94,9 +101,10 @@ mod tests {
             lifetimes: Lifetimes::default(),
             names: &[],
             past: None,
+            cluster: None,
         };
         let dir = StateDir::prepare(root).unwrap().lock().unwrap();
-        Trust::open(&dir, &plan, now()).unwrap()
+        Trust::open(&dir, plan, now()).unwrap()
     }
 
     #[test]

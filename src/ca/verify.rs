@@ -47,6 +47,10 @@ pub enum TokenError {
     Early,
     #[error("the token does not name one service account")]
     Subject,
+    #[error("the cluster does not know the token")]
+    Unknown,
+    #[error("the cluster does not say whose token it is: {0}")]
+    Unanswered(String),
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,7 @@ struct Fixture {
 fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
     let issuer = token_issuer();
     let local = LocalVerifier::new(&issuer.jwks(), ISSUER, &[AUDIENCE], "cluster.local").unwrap();
-    let authenticator = Arc::new(Authenticator::new(Verifier::Local(local), "cluster.local"));
+    let authenticator = Arc::new(Authenticator::new(Verifier::of_own(local), "cluster.local"));
     let authority = Arc::new(authority(clock::wall()));
     let (hub, inbox) = mpsc::channel(16);
     let real = Hub::new(Engine::default(), Limits::default());

@@ -8,6 +8,7 @@
 mod access;
 mod fault;
 mod ledger;
+mod objects;
 mod resource;
 mod watch;
 
@@ -27,6 +28,7 @@ use crate::config::Kind;
 use crate::telemetry::metrics::Metrics;
 
 pub use self::access::{Access, AccessError, connect};
+pub use self::objects::Objects;
 
 /// What the watches tell waits here; when it is full they read no further, and the server waits.
 const TOLD: usize = 1024;
