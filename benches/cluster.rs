@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::harness::api_server::ApiServer;
 use super::manifests::Object;
-use super::mesh::Change;
+use super::mesh::changes::Change;
 use super::stamp::Stamp;
 
 /// Requests under way while the mesh is made.

@@ -25,7 +25,8 @@ use fairlead::view::{Engine, ProxyId, ScopeId};
 use fairlead::xds::ResourceType;
 use fairlead::xds::encode::Cache;
 
-use self::push::mesh::{Edit, Mesh, Size, View, namespace};
+use self::push::mesh::changes::Edit;
+use self::push::mesh::{Mesh, Size, View, namespace};
 use self::push::packing::Packing;
 
 #[global_allocator]

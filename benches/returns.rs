@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use fairlead::xds::ResourceType;
 
-use super::mesh::Edit;
+use super::mesh::changes::Edit;
 use super::order::{Goal, Order};
 use super::report::{Round, millis};
 use super::server::Usage;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::cluster::Cluster;
 use super::manifests::{Object, Place};
-use super::mesh::Change;
+use super::mesh::changes::Change;
 use super::stamp::Stamp;
 
 pub enum Source {

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 
 use super::envoys::Envoys;
 use super::harness::network::Network;
-use super::mesh::{Edit, Size, View};
+use super::mesh::changes::Edit;
+use super::mesh::{Size, View};
 use super::order::{Arrivals, Goal, Order};
 use super::proxy::{Least, Opening};
 use super::recruits::Transport;
