@@ -1,4 +1,4 @@
-//! Real Envoys among the simulated proxies, each in a network namespace of its own, and when they applied a change.
+//! Real Envoys among the simulated proxies, each in a network namespace of its own. What they show is in `probe.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,8 +18,9 @@ use super::harness::isolation::{envoy, output, program};
 use super::harness::network::{NamespaceOwner, Network, User};
 use super::harness::process::Process;
 use super::mesh::Mesh;
+use super::probe::Probe;
 use super::recruits::token;
-use super::server::Home;
+use super::server::{Home, main_thread};
 use super::stamp::Stamp;
 
 /// How often an Envoy is asked.
@@ -27,15 +28,16 @@ const ASK: Duration = Duration::from_millis(2);
 const LIMIT: Duration = Duration::from_secs(300);
 const DRAIN_SECRET: &str = "bench-drain-secret-0123456789";
 
-/// By what an Envoy's admin pages show that it has applied a change.
-#[derive(Clone, Debug)]
-pub enum Probe {
-    /// This page has this text.
-    Text(String, String),
-    /// This page does not have it any more.
-    Gone(String, String),
-    /// The sum of these counters has grown.
-    Grown(String),
+/// How long the Envoys are left alone before it counts what a change has cost them.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// What a change was to the Envoys.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Applied {
+    /// When the last of them had it.
+    pub last: Option<Stamp>,
+    /// Processor seconds that it took the main thread of one.
+    pub cost: Option<f64>,
 }
 
 #[derive(Default)]
@@ -45,6 +47,8 @@ pub struct Envoys {
     all: Vec<Envoy>,
     /// Connections to admin interfaces.
     connections: JoinSet<()>,
+    /// Changes without a date so far.
+    undated: usize,
 }
 
 struct Envoy {
@@ -95,6 +99,8 @@ impl Envoys {
             command.args(["--concurrency", "1"]);
             let process = Process::start("envoy", &folder, command)?;
             let admin = self.admin(&folder.join("admin.sock"), &process).await?;
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", process.pid()))?;
+            ensure!(name.trim() == "envoy", "an Envoy's process is {name}");
             self.all.push(Envoy {
                 process,
                 _namespace: namespace,
@@ -102,7 +108,7 @@ impl Envoys {
             });
         }
         let ready = Probe::Text("/ready".into(), "LIVE".into());
-        self.applied(&ready, &vec![0; count]).await.map(drop)
+        self.seen(&ready, Stamp::now()).await.map(drop)
     }
 
     async fn admin(
@@ -128,41 +134,53 @@ impl Envoys {
         Ok(sender)
     }
 
-    /// What the counters of a probe are at, before the change that it is for.
-    pub async fn counted(&mut self, probe: Option<&Probe>) -> Result<Vec<u64>> {
-        let mut counts = Vec::new();
-        for envoy in &mut self.all {
-            counts.push(match probe {
-                Some(Probe::Grown(page)) => sum(&envoy.get(page).await?),
-                _ => 0,
-            });
-        }
-        Ok(counts)
+    /// Processor seconds of each one's main thread so far.
+    pub fn spent(&self) -> Vec<f64> {
+        let pids = self.all.iter().map(|envoy| envoy.process.pid());
+        pids.map(main_thread).collect()
     }
 
-    /// When each had applied it.
-    pub async fn applied(&mut self, probe: &Probe, counted: &[u64]) -> Result<Vec<Stamp>> {
-        let waits = self.all.iter_mut().zip(counted);
-        let waits = waits.map(|(envoy, count)| envoy.applied(probe, *count));
+    /// What the change begun then was to them, who had spent so much before it. It is asked once the simulated
+    /// proxies have it: an Envoy goes through all that it holds to answer, on a core that the others wait for.
+    ///
+    /// Of changes that Envoy does not date every other one is asked for at once, for its time; the rest, as all that
+    /// it dates, after the cost is known.
+    pub async fn applied(&mut self, probe: &Probe, begun: Stamp, spent: &[f64]) -> Result<Applied> {
+        let dated = probe.is_dated();
+        self.undated += usize::from(!dated);
+        if !dated && self.undated.is_multiple_of(2) {
+            let last = self.seen(probe, begun).await?;
+            return Ok(Applied { last, cost: None });
+        }
+        tokio::time::sleep(SETTLE).await;
+        let costs = self.spent().into_iter().zip(spent);
+        let cost = costs.map(|(now, then)| now - then).sum::<f64>() / spent.len() as f64;
+        let last = self.seen(probe, begun).await?;
+        Ok(Applied {
+            last: last.filter(|_| dated),
+            cost: Some(cost),
+        })
+    }
+
+    /// When the last of them had it.
+    async fn seen(&mut self, probe: &Probe, begun: Stamp) -> Result<Option<Stamp>> {
+        let waits = self.all.iter_mut().map(|envoy| envoy.seen(probe, begun));
         let all = futures_util::future::try_join_all(waits);
         let done = tokio::time::timeout(LIMIT, all).await;
-        done.with_context(|| format!("not all Envoys came to {probe:?}"))?
+        let done = done.with_context(|| format!("not all Envoys came to {probe:?}"))?;
+        Ok(done?.into_iter().max())
     }
 }
 
 impl Envoy {
-    async fn applied(&mut self, probe: &Probe, counted: u64) -> Result<Stamp> {
+    async fn seen(&mut self, probe: &Probe, begun: Stamp) -> Result<Stamp> {
         let mut asks = tokio::time::interval(ASK);
         asks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             asks.tick().await;
-            let there = match probe {
-                Probe::Text(page, text) => self.get(page).await?.contains(text.as_str()),
-                Probe::Gone(page, text) => !self.get(page).await?.contains(text.as_str()),
-                Probe::Grown(page) => sum(&self.get(page).await?) > counted,
-            };
-            if there {
-                return Ok(Stamp::now());
+            let page = self.get(probe.page()).await?;
+            if let Some(seen) = probe.seen(&page, begun, Stamp::now()) {
+                return Ok(seen);
             }
         }
     }
@@ -219,12 +237,4 @@ fn bootstrap(
     command.arg(format!("--discovery-address={server}"));
     output(&mut command)?;
     Ok(folder.join("bootstrap.json"))
-}
-
-/// Of the values on a page of `name: value` lines.
-fn sum(page: &str) -> u64 {
-    let values = page.lines().filter_map(|line| line.rsplit_once(": "));
-    values
-        .filter_map(|(_, v)| v.trim().parse::<u64>().ok())
-        .sum()
 }

@@ -26,6 +26,7 @@ pub mod mesh;
 pub mod null;
 pub mod order;
 pub mod packing;
+pub mod probe;
 pub mod proxy;
 pub mod recruits;
 pub mod report;

@@ -25,6 +25,8 @@ pub struct Row {
     pub worst_ms: f64,
     /// Until the last real Envoy applied it.
     pub envoy_ms: Option<f64>,
+    /// What it took the main thread of one.
+    pub envoy_cpu_ms: Option<f64>,
     /// Per proxy and round, gRPC's framing included.
     pub bytes_per_proxy: f64,
     pub messages_per_proxy: f64,
@@ -59,6 +61,7 @@ pub struct Round {
     pub p99: Duration,
     pub last: Duration,
     pub envoy: Option<Duration>,
+    pub envoy_cpu_s: Option<f64>,
     pub bytes_per_proxy: f64,
     pub messages_per_proxy: f64,
     pub server_cpu_s: f64,
@@ -86,7 +89,10 @@ impl Row {
     pub fn of(transport: &'static str, work: &'static str, rounds: &[Round]) -> Self {
         let all = |f: fn(&Round) -> f64| rounds.iter().map(f).collect::<Vec<_>>();
         let last = all(|r| millis(r.last));
-        let envoys: Option<Vec<f64>> = rounds.iter().map(|r| r.envoy.map(millis)).collect();
+        let known = |f: fn(&Round) -> Option<f64>| {
+            let values: Vec<f64> = rounds.iter().filter_map(f).collect();
+            (!values.is_empty()).then(|| median(values))
+        };
         Self {
             transport,
             work,
@@ -95,7 +101,8 @@ impl Row {
             last_ms: median(last),
             half_ms: median(all(|r| millis(r.half))),
             p99_ms: median(all(|r| millis(r.p99))),
-            envoy_ms: envoys.filter(|e| !e.is_empty()).map(median),
+            envoy_ms: known(|r| r.envoy.map(millis)),
+            envoy_cpu_ms: known(|r| r.envoy_cpu_s.map(|s| s * 1e3)),
             bytes_per_proxy: median(all(|r| r.bytes_per_proxy)),
             messages_per_proxy: median(all(|r| r.messages_per_proxy)),
             server_cpu_s: median(all(|r| r.server_cpu_s)),
@@ -169,7 +176,7 @@ impl Setting {
     }
 }
 
-const COLUMNS: usize = 13;
+const COLUMNS: usize = 14;
 const HEAD: [&str; COLUMNS] = [
     "",
     "work",
@@ -180,6 +187,7 @@ const HEAD: [&str; COLUMNS] = [
     "worst",
     "x null",
     "envoys",
+    "envoy cpu",
     "per proxy",
     "server cpu",
     "x null",
@@ -249,6 +257,8 @@ fn cells(row: &Row) -> [String; COLUMNS] {
         timed(row.worst_ms),
         against(row.last_ms, row.null_last_ms),
         row.envoy_ms.map_or(String::new(), shown),
+        row.envoy_cpu_ms
+            .map_or(String::new(), |ms| format!("{ms:.2} ms")),
         counted(bytes(row.bytes_per_proxy)),
         counted(format!("{:.3} s", row.server_cpu_s)),
         against(row.server_cpu_s, row.null_cpu_s),

@@ -209,12 +209,19 @@ impl Usage {
 /// `schedstat` counts nanoseconds, `stat` hundredths of a second: too coarse for one change.
 fn cpu(pid: u32) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    let nanoseconds = tasks.into_iter().flatten().flatten().map(|task| {
-        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        let first = text.split_whitespace().next().map(str::parse::<f64>);
-        first.and_then(Result::ok).unwrap_or(0.0)
-    });
-    nanoseconds.sum::<f64>() / 1e9
+    let tasks = tasks.into_iter().flatten().flatten();
+    tasks.map(|task| cpu_of(&task.path())).sum()
+}
+
+/// Processor seconds of a process's first thread.
+pub fn main_thread(pid: u32) -> f64 {
+    cpu_of(Path::new(&format!("/proc/{pid}/task/{pid}")))
+}
+
+fn cpu_of(task: &Path) -> f64 {
+    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    let first = text.split_whitespace().next().map(str::parse::<f64>);
+    first.and_then(Result::ok).unwrap_or(0.0) / 1e9
 }
 
 fn get(address: SocketAddr, path: &str) -> Result<String> {

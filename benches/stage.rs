@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fairlead::xds::ResourceType;
 
 use super::cluster::Cluster;
-use super::envoys::Envoys;
+use super::envoys::{Applied, Envoys};
 use super::fleet::{Fleet, Reached};
 use super::mesh::changes::Change;
 use super::mesh::{Mesh, Size};
@@ -63,6 +63,14 @@ pub struct Meters {
     pub server: Usage,
     pub clients: Vec<Usage>,
     pub volume: Volume,
+}
+
+/// The last proxy got there: when each did, and what was used by then.
+struct Arrived {
+    times: Vec<Duration>,
+    aimed: usize,
+    server: Usage,
+    clients: Vec<Usage>,
 }
 
 impl Stage<'_> {
@@ -159,37 +167,53 @@ impl Stage<'_> {
     pub async fn change(&mut self, change: &Change) -> Result<Round> {
         let goal = Goal::Markers(change.markers.clone(), change.only.clone());
         self.fleet.aim(&goal).await?;
-        let counted = self.envoys.counted(change.probe.as_ref()).await?;
         let before = self.meters().await?;
+        let spent = self.envoys.spent();
         let begun = self.source.apply(change).await?;
+        let arrived = self.arrived(begun).await?;
         let probe = change.probe.as_ref().filter(|_| !self.envoys.is_empty());
-        let Some(probe) = probe else {
-            return self.round(begun, &before).await;
+        let applied = match probe {
+            Some(probe) => self.envoys.applied(probe, begun, &spent).await?,
+            None => Applied::default(),
         };
-        // The Envoys are asked while the others are waited for, not after.
-        let mut envoys = std::mem::take(&mut self.envoys);
-        let (round, applied) =
-            tokio::join!(self.round(begun, &before), envoys.applied(probe, &counted));
-        self.envoys = envoys;
-        let last = applied?.into_iter().max();
         Ok(Round {
-            envoy: last.map(|last| last.since(begun)),
-            ..round?
+            envoy: applied.last.map(|last| last.since(begun)),
+            envoy_cpu_s: applied.cost,
+            ..self.rest_of_round(arrived, begun, &before).await?
         })
     }
 
     /// From what was begun then until all is quiet again.
     pub async fn round(&mut self, begun: Stamp, before: &Meters) -> Result<Round> {
+        let arrived = self.arrived(begun).await?;
+        self.rest_of_round(arrived, begun, before).await
+    }
+
+    /// Waits until the last proxy has it.
+    async fn arrived(&mut self, begun: Stamp) -> Result<Arrived> {
         let reached = self.fleet.reached(LIMIT).await?;
-        let soon = (self.server.usage(), self.fleet.usage());
-        let round = Round::of(times(&reached, begun)?);
+        Ok(Arrived {
+            aimed: reached.aimed,
+            server: self.server.usage(),
+            clients: self.fleet.usage(),
+            times: times(&reached, begun)?,
+        })
+    }
+
+    async fn rest_of_round(
+        &mut self,
+        arrived: Arrived,
+        begun: Stamp,
+        before: &Meters,
+    ) -> Result<Round> {
+        let round = Round::of(arrived.times);
         self.fleet.quiet().await?;
         let after = self.meters().await?;
         let span = Stamp::now().since(begun).min(round.last).as_secs_f64();
-        let busiest = soon.1.iter().zip(&before.clients);
+        let busiest = arrived.clients.iter().zip(&before.clients);
         let busiest = busiest.map(|(now, then)| now.cpu - then.cpu);
         let clients = after.clients.iter().zip(&before.clients);
-        let aimed = reached.aimed.max(1) as f64;
+        let aimed = arrived.aimed.max(1) as f64;
         let volume = after.volume.total() - before.volume.total();
         let elsewhere = after.volume.elsewhere - before.volume.elsewhere;
         Ok(Round {
@@ -198,7 +222,7 @@ impl Stage<'_> {
             server_cpu_s: after.server.cpu - before.server.cpu,
             client_cpu_s: clients.map(|(now, then)| now.cpu - then.cpu).sum(),
             client_busy: busiest.fold(0.0, f64::max) / span,
-            server_busy: (soon.0.cpu - before.server.cpu) / span,
+            server_busy: (arrived.server.cpu - before.server.cpu) / span,
             ..round
         })
     }

@@ -12,9 +12,13 @@ pub struct Stamp(pub u64);
 impl Stamp {
     /// `Instant` cannot leave its process; this can.
     pub fn now() -> Self {
-        let time = clock_gettime(ClockId::Monotonic);
-        let part = |n: i64| u64::try_from(n).unwrap_or_default();
-        Self(part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec))
+        Self(nanoseconds(ClockId::Monotonic))
+    }
+
+    /// What the wall clock called so many nanoseconds since 1970, if nobody has set it since.
+    pub fn of_wall(wall: u64) -> Self {
+        let ago = nanoseconds(ClockId::Realtime).saturating_sub(wall);
+        Self(Self::now().0.saturating_sub(ago))
     }
 
     pub fn after(self, wait: Duration) -> Self {
@@ -26,4 +30,10 @@ impl Stamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let part = |n: i64| u64::try_from(n).unwrap_or_default();
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
 }

@@ -10,6 +10,8 @@ mod push;
 mod bars;
 #[path = "bench/http2.rs"]
 mod http2;
+#[path = "bench/probe.rs"]
+mod probe;
 #[path = "bench/proxy.rs"]
 mod proxy;
 #[path = "bench/scoped.rs"]

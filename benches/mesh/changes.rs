@@ -2,10 +2,10 @@
 
 use fairlead::xds::ResourceType;
 
-use super::super::envoys::Probe;
 use super::super::manifests::{self, Object};
 use super::super::order::Marker;
 use super::super::packing::Packing;
+use super::super::probe::Probe;
 use super::super::wire::varint;
 use super::{EDITED, MOVED, Mesh, Port, Service, View, WEIGHT, namespace};
 
@@ -42,8 +42,9 @@ pub struct Change {
     pub only: Option<Vec<usize>>,
 }
 
-/// How often an Envoy took the table of port 80, which is too large to be looked into.
-const TABLE_UPDATES: &str = "/stats?filter=rds.80.update_success";
+/// When an Envoy took the table of port 80, which is too large to be looked into.
+const WHOLE_TABLE: &str =
+    "/config_dump?resource=dynamic_route_configs&name_regex=80&mask=last_updated";
 
 impl Mesh {
     /// The next change of this sort; every one is of another object than the last one.
@@ -108,14 +109,14 @@ impl Mesh {
                     rules.weight = WEIGHT + number;
                     markers.push(Marker::new(ResourceType::Route, wrapped(rules.weight)));
                     probe = Some(match self.size.packing {
-                        Packing::Rds => Probe::Grown(TABLE_UPDATES.into()),
-                        Packing::Scoped => Probe::Text(table, rules.weight.to_string()),
+                        Packing::Rds => Probe::Dated(WHOLE_TABLE.into(), String::new()),
+                        Packing::Scoped => Probe::Dated(table, rules.weight.to_string()),
                     });
                 }
                 Edit::Rule => {
                     rules.sni = number;
                     markers.push(Marker::new(ResourceType::Cluster, rules.sni()));
-                    probe = Some(Probe::Text(page, rules.sni()));
+                    probe = Some(Probe::Dated(page, rules.sni()));
                 }
                 _ => rules.note = number,
             }
@@ -159,7 +160,7 @@ impl Mesh {
                 manifests::slice(&service).alone(),
             ],
             markers: markers.chain([listener]).collect(),
-            probe: Some(Probe::Text(
+            probe: Some(Probe::Dated(
                 dump("resource=dynamic_active_clusters", &service),
                 name.clone(),
             )),
@@ -231,10 +232,10 @@ fn added(n: usize, endpoints: usize) -> Service {
     }
 }
 
-/// A page of Envoy's with what it holds of a Service's first port, and no more.
+/// A page of Envoy's with what it holds of a Service's first port, in all subsets, and no more.
 fn dump(what: &str, service: &Service) -> String {
     let (number, host) = (service.ports[0].number, service.host());
-    format!("/config_dump?{what}&name_regex=outbound.{number}..{host}")
+    format!("/config_dump?{what}&name_regex=outbound.{number}..*.{host}")
 }
 
 /// Three digits each, so that none begins another.
