@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fairlead::xds::ResourceType;
 
+use super::company::Company;
 use super::fleet::Fleet;
-use super::mesh::Mesh;
 use super::null::{BLAST_END, NullServer};
 use super::order::{Goal, Marker, Order, Recruit, Target};
-use super::proxy::{Opening, Secrets};
+use super::proxy::{Least, Opening, Secrets};
 use super::recruits::Transport;
 use super::report::{Round, Row, median, millis};
 use super::server::Home;
@@ -58,18 +58,20 @@ impl Against {
         })
     }
 
-    /// Repeats what was recorded, and puts the null server's numbers beside the rows'.
+    /// Repeats what was recorded, and puts the null server's numbers beside the rows'. So many resources make a
+    /// storm's proxy whole; `company` works on the same changes meanwhile.
     pub async fn repeat(
         &mut self,
-        mesh: &Mesh,
+        least: Least,
         recordings: &[Recording],
         rows: &mut [Row],
+        mut company: Option<Company>,
     ) -> Result<()> {
         for recording in recordings {
             let measured = if recording.markers.is_empty() {
-                self.storms(mesh, recording).await
+                self.storms(least, recording).await
             } else {
-                self.sends(recording).await
+                self.sends(recording, company.as_mut()).await
             };
             let (last, cpu) =
                 measured.with_context(|| format!("null server: {}", recording.work))?;
@@ -84,13 +86,13 @@ impl Against {
         Ok(())
     }
 
-    async fn storms(&mut self, mesh: &Mesh, recording: &Recording) -> Result<(f64, f64)> {
+    async fn storms(&mut self, least: Least, recording: &Recording) -> Result<(f64, f64)> {
         self.null.script(&recording.file).await?;
         let (mut last, mut cpu) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
             self.fleet.order(&Order::Leave).await?;
             self.fleet.quiet().await?;
-            self.fleet.aim(&Goal::Whole(mesh.least())).await?;
+            self.fleet.aim(&Goal::Whole(least)).await?;
             let before = self.null.usage().cpu;
             let begun = Stamp::now();
             let recruits = vec![NOBODY; self.fleet.size()];
@@ -102,14 +104,24 @@ impl Against {
         Ok((median(last), median(cpu)))
     }
 
-    async fn sends(&mut self, recording: &Recording) -> Result<(f64, f64)> {
+    async fn sends(
+        &mut self,
+        recording: &Recording,
+        mut company: Option<&mut Company>,
+    ) -> Result<(f64, f64)> {
         let (mut last, mut cpu) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
             let goal = Goal::Markers(recording.markers.clone(), None);
             self.fleet.aim(&goal).await?;
             let before = self.null.usage().cpu;
             let begun = Stamp::now();
-            self.null.send(&recording.file).await?;
+            let work = async {
+                match (&mut company, recording.edit) {
+                    (Some(company), Some(edit)) => company.work(edit).await,
+                    _ => Ok(()),
+                }
+            };
+            tokio::try_join!(self.null.send(&recording.file), work)?;
             last.push(self.last(begun).await?);
             self.fleet.quiet().await?;
             cpu.push(self.null.usage().cpu - before);

@@ -14,6 +14,7 @@ pub mod bars;
 pub mod catalogue;
 pub mod channel;
 pub mod cluster;
+pub mod company;
 pub mod crew;
 pub mod curves;
 pub mod envoys;
@@ -55,6 +56,7 @@ use clap::{Parser, ValueEnum};
 use tokio::task::LocalSet;
 
 use self::against::Against;
+use self::company::Company;
 use self::curves::{Along, Point};
 use self::mesh::{Size, View};
 use self::outside::harness::network::Network;
@@ -330,13 +332,22 @@ async fn over(plan: &Plan<'_>, transport: Transport) -> Result<Vec<Row>> {
         envoys,
         ..
     } = stage;
-    // The null server's clients have the machine to themselves.
-    drop((server, fleet, source, envoys));
+    drop(fleet);
+    let least = mesh.least();
+    let company = Company {
+        envoys,
+        server,
+        source,
+        mesh,
+    };
+    // Without Envoys the null server and its clients have the machine to themselves.
+    let company = (performed.is_ok() && !company.envoys.is_empty()).then_some(company);
     if let Err(error) = performed {
         measured.push(voided("", &home, transport, Err(error)));
     }
     let mut against = Against::set(&home, transport, plan.size.proxies, plan.rounds).await?;
-    against.repeat(&mesh, &recordings, &mut measured).await?;
+    let again = against.repeat(least, &recordings, &mut measured, company);
+    again.await?;
     drop(against);
     rows.extend(measured);
     if plan.wants("scope") && matches!(plan.subject, Subject::Program(_)) {

@@ -9,7 +9,7 @@ use fairlead::xds::ResourceType;
 use super::cluster::Cluster;
 use super::envoys::{Applied, Envoys};
 use super::fleet::{Fleet, Reached};
-use super::mesh::changes::Change;
+use super::mesh::changes::{Change, Edit};
 use super::mesh::{Mesh, Size};
 use super::order::{Goal, Marker, Order, Recruit, Target, Volume};
 use super::proxy::Opening;
@@ -55,6 +55,8 @@ pub struct Recording {
     pub file: PathBuf,
     /// Empty for a storm.
     pub markers: Vec<Marker>,
+    /// What Envoys are given to do while the null server repeats it.
+    pub edit: Option<Edit>,
 }
 
 /// Reading of all meters.
@@ -270,7 +272,12 @@ impl Stage<'_> {
     }
 
     /// What was recorded since then, for the null server.
-    pub async fn keep(&mut self, work: &'static str, markers: Vec<Marker>) -> Result<()> {
+    pub async fn keep(
+        &mut self,
+        work: &'static str,
+        edit: Option<Edit>,
+        markers: Vec<Marker>,
+    ) -> Result<()> {
         let name = format!("{}-{work}.tape", self.transport.name());
         let file = self.home.path(&name);
         self.fleet.keep(&file).await?;
@@ -278,6 +285,7 @@ impl Stage<'_> {
             work,
             file,
             markers,
+            edit,
         });
         Ok(())
     }

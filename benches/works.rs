@@ -148,7 +148,7 @@ impl Stage<'_> {
             rounds.push(self.storm().await.context("storm-cold")?);
             self.check_sets().await.context("storm-cold")?;
         }
-        self.keep("storm", Vec::new()).await?;
+        self.keep("storm", None, Vec::new()).await?;
         if plan.wants("storm-cold") {
             let peak = bytes(self.server.usage().peak as f64);
             let row = self.row("storm-cold", &rounds);
@@ -203,7 +203,9 @@ impl Stage<'_> {
             }
             elsewhere += self.fleet.volume().await?.elsewhere - before;
             if round == plan.rounds && change.only.is_none() {
-                self.keep(work, change.markers).await?;
+                // The Service with a thousand endpoints will be gone.
+                let again = (edit != Edit::BigEndpoint).then_some(edit);
+                self.keep(work, again, change.markers).await?;
             }
         }
         let mut row = check_client(self.row(work, &rounds), &rounds);
@@ -271,13 +273,14 @@ impl Stage<'_> {
             self.fleet.record(0).await?;
             added.push(self.change(&add).await.context("svc-add")?);
             if round == plan.rounds {
-                self.keep("svc-add", add.markers).await?;
+                self.keep("svc-add", Some(Edit::Add), add.markers).await?;
             }
             let delete = self.mesh.next(Edit::Delete);
             self.fleet.record(0).await?;
             deleted.push(self.change(&delete).await.context("svc-del")?);
             if round == plan.rounds {
-                self.keep("svc-del", delete.markers).await?;
+                self.keep("svc-del", Some(Edit::Delete), delete.markers)
+                    .await?;
             }
         }
         for (work, rounds) in [("svc-add", added), ("svc-del", deleted)] {
