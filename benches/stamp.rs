@@ -17,8 +17,8 @@ impl Stamp {
 
     /// What the wall clock called so many nanoseconds since 1970, if nobody has set it since.
     pub fn of_wall(wall: u64) -> Self {
-        let ago = nanoseconds(ClockId::Realtime).saturating_sub(wall);
-        Self(Self::now().0.saturating_sub(ago))
+        let ahead = nanoseconds(ClockId::Realtime).saturating_sub(Self::now().0);
+        Self(wall.saturating_sub(ahead))
     }
 
     pub fn after(self, wait: Duration) -> Self {
