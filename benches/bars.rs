@@ -57,6 +57,7 @@ pub fn judge(setting: &Setting, rows: &mut [Row]) {
     let bars = match setting.packing {
         Packing::Rds => BARS,
         Packing::Scoped => SCOPED,
+        Packing::OnDemand => &[],
     };
     for row in rows.iter_mut().filter(|row| row.void.is_none()) {
         let mine = bars

@@ -6,14 +6,12 @@ use fairlead::xds::ResourceType;
 
 use super::facts::{self, Fact, Sums};
 use super::mesh::{Mesh, PORTS, Service, View, namespace, version};
-use super::packing::Packing;
+use super::packing::{Packing, WHOLE};
 use super::proxy::Least;
 
 type Facts = Vec<Fact>;
 
-/// The ports with route tables.
-const HTTP: &str = "http";
-const SUBSETS: [&str; 2] = ["v1", "v2"];
+const SUBSETS: [&str; 3] = [WHOLE, "v1", "v2"];
 /// Clusters and listeners of every sidecar, whatever the mesh.
 const FIXED_CLUSTERS: [&str; 3] = [
     "BlackHoleCluster",
@@ -43,7 +41,7 @@ impl Mesh {
             if self.size.view == View::Namespace && service.namespace != of {
                 continue;
             }
-            outbound(service, &mut facts, &mut tables);
+            outbound(self.size.packing, service, &mut facts, &mut tables);
         }
         for (port, services) in tables {
             facts.push((ResourceType::Listener, format!("0.0.0.0:{port}")));
@@ -56,7 +54,7 @@ impl Mesh {
     fn at_home(&self, of: &str) -> Facts {
         let mut facts = Facts::new();
         for service in self.services.iter().filter(|s| s.namespace == of) {
-            let ports = service.ports.iter().filter(|p| p.name == HTTP);
+            let ports = service.ports.iter().filter(|p| p.is_http());
             facts.extend(ports.filter_map(|p| self.size.packing.at_home(p.number, service)));
         }
         facts
@@ -97,7 +95,7 @@ impl Mesh {
                 tables: match self.size.packing {
                     Packing::Rds => 1,
                     // Each has one virtual host.
-                    Packing::Scoped => count(ResourceType::Route),
+                    Packing::Scoped | Packing::OnDemand => count(ResourceType::Route),
                 },
             }
         };
@@ -126,6 +124,7 @@ fn own() -> Facts {
 }
 
 fn outbound<'a>(
+    packing: Packing,
     service: &'a Service,
     facts: &mut Facts,
     tables: &mut BTreeMap<u16, Vec<&'a Service>>,
@@ -133,11 +132,14 @@ fn outbound<'a>(
     let host = service.host();
     for port in &service.ports {
         let number = port.number;
-        let subsets = SUBSETS.into_iter().filter(|_| service.rules.is_some());
-        for subset in std::iter::once("").chain(subsets) {
+        let subsets = match service.rules {
+            Some(_) => &SUBSETS[..],
+            None => &[WHOLE],
+        };
+        for subset in packing.clusters(port, subsets) {
             let cluster = format!("outbound|{number}|{subset}|{host}");
             for (endpoint, address) in service.endpoints.iter().enumerate() {
-                if subset.is_empty() || subset == version(endpoint) {
+                if subset == WHOLE || subset == version(endpoint) {
                     let fact = facts::endpoint(&cluster, address, port.target);
                     facts.push((ResourceType::Endpoint, fact));
                 }
@@ -145,7 +147,7 @@ fn outbound<'a>(
             facts.push((ResourceType::Endpoint, cluster.clone()));
             facts.push((ResourceType::Cluster, cluster));
         }
-        if port.name == HTTP {
+        if port.is_http() {
             tables.entry(number).or_default().push(service);
         } else {
             let address = format!("{}:{number}", service.address);

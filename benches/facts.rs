@@ -28,7 +28,7 @@ pub fn weight(kind: ResourceType, fact: &str) -> u64 {
 }
 
 /// A cluster's name; an assignment's name and endpoints; a listener's address; a table's virtual hosts; a scope's
-/// key and table.
+/// key and table, and when that comes.
 pub fn of(packed: &Packed<'_>) -> Vec<String> {
     match packed.kind {
         ResourceType::Cluster => vec![packed.name.to_owned()],
@@ -46,7 +46,8 @@ pub fn of(packed: &Packed<'_>) -> Vec<String> {
         }
         ResourceType::ScopedRoute => {
             let read = ScopedRouteConfiguration::decode(packed.body).unwrap_or_default();
-            vec![scope(&key(&read), &read.route_configuration_name)]
+            let loading = loading(&read);
+            vec![scope(&key(&read), &read.route_configuration_name, loading)]
         }
         // No two are the same, and none is a part of the mesh.
         ResourceType::Secret => Vec::new(),
@@ -61,8 +62,26 @@ pub fn virtual_host(table: &str, host: &str) -> String {
     format!("{table} {host}")
 }
 
-pub fn scope(key: &str, table: &str) -> String {
-    format!("{key} to {table}")
+/// When the table comes that a scope leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loading {
+    AtOnce,
+    /// When a request first needs it.
+    OnDemand,
+}
+
+pub fn scope(key: &str, table: &str, loading: Loading) -> String {
+    match loading {
+        Loading::AtOnce => format!("{key} to {table}"),
+        Loading::OnDemand => format!("{key} to {table} on demand"),
+    }
+}
+
+fn loading(scope: &ScopedRouteConfiguration) -> Loading {
+    match scope.on_demand {
+        true => Loading::OnDemand,
+        false => Loading::AtOnce,
+    }
 }
 
 fn key(scope: &ScopedRouteConfiguration) -> String {
@@ -100,7 +119,8 @@ fn shown(address: &Address) -> String {
 /// What a listener leads to that looks for tables by scope.
 pub const ALL_SCOPES: &str = "*";
 
-/// What a resource leads to: a cluster's assignment, a listener's tables or scopes, a scope's table.
+/// What a resource leads to: a cluster's assignment, a listener's tables or scopes, a scope's table if it is not one
+/// that a request waits for.
 pub fn leads(packed: &Packed<'_>) -> Vec<Fact> {
     match packed.kind {
         ResourceType::Cluster => {
@@ -110,7 +130,10 @@ pub fn leads(packed: &Packed<'_>) -> Vec<Fact> {
         ResourceType::Listener => tables(packed.body),
         ResourceType::ScopedRoute => {
             let scope = ScopedRouteConfiguration::decode(packed.body).unwrap_or_default();
-            vec![(ResourceType::Route, scope.route_configuration_name)]
+            match loading(&scope) {
+                Loading::AtOnce => vec![(ResourceType::Route, scope.route_configuration_name)],
+                Loading::OnDemand => Vec::new(),
+            }
         }
         ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => Vec::new(),
     }

@@ -52,6 +52,13 @@ pub struct Port {
     pub target: u16,
 }
 
+impl Port {
+    /// Whether it has a route table.
+    pub fn is_http(&self) -> bool {
+        self.name == "http"
+    }
+}
+
 pub const PORTS: [Port; 2] = [
     Port {
         name: "http",

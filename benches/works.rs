@@ -66,7 +66,8 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     pub fn wants(&self, work: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|w| w == work)
+        let named = self.only.is_empty() || self.only.iter().any(|w| w == work);
+        named && self.size.packing.can_show(work)
     }
 
     pub fn company(&self) -> Envoys {

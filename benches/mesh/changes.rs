@@ -2,9 +2,10 @@
 
 use fairlead::xds::ResourceType;
 
+use super::super::facts::Loading;
 use super::super::manifests::{self, Object};
 use super::super::order::Marker;
-use super::super::packing::Packing;
+use super::super::packing::{Packing, WHOLE};
 use super::super::probe::Probe;
 use super::super::wire::varint;
 use super::{EDITED, MOVED, Mesh, Port, Service, View, WEIGHT, namespace};
@@ -45,6 +46,10 @@ pub struct Change {
 /// When an Envoy took the table of port 80, which is too large to be looked into.
 const WHOLE_TABLE: &str =
     "/config_dump?resource=dynamic_route_configs&name_regex=80&mask=last_updated";
+const CLUSTERS: &str = "resource=dynamic_active_clusters";
+const ENDPOINTS: &str = "include_eds&resource=dynamic_endpoint_configs";
+/// When it took scopes, which are one set.
+const SCOPES: &str = "/config_dump?resource=dynamic_scoped_route_configs&mask=last_updated";
 
 impl Mesh {
     /// The next change of this sort; every one is of another object than the last one.
@@ -79,12 +84,10 @@ impl Mesh {
         let service = &mut self.services[service];
         service.endpoints[endpoint] = to.to_owned();
         let namespace = service.namespace.clone();
+        let page = dump(self.size.packing, ENDPOINTS, service);
         let change = Change {
             put: vec![manifests::slice(service)],
-            probe: Some(Probe::Text(
-                dump("include_eds&resource=dynamic_endpoint_configs", service),
-                to.into(),
-            )),
+            probe: Some(Probe::Text(page, to.into())),
             markers: vec![Marker::new(ResourceType::Endpoint, to)],
             ..Change::default()
         };
@@ -97,7 +100,7 @@ impl Mesh {
         let number = u32::try_from(n).unwrap_or(u32::MAX);
         let mut markers = Vec::new();
         let mut probe = None;
-        let page = dump("resource=dynamic_active_clusters", service);
+        let page = dump(self.size.packing, CLUSTERS, service);
         let table = format!(
             "/config_dump?resource=dynamic_route_configs&name_regex={}.{}",
             service.ports[0].number,
@@ -110,7 +113,9 @@ impl Mesh {
                     markers.push(Marker::new(ResourceType::Route, wrapped(rules.weight)));
                     probe = Some(match self.size.packing {
                         Packing::Rds => Probe::Dated(WHOLE_TABLE.into(), String::new()),
-                        Packing::Scoped => Probe::Dated(table, rules.weight.to_string()),
+                        Packing::Scoped | Packing::OnDemand => {
+                            Probe::Dated(table, rules.weight.to_string())
+                        }
                     });
                 }
                 Edit::Rule => {
@@ -141,29 +146,19 @@ impl Mesh {
     }
 
     fn add(&mut self, service: Service) -> Change {
-        let name = service.name.clone();
-        let mut kinds = vec![
-            ResourceType::Cluster,
-            ResourceType::Endpoint,
-            ResourceType::Route,
-        ];
-        if self.size.packing == Packing::Scoped {
-            kinds.push(ResourceType::ScopedRoute);
-        }
-        let markers = kinds.into_iter().map(|k| Marker::new(k, name.as_str()));
-        // With scopes it comes after its table.
-        let listener = format!("0.0.0.0_{}", service.ports[0].number);
-        let listener = Marker::new(ResourceType::Listener, listener);
         let change = Change {
             put: vec![
                 manifests::service(&service).alone(),
                 manifests::slice(&service).alone(),
             ],
-            markers: markers.chain([listener]).collect(),
-            probe: Some(Probe::Dated(
-                dump("resource=dynamic_active_clusters", &service),
-                name.clone(),
-            )),
+            markers: self.addition(&service),
+            probe: Some(match self.size.packing.loading() {
+                Loading::AtOnce => {
+                    let page = dump(self.size.packing, CLUSTERS, &service);
+                    Probe::Dated(page, service.name.clone())
+                }
+                Loading::OnDemand => Probe::Dated(SCOPES.into(), String::new()),
+            }),
             ..Change::default()
         };
         let namespace = service.namespace.clone();
@@ -171,17 +166,46 @@ impl Mesh {
         self.seen_in(change, &namespace)
     }
 
+    /// What comes with a new Service.
+    fn addition(&self, service: &Service) -> Vec<Marker> {
+        let (name, port) = (service.name.as_str(), service.ports[0].number);
+        let of = |kind| Marker::new(kind, name);
+        // With scopes it comes after its table.
+        let listener = Marker::new(ResourceType::Listener, format!("0.0.0.0_{port}"));
+        let mut markers = match self.size.packing.loading() {
+            Loading::AtOnce => vec![
+                of(ResourceType::Cluster),
+                of(ResourceType::Endpoint),
+                of(ResourceType::Route),
+            ],
+            Loading::OnDemand => vec![Marker::new(ResourceType::Route, format!("{port}/*"))],
+        };
+        if self.size.packing != Packing::Rds {
+            markers.push(of(ResourceType::ScopedRoute));
+        }
+        markers.push(listener);
+        markers
+    }
+
     fn delete(&mut self) -> Change {
         let Some(service) = self.services.pop() else {
             return Change::default();
         };
+        let name = service.name.clone();
+        let (kind, probe) = match self.size.packing.loading() {
+            Loading::AtOnce => {
+                let page = dump(self.size.packing, CLUSTERS, &service);
+                (ResourceType::Cluster, Probe::Gone(page, name.clone()))
+            }
+            Loading::OnDemand => {
+                let scopes = Probe::Dated(SCOPES.into(), String::new());
+                (ResourceType::ScopedRoute, scopes)
+            }
+        };
         let change = Change {
             delete: vec![manifests::slice(&service), manifests::service(&service)],
-            markers: vec![Marker::new(ResourceType::Cluster, service.name.as_str())],
-            probe: Some(Probe::Gone(
-                dump("resource=dynamic_active_clusters", &service),
-                service.name.clone(),
-            )),
+            markers: vec![Marker::new(kind, name)],
+            probe: Some(probe),
             ..Change::default()
         };
         self.seen_in(change, &service.namespace)
@@ -232,9 +256,12 @@ fn added(n: usize, endpoints: usize) -> Service {
     }
 }
 
-/// A page of Envoy's with what it holds of a Service's first port, in all subsets, and no more.
-fn dump(what: &str, service: &Service) -> String {
-    let (number, host) = (service.ports[0].number, service.host());
+/// A page of Envoy's with what it holds of a Service's port, in all subsets, and no more: of the first port that has
+/// clusters there.
+fn dump(packing: Packing, what: &str, service: &Service) -> String {
+    let mut ports = service.ports.iter();
+    let port = ports.find(|port| !packing.clusters(port, &[WHOLE]).is_empty());
+    let (number, host) = (port.map_or(0, |port| port.number), service.host());
     format!("/config_dump?{what}&name_regex=outbound.{number}..*.{host}")
 }
 

@@ -81,7 +81,8 @@ impl Talk {
     }
 }
 
-/// Clusters have assignments, listeners look for scopes; a scope's version says which table it leads to.
+/// Clusters have assignments, listeners look for scopes; a scope's version says which table it leads to, and ends in
+/// `?` if that comes on demand.
 fn body(kind: ResourceType, version: &str) -> Vec<u8> {
     match kind {
         ResourceType::Cluster => Cluster {
@@ -95,7 +96,8 @@ fn body(kind: ResourceType, version: &str) -> Vec<u8> {
         }
         .encode_to_vec(),
         ResourceType::ScopedRoute => ScopedRouteConfiguration {
-            route_configuration_name: version.into(),
+            route_configuration_name: version.trim_end_matches('?').into(),
+            on_demand: version.ends_with('?'),
             ..ScopedRouteConfiguration::default()
         }
         .encode_to_vec(),
@@ -196,6 +198,14 @@ fn a_listener_asks_for_all_scopes_and_these_for_their_tables() {
     assert_eq!(said, ["rds +tb", "srds ack 5"]);
     assert!(!talk.proxy.is_warm());
     talk.send(ResourceType::Route, &[("tb", "1")], &[]);
+    assert!(talk.proxy.is_warm());
+}
+
+#[test]
+fn a_table_on_demand_is_neither_asked_for_nor_waited_for() {
+    let mut talk = scoped(&[("80/*", "t*")]);
+    let said = talk.send(ResourceType::ScopedRoute, &[("80/a", "ta?")], &[]);
+    assert_eq!(said, ["srds ack 5"]);
     assert!(talk.proxy.is_warm());
 }
 

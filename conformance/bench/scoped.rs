@@ -1,4 +1,4 @@
-//! A run whose scopes, or the tables that they lead to, are not the manifest's is void.
+//! A run whose scopes, or the tables that they lead to, are not the manifest's is void, at once and on demand.
 
 use std::collections::BTreeMap;
 
@@ -53,9 +53,9 @@ pub fn scoped_chain() -> FilterChain {
 }
 
 /// One Service without endpoints, on an HTTP port.
-fn scoped_mesh() -> Mesh {
+fn scoped_mesh(packing: Packing) -> Mesh {
     let mut mesh = Mesh::new(Size {
-        packing: Packing::Scoped,
+        packing,
         ..mesh().size
     });
     let service = &mut mesh.services[0];
@@ -65,10 +65,14 @@ fn scoped_mesh() -> Mesh {
     mesh
 }
 
-/// What a server sends of routes: keys with their tables, and tables with their virtual host.
+/// What a server sends: keys with their tables, tables with their virtual host, clusters with an assignment.
 struct Routes {
+    packing: Packing,
     scopes: BTreeMap<&'static str, &'static str>,
     tables: BTreeMap<&'static str, &'static str>,
+    clusters: Vec<&'static str>,
+    /// The scopes whose tables come on demand.
+    on_demand: Vec<&'static str>,
 }
 
 impl Routes {
@@ -77,8 +81,24 @@ impl Routes {
         let address = "80/10.100.0.1";
         let scopes = names.into_iter().chain([address]).map(|key| (key, TABLE));
         Self {
+            packing: Packing::Scoped,
             scopes: scopes.chain([(REST, REST)]).collect(),
             tables: [(REST, "allow_any"), (TABLE, VIRTUAL_HOST)].into(),
+            clusters: vec![CLUSTER],
+            on_demand: Vec::new(),
+        }
+    }
+
+    /// To proxies that have no requests.
+    fn right_on_demand() -> Self {
+        let all = Self::right();
+        let of_host = all.scopes.iter().filter(|(key, _)| **key != REST);
+        Self {
+            packing: Packing::OnDemand,
+            on_demand: of_host.map(|(key, _)| *key).collect(),
+            tables: [(REST, "allow_any")].into(),
+            clusters: Vec::new(),
+            ..all
         }
     }
 
@@ -89,6 +109,7 @@ impl Routes {
             };
             let scope = ScopedRouteConfiguration {
                 route_configuration_name: (*table).to_owned(),
+                on_demand: self.on_demand.contains(key),
                 key: Some(Key {
                     fragments: vec![fragment],
                 }),
@@ -110,7 +131,7 @@ impl Routes {
         let scopes = self.scopes.iter().map(scope).collect();
         let tables = self.tables.iter().map(table).collect();
         [
-            rest_of_mesh(),
+            rest_of_mesh(&self.clusters),
             response(ResourceType::ScopedRoute, scopes),
             response(ResourceType::Route, tables),
         ]
@@ -118,21 +139,21 @@ impl Routes {
     }
 
     fn run(&self) -> Result<(), String> {
-        let mesh = scoped_mesh();
+        let mesh = scoped_mesh(self.packing);
         run_on(&mesh, &self.script(), mesh.least())
     }
 }
 
-fn rest_of_mesh() -> Vec<u8> {
-    let outbound = Cluster {
+fn rest_of_mesh(outbound: &[&'static str]) -> Vec<u8> {
+    let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(EDS)),
         ..Cluster::default()
     };
     let fixed = CLUSTERS.map(|name| (name, Cluster::default().encode_to_vec()));
-    let clusters = fixed
-        .into_iter()
-        .chain([(CLUSTER, outbound.encode_to_vec())]);
+    let more = outbound.iter().map(|name| (*name, cluster.encode_to_vec()));
+    let clusters = fixed.into_iter().chain(more);
     let assignment = ClusterLoadAssignment::default().encode_to_vec();
+    let assignments = outbound.iter().map(|name| (*name, assignment.clone()));
     let listeners = vec![
         ("in", listener(15006, Vec::new())),
         ("out", listener(15001, Vec::new())),
@@ -140,7 +161,7 @@ fn rest_of_mesh() -> Vec<u8> {
     ];
     [
         response(ResourceType::Cluster, clusters.collect()),
-        response(ResourceType::Endpoint, vec![(CLUSTER, assignment)]),
+        response(ResourceType::Endpoint, assignments.collect()),
         response(ResourceType::Listener, listeners),
     ]
     .concat()
@@ -193,4 +214,39 @@ fn a_table_without_its_virtual_host_makes_the_run_void() {
     let why = routes.run().unwrap_err();
     let missing = format!("1 missing (rds {TABLE} {VIRTUAL_HOST})");
     assert!(why.contains(&missing), "{why}");
+}
+
+#[test]
+fn on_demand_scopes_and_fallbacks_alone_are_measured() {
+    Routes::right_on_demand().run().unwrap();
+}
+
+#[test]
+fn what_nobody_asked_for_makes_the_run_on_demand_void() {
+    let mut with_table = Routes::right_on_demand();
+    with_table.tables.insert(TABLE, VIRTUAL_HOST);
+    let why = with_table.run().unwrap_err();
+    let table = format!("1 too many (rds {TABLE} {VIRTUAL_HOST})");
+    assert!(why.contains(&table), "{why}");
+    let mut with_cluster = Routes::right_on_demand();
+    with_cluster.clusters.push(CLUSTER);
+    let why = with_cluster.run().unwrap_err();
+    assert!(why.contains(&format!("(cds {CLUSTER}")), "{why}");
+}
+
+#[test]
+fn a_fallback_that_waits_for_a_request_makes_the_run_void() {
+    let mut routes = Routes::right_on_demand();
+    routes.on_demand.push(REST);
+    let why = routes.run().unwrap_err();
+    assert!(why.starts_with("2 of 2 proxies did not get there"), "{why}");
+}
+
+#[test]
+fn a_scope_on_demand_among_those_at_once_makes_the_run_void() {
+    let mut routes = Routes::right();
+    routes.on_demand.push("80/svc-0");
+    let why = routes.run().unwrap_err();
+    let scope = format!("1 too many (srds 80/svc-0 to {TABLE} on demand)");
+    assert!(why.contains(&scope), "{why}");
 }
