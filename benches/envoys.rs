@@ -1,5 +1,7 @@
 //! Real Envoys among the simulated proxies, each in a network namespace of its own. What they show is in `probe.rs`.
 
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -20,16 +22,21 @@ use super::harness::process::Process;
 use super::mesh::Mesh;
 use super::probe::Probe;
 use super::recruits::token;
-use super::server::{Home, main_thread};
+use super::server::{Home, Usage, main_thread};
 use super::stamp::Stamp;
 
 /// How often an Envoy is asked.
-const ASK: Duration = Duration::from_millis(2);
+pub const ASK: Duration = Duration::from_millis(2);
 const LIMIT: Duration = Duration::from_secs(300);
+/// To a socket of the Envoy beside.
+const CONNECT: Duration = Duration::from_secs(5);
 const DRAIN_SECRET: &str = "bench-drain-secret-0123456789";
 
-/// How long the Envoys are left alone before it counts what a change has cost them.
+/// How often an Envoy is asked that starts up: to answer costs it time that counts.
+const ASK_STARTING: Duration = Duration::from_millis(20);
+/// A main thread that used less than `IDLE` of a while as long as `SETTLE` has nothing to do.
 const SETTLE: Duration = Duration::from_millis(100);
+const IDLE: Duration = Duration::from_millis(2);
 
 /// What a change was to the Envoys.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +61,7 @@ pub struct Envoys {
 struct Envoy {
     // Ends before its namespace goes.
     process: Process,
-    _namespace: NamespaceOwner,
+    namespace: NamespaceOwner,
     admin: SendRequest<Empty<Bytes>>,
 }
 
@@ -103,12 +110,14 @@ impl Envoys {
             ensure!(name.trim() == "envoy", "an Envoy's process is {name}");
             self.all.push(Envoy {
                 process,
-                _namespace: namespace,
+                namespace,
                 admin,
             });
         }
         let ready = Probe::Text("/ready".into(), "LIVE".into());
-        self.seen(&ready, Stamp::now()).await.map(drop)
+        self.seen(&ready, Stamp::now(), ASK_STARTING)
+            .await
+            .map(drop)
     }
 
     async fn admin(
@@ -149,22 +158,75 @@ impl Envoys {
         let dated = probe.is_dated();
         self.undated += usize::from(!dated);
         if !dated && self.undated.is_multiple_of(2) {
-            let last = self.seen(probe, begun).await?;
+            let last = self.seen(probe, begun, ASK).await?;
             return Ok(Applied { last, cost: None });
         }
-        tokio::time::sleep(SETTLE).await;
+        self.idle().await?;
+        let counted = Stamp::now();
         let costs = self.spent().into_iter().zip(spent);
         let cost = costs.map(|(now, then)| now - then).sum::<f64>() / spent.len() as f64;
-        let last = self.seen(probe, begun).await?;
+        let last = self.seen(probe, begun, ASK).await?.filter(|_| dated);
         Ok(Applied {
-            last: last.filter(|_| dated),
-            cost: Some(cost),
+            last,
+            // What came later is not in it.
+            cost: last.is_none_or(|last| last < counted).then_some(cost),
         })
     }
 
+    /// Waits until no main thread has anything to do.
+    pub async fn idle(&self) -> Result<()> {
+        let idle = async {
+            loop {
+                let before = self.spent();
+                tokio::time::sleep(SETTLE).await;
+                let used = self.spent().into_iter().zip(before);
+                if used.map(|(now, then)| now - then).fold(0.0, f64::max) < IDLE.as_secs_f64() {
+                    return;
+                }
+            }
+        };
+        let waited = tokio::time::timeout(LIMIT, idle).await;
+        waited.context("an Envoy is never idle")
+    }
+
+    /// What each has used so far.
+    pub fn usage(&self) -> Vec<Usage> {
+        let pids = self.all.iter().map(|envoy| envoy.process.pid());
+        pids.map(Usage::of).collect()
+    }
+
+    /// The sum of the first one's numbers whose names match.
+    pub async fn stat(&mut self, names: &str) -> Result<u64> {
+        let first = self.all.first_mut().context("no Envoy")?;
+        let page = first.get(&format!("/stats?filter={names}")).await?;
+        let values = page.lines().filter_map(|line| line.rsplit_once(": "));
+        let numbers = values.filter_map(|(_, value)| value.trim().parse::<u64>().ok());
+        Ok(numbers.sum())
+    }
+
+    /// A workload beside each of them calls this host. What becomes of that nobody waits for.
+    pub fn call(&self, host: &str, address: SocketAddr) -> Result<Vec<TcpStream>> {
+        let call = || -> Result<TcpStream> {
+            let mut stream = TcpStream::connect_timeout(&address, CONNECT)?;
+            write!(stream, "GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")?;
+            Ok(stream)
+        };
+        let namespaces = self.all.iter().map(|envoy| &envoy.namespace.0);
+        let calls = namespaces.map(|inside| inside.inside(User::App, call)?);
+        calls
+            .collect::<Result<_>>()
+            .with_context(|| format!("call {host}"))
+    }
+
     /// When the last of them had it.
-    async fn seen(&mut self, probe: &Probe, begun: Stamp) -> Result<Option<Stamp>> {
-        let waits = self.all.iter_mut().map(|envoy| envoy.seen(probe, begun));
+    pub async fn seen(
+        &mut self,
+        probe: &Probe,
+        begun: Stamp,
+        every: Duration,
+    ) -> Result<Option<Stamp>> {
+        let all = self.all.iter_mut();
+        let waits = all.map(|envoy| envoy.seen(probe, begun, every));
         let all = futures_util::future::try_join_all(waits);
         let done = tokio::time::timeout(LIMIT, all).await;
         let done = done.with_context(|| format!("not all Envoys came to {probe:?}"))?;
@@ -173,8 +235,8 @@ impl Envoys {
 }
 
 impl Envoy {
-    async fn seen(&mut self, probe: &Probe, begun: Stamp) -> Result<Stamp> {
-        let mut asks = tokio::time::interval(ASK);
+    async fn seen(&mut self, probe: &Probe, begun: Stamp, every: Duration) -> Result<Stamp> {
+        let mut asks = tokio::time::interval(every);
         asks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             asks.tick().await;
@@ -206,7 +268,7 @@ fn bootstrap(
     folder: &Path,
     mesh: &Mesh,
     home: &Home,
-    server: std::net::SocketAddr,
+    server: SocketAddr,
 ) -> Result<PathBuf> {
     std::fs::create_dir_all(folder)?;
     let user = User::Envoy;

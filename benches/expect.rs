@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fairlead::xds::ResourceType;
 
 use super::facts::{self, Fact, Sums};
-use super::mesh::{Mesh, PORTS, Service, View, namespace, version};
+use super::mesh::{Mesh, Port, Service, View, namespace, version};
 use super::packing::{Packing, WHOLE};
 use super::proxy::Least;
 
@@ -35,7 +35,7 @@ impl Mesh {
 
     /// What all hold that see what this namespace does.
     fn shared(&self, of: &str) -> Facts {
-        let mut facts = own();
+        let mut facts = own(self.size.ports);
         let mut tables: BTreeMap<u16, Vec<&Service>> = BTreeMap::new();
         for service in self.services.iter() {
             if self.size.view == View::Namespace && service.namespace != of {
@@ -115,8 +115,10 @@ impl Mesh {
 }
 
 /// What a workload has of itself.
-fn own() -> Facts {
-    let inbound = PORTS.map(|port| format!("inbound|{}||", port.target));
+fn own(ports: &[Port]) -> Facts {
+    let inbound = ports
+        .iter()
+        .map(|port| format!("inbound|{}||", port.target));
     let clusters = FIXED_CLUSTERS.map(str::to_owned).into_iter().chain(inbound);
     let clusters = clusters.map(|name| (ResourceType::Cluster, name));
     let listeners = FIXED_LISTENERS.map(|a| (ResourceType::Listener, a.to_owned()));

@@ -8,7 +8,7 @@ use super::packing::Packing;
 /// Services whose endpoints are moved one by one; those at the end, where no rules are.
 pub const MOVED: usize = 100;
 /// Objects of each other kind that changes go through in turn.
-const EDITED: usize = 10;
+pub const EDITED: usize = 10;
 /// Numbers that changes count up from: three bytes as a varint, and nothing else in the mesh is near.
 const WEIGHT: u32 = 1_000_000;
 
@@ -21,6 +21,8 @@ pub struct Size {
     pub proxies: usize,
     pub view: View,
     pub packing: Packing,
+    /// Of every Service.
+    pub ports: &'static [Port],
     /// Where the turns of changes begin.
     pub seed: u64,
 }
@@ -59,7 +61,7 @@ impl Port {
     }
 }
 
-pub const PORTS: [Port; 2] = [
+pub const PORTS: &[Port] = &[
     Port {
         name: "http",
         number: 80,
@@ -71,6 +73,7 @@ pub const PORTS: [Port; 2] = [
         target: 9090,
     },
 ];
+pub const HTTP_ALONE: &[Port] = &[PORTS[0]];
 
 /// What a VirtualService and a DestinationRule with two subsets say.
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +172,13 @@ impl Mesh {
 }
 
 impl Size {
+    /// As `http 80 and tcp 9090`.
+    pub fn named_ports(self) -> String {
+        let ports = self.ports.iter();
+        let named: Vec<String> = ports.map(|p| format!("{} {}", p.name, p.number)).collect();
+        named.join(" and ")
+    }
+
     /// Services that have a VirtualService and a DestinationRule: one in ten.
     fn ruled(self) -> usize {
         (self.services / 10).max(1)
@@ -217,7 +227,7 @@ fn service(size: Size, number: usize) -> Service {
         name: format!("svc-{number}"),
         namespace: namespace(number % size.namespaces),
         address: format!("10.{}.{}.{}", 100 + (n >> 16), n >> 8 & 255, n & 255),
-        ports: PORTS.into(),
+        ports: size.ports.into(),
         endpoints: (0..size.endpoints)
             .map(|endpoint| address(size, number, endpoint))
             .collect(),

@@ -26,7 +26,7 @@ use fairlead::xds::ResourceType;
 use fairlead::xds::encode::Cache;
 
 use self::push::mesh::changes::Edit;
-use self::push::mesh::{Mesh, Size, View, namespace};
+use self::push::mesh::{Mesh, PORTS, Size, View, namespace};
 use self::push::packing::Packing;
 
 #[global_allocator]
@@ -46,6 +46,7 @@ fn mesh(services: usize) -> Mesh {
         proxies: 100,
         view: View::Mesh,
         packing: Packing::Rds,
+        ports: PORTS,
         seed: 0,
     })
 }

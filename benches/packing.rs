@@ -8,10 +8,11 @@ use super::facts::{self, Fact, Loading};
 use super::mesh::{Port, Service};
 
 /// What the server is told by `--route-packing`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Packing {
     /// A table a port.
+    #[default]
     Rds,
     /// A table for each host of a port, and a scope for each of its names.
     Scoped,

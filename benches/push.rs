@@ -21,6 +21,7 @@ pub mod envoys;
 pub mod expect;
 pub mod facts;
 pub mod fleet;
+pub mod growth;
 pub mod http2;
 pub mod manifests;
 pub mod mesh;
@@ -58,7 +59,7 @@ use tokio::task::LocalSet;
 use self::against::Against;
 use self::company::Company;
 use self::curves::{Along, Point};
-use self::mesh::{Size, View};
+use self::mesh::{PORTS, Size, View};
 use self::outside::harness::network::Network;
 use self::outside::harness::{self, isolation};
 use self::packing::Packing;
@@ -204,6 +205,7 @@ async fn run(args: &Args, network: Option<Rc<Network>>) -> Result<ExitCode> {
             proxies: args.proxies as usize,
             view: View::Mesh,
             packing: args.packing,
+            ports: PORTS,
             seed: args.seed,
         },
         rounds: args.rounds as usize,
@@ -215,6 +217,9 @@ async fn run(args: &Args, network: Option<Rc<Network>>) -> Result<ExitCode> {
         envoys: args.envoys as usize,
         network,
     };
+    if plan.only.iter().any(|work| work == growth::WORK) {
+        return grow_envoys(&plan, args).await;
+    }
     let transports: &[Transport] = match (args.over, &subject) {
         (Over::Plaintext, _) | (_, Subject::Attached(..)) => &[Transport::Plaintext],
         (Over::Tls, _) => &[Transport::Tls],
@@ -235,6 +240,25 @@ async fn run(args: &Args, network: Option<Rc<Network>>) -> Result<ExitCode> {
     report::write(&json, &report::json_lines(&setting, &rows)?)?;
     println!("\nrows as JSON: {}", json.display());
     Ok(status(&rows))
+}
+
+/// One real Envoy in growing meshes.
+async fn grow_envoys(plan: &Plan<'_>, args: &Args) -> Result<ExitCode> {
+    let rows = growth::measure(plan, args.largest).await?;
+    let setting = setting(plan);
+    print!("{}", growth::table(&setting, &rows));
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let folder = args.curves.clone().unwrap_or(target);
+    std::fs::create_dir_all(&folder)?;
+    let json = folder.join(format!("{}.json", growth::WORK));
+    report::write(&json, &growth::json_lines(&setting, &rows)?)?;
+    println!("\nrows as JSON: {}", json.display());
+    let void = rows.iter().any(|row| row.void.is_some());
+    Ok(if void {
+        ExitCode::from(VOID)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The same few works at growing sizes.
@@ -283,6 +307,7 @@ fn setting(plan: &Plan<'_>) -> Setting {
             Origin::Kube(_) => "an API server",
         },
         packing: plan.size.packing,
+        ports: plan.size.named_ports(),
         seed: plan.size.seed,
         services: plan.size.services,
         endpoints: plan.size.endpoints,

@@ -54,6 +54,13 @@ pub struct Bar {
     pub met: bool,
 }
 
+impl Bar {
+    pub fn shown(&self) -> String {
+        let verdict = if self.met { "met" } else { "NOT MET" };
+        format!("{}: {verdict}", self.text)
+    }
+}
+
 /// One round of a work.
 #[derive(Clone, Debug, Default)]
 pub struct Round {
@@ -140,6 +147,8 @@ pub struct Setting {
     pub commit: String,
     pub source: &'static str,
     pub packing: Packing,
+    /// Of each Service.
+    pub ports: String,
     pub seed: u64,
     pub services: usize,
     pub endpoints: usize,
@@ -167,6 +176,7 @@ impl Setting {
             commit: commit.unwrap_or_default(),
             source: "",
             packing: Packing::Rds,
+            ports: String::new(),
             seed: 0,
             services: 0,
             endpoints: 0,
@@ -197,35 +207,52 @@ const HEAD: [&str; COLUMNS] = [
 /// The table as text.
 pub fn table(setting: &Setting, rows: &[Row]) -> String {
     let Setting {
+        source,
+        packing,
+        ports,
+        services,
+        endpoints,
+        proxies,
+        envoys,
+        ..
+    } = setting;
+    let out = format!(
+        "{}{services} Services with {endpoints} endpoints each on {ports}, one in ten with a VirtualService and a\n\
+         DestinationRule of two subsets; {proxies} simulated proxies, {envoys} Envoys; changes made in {source};\n\
+         route tables packed as {}\n\n",
+        machine(setting),
+        packing.name()
+    );
+    let head = std::iter::once(HEAD.map(String::from));
+    let lines: Vec<_> = head.chain(rows.iter().map(cells)).collect();
+    out + &aligned(&lines, 2)
+}
+
+/// On what it was measured, as one line.
+pub fn machine(setting: &Setting) -> String {
+    let Setting {
         cpu,
         cores,
         kernel,
         load,
         commit,
-        source,
-        packing,
         seed,
-        services,
-        endpoints,
-        proxies,
-        envoys,
+        ..
     } = setting;
-    let mut out = format!(
-        "\n{cpu}, {cores} cores shared by server and clients, Linux {kernel}, load {load}, commit {commit}, seed {seed}\n\
-         {services} Services with {endpoints} endpoints each on http 80 and tcp 9090, one in ten with a VirtualService and a\n\
-         DestinationRule of two subsets; {proxies} simulated proxies, {envoys} Envoys; changes made in {source};\n\
-         route tables packed as {}\n\n",
-        packing.name()
-    );
-    let cells: Vec<[String; COLUMNS]> = std::iter::once(HEAD.map(String::from))
-        .chain(rows.iter().map(cells))
-        .collect();
-    let width = |column: usize| cells.iter().map(|c| c[column].chars().count()).max();
+    format!(
+        "\n{cpu}, {cores} cores shared by server and clients, Linux {kernel}, load {load}, commit {commit}, seed {seed}\n"
+    )
+}
+
+/// Lines of cells: so many columns that begin with words, then numbers, and remarks at the end.
+pub fn aligned<const COLUMNS: usize>(lines: &[[String; COLUMNS]], words: usize) -> String {
+    let mut out = String::new();
+    let width = |column: usize| lines.iter().map(|c| c[column].chars().count()).max();
     let widths: [usize; COLUMNS] = std::array::from_fn(|c| width(c).unwrap_or(0));
-    for line in &cells {
+    for line in lines {
         let mut text = String::new();
         for (at, (cell, width)) in line.iter().zip(widths).enumerate() {
-            let left = at < 2 || at == COLUMNS - 1;
+            let left = at < words || at == COLUMNS - 1;
             let _ = if left {
                 write!(text, "{cell:width$}  ")
             } else {
@@ -270,15 +297,12 @@ fn remarks(row: &Row) -> String {
     if let Some(why) = &row.void {
         return format!("VOID: {why}");
     }
-    let bars = row.bars.iter().map(|bar| {
-        let verdict = if bar.met { "met" } else { "NOT MET" };
-        format!("{}: {verdict}", bar.text)
-    });
+    let bars = row.bars.iter().map(Bar::shown);
     let note = (!row.note.is_empty()).then(|| row.note.clone());
     bars.chain(note).collect::<Vec<_>>().join("; ")
 }
 
-fn shown(ms: f64) -> String {
+pub fn shown(ms: f64) -> String {
     if ms >= 100.0 {
         format!("{ms:.0} ms")
     } else {
@@ -297,13 +321,13 @@ pub fn bytes(count: f64) -> String {
 }
 
 /// One JSON object a row, the setting in each.
-pub fn json_lines(setting: &Setting, rows: &[Row]) -> Result<String> {
+pub fn json_lines<R: Serialize>(setting: &Setting, rows: &[R]) -> Result<String> {
     #[derive(Serialize)]
-    struct Line<'a> {
+    struct Line<'a, R> {
         #[serde(flatten)]
         setting: &'a Setting,
         #[serde(flatten)]
-        row: &'a Row,
+        row: &'a R,
     }
     let mut out = String::new();
     for row in rows {

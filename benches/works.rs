@@ -49,6 +49,8 @@ pub const WORKS: &[&str] = &[
     "restart",
     "upgrade",
     "scope",
+    // By itself, and only if it is named.
+    super::growth::WORK,
 ];
 
 /// What is to be measured.

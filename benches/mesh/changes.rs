@@ -101,11 +101,7 @@ impl Mesh {
         let mut markers = Vec::new();
         let mut probe = None;
         let page = dump(self.size.packing, CLUSTERS, service);
-        let table = format!(
-            "/config_dump?resource=dynamic_route_configs&name_regex={}.{}",
-            service.ports[0].number,
-            service.host()
-        );
+        let table = table_page(service);
         if let Some(rules) = &mut service.rules {
             match edit {
                 Edit::Weight => {
@@ -254,6 +250,12 @@ fn added(n: usize, endpoints: usize) -> Service {
         rules: None,
         pods: 0,
     }
+}
+
+/// A page of Envoy's with the table of a Service's host, if tables are packed so.
+pub fn table_page(service: &Service) -> String {
+    let (port, host) = (service.ports[0].number, service.host());
+    format!("/config_dump?resource=dynamic_route_configs&name_regex={port}.{host}")
 }
 
 /// A page of Envoy's with what it holds of a Service's port, in all subsets, and no more: of the first port that has

@@ -17,7 +17,7 @@ use prost::Message;
 use tokio::net::TcpListener;
 
 use super::push::fleet::{Fleet, Helper};
-use super::push::mesh::{Mesh, Size, View};
+use super::push::mesh::{Mesh, PORTS, Size, View};
 use super::push::order::{Goal, NullOrder, Recruit, Target};
 use super::push::packing::Packing;
 use super::push::proxy::{Least, Opening, Secrets};
@@ -36,6 +36,7 @@ pub fn mesh() -> Mesh {
         proxies: 2,
         view: View::Mesh,
         packing: Packing::Rds,
+        ports: PORTS,
         seed: 0,
     });
     mesh.services.clear();
