@@ -8,6 +8,8 @@ mod push;
 
 #[path = "bench/bars.rs"]
 mod bars;
+#[path = "bench/growth.rs"]
+mod growth;
 #[path = "bench/http2.rs"]
 mod http2;
 #[path = "bench/probe.rs"]
