@@ -20,7 +20,7 @@ use super::harness::isolation::{envoy, output, program};
 use super::harness::network::{NamespaceOwner, Network, User};
 use super::harness::process::Process;
 use super::mesh::Mesh;
-use super::probe::Probe;
+use super::probe::{Probe, values};
 use super::recruits::token;
 use super::server::{Home, Usage, main_thread};
 use super::stamp::Stamp;
@@ -32,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(5);
 const DRAIN_SECRET: &str = "bench-drain-secret-0123456789";
 
+/// Kept besides the usual ones: when a subscription was last served, and the number of scopes.
+const STATS: [&str; 2] = ["update_time", "all_scopes"];
 /// How often an Envoy is asked that starts up: to answer costs it time that counts.
 const ASK_STARTING: Duration = Duration::from_millis(20);
 /// A main thread that used less than `IDLE` of a while as long as `SETTLE` has nothing to do.
@@ -54,8 +56,6 @@ pub struct Envoys {
     all: Vec<Envoy>,
     /// Connections to admin interfaces.
     connections: JoinSet<()>,
-    /// Changes without a date so far.
-    undated: usize,
 }
 
 struct Envoy {
@@ -149,23 +149,14 @@ impl Envoys {
         pids.map(main_thread).collect()
     }
 
-    /// What the change begun then was to them, who had spent so much before it. It is asked once the simulated
-    /// proxies have it: an Envoy goes through all that it holds to answer, on a core that the others wait for.
-    ///
-    /// Of changes that Envoy does not date every other one is asked for at once, for its time; the rest, as all that
-    /// it dates, after the cost is known.
+    /// What the change begun then was to them, who had spent so much before it. They are asked once nobody has anything
+    /// to do any more: an Envoy goes through all that it holds to answer, on a core that others wait for.
     pub async fn applied(&mut self, probe: &Probe, begun: Stamp, spent: &[f64]) -> Result<Applied> {
-        let dated = probe.is_dated();
-        self.undated += usize::from(!dated);
-        if !dated && self.undated.is_multiple_of(2) {
-            let last = self.seen(probe, begun, ASK).await?;
-            return Ok(Applied { last, cost: None });
-        }
         self.idle().await?;
         let counted = Stamp::now();
         let costs = self.spent().into_iter().zip(spent);
         let cost = costs.map(|(now, then)| now - then).sum::<f64>() / spent.len() as f64;
-        let last = self.seen(probe, begun, ASK).await?.filter(|_| dated);
+        let last = self.seen(probe, begun, ASK).await?;
         Ok(Applied {
             last,
             // What came later is not in it.
@@ -199,9 +190,7 @@ impl Envoys {
     pub async fn stat(&mut self, names: &str) -> Result<u64> {
         let first = self.all.first_mut().context("no Envoy")?;
         let page = first.get(&format!("/stats?filter={names}")).await?;
-        let values = page.lines().filter_map(|line| line.rsplit_once(": "));
-        let numbers = values.filter_map(|(_, value)| value.trim().parse::<u64>().ok());
-        Ok(numbers.sum())
+        Ok(values(&page).sum())
     }
 
     /// A workload beside each of them calls this host. What becomes of that nobody waits for.
@@ -291,12 +280,25 @@ fn bootstrap(
     command.arg(format!("--ip={}", namespace.0.ip()));
     command.arg(format!("--labels=app={},version=v1", identity.service));
     command.args(["-o", "json", "--drain-secret", DRAIN_SECRET]);
-    command.args(["--stats", "http."]);
     command.arg("--out-dir").arg(folder);
     command.arg("--run-dir").arg(folder);
     command.arg("--token-file").arg(&token_file);
     command.arg("--root-cert").arg(&root);
     command.arg(format!("--discovery-address={server}"));
     output(&mut command)?;
-    Ok(folder.join("bootstrap.json"))
+    let file = folder.join("bootstrap.json");
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, with_stats(&text).context("an Envoy's bootstrap")?)?;
+    Ok(file)
+}
+
+/// A bootstrap that keeps the bench's statistics too.
+fn with_stats(bootstrap: &str) -> Result<String> {
+    let mut bootstrap: serde_json::Value = serde_json::from_str(bootstrap)?;
+    let patterns = "/stats_config/stats_matcher/inclusion_list/patterns";
+    let patterns = bootstrap.pointer_mut(patterns);
+    let patterns = patterns.and_then(serde_json::Value::as_array_mut);
+    let asked = STATS.map(|suffix| serde_json::json!({"suffix": suffix}));
+    patterns.context("no list of statistics")?.extend(asked);
+    Ok(bootstrap.to_string())
 }

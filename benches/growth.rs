@@ -141,7 +141,7 @@ impl Stage<'_> {
             let (host, port) = (service.host(), service.ports[0].number);
             let address = SocketAddr::new(service.address.parse()?, port);
             let _calls = self.envoys.call(&host, address)?;
-            let table = Probe::Dated(table_page(service), host);
+            let table = Probe::Dump(table_page(service), host);
             self.envoys.seen(&table, Stamp(0), ASK).await?;
         }
         self.envoys.idle().await

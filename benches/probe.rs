@@ -6,12 +6,12 @@ use super::stamp::Stamp;
 
 #[derive(Clone, Debug)]
 pub enum Probe {
-    /// This page has this text, and beside each resource when Envoy took it in.
-    Dated(String, String),
-    /// This page has this text. When it came there Envoy does not say.
+    /// This page of `/config_dump` has this text, and beside each resource when Envoy took it in.
+    Dump(String, String),
+    /// The numbers on this page of `/stats` are milliseconds since 1970.
+    Stats(String),
+    /// This page has this text, now.
     Text(String, String),
-    /// This page does not have it any more.
-    Gone(String, String),
 }
 
 /// Envoy's times are cut to whole ones.
@@ -19,27 +19,31 @@ const TICK: Duration = Duration::from_millis(1);
 
 impl Probe {
     pub fn page(&self) -> &str {
-        let (Self::Dated(page, _) | Self::Text(page, _) | Self::Gone(page, _)) = self;
+        let (Self::Dump(page, _) | Self::Stats(page) | Self::Text(page, _)) = self;
         page
-    }
-
-    /// Whether it matters not when it is asked.
-    pub fn is_dated(&self) -> bool {
-        matches!(self, Self::Dated(..))
     }
 
     /// When what was begun then was there, as its page shows at this moment. None if it is not there.
     pub fn seen(&self, page: &str, begun: Stamp, now: Stamp) -> Option<Stamp> {
+        let ours = |time: &Stamp| time.after(TICK) > begun;
         match self {
-            Self::Dated(_, text) => {
-                let updated = last_updated(page)?;
-                let ours = updated.after(TICK) > begun;
-                (ours && page.contains(text.as_str())).then_some(updated)
+            Self::Dump(_, text) => {
+                let there = page.contains(text.as_str()).then(|| last_updated(page));
+                there.flatten().filter(ours)
+            }
+            Self::Stats(_) => {
+                let latest = values(page).max()?;
+                Some(Stamp::of_wall(latest.saturating_mul(1_000_000))).filter(ours)
             }
             Self::Text(_, text) => page.contains(text.as_str()).then_some(now),
-            Self::Gone(_, text) => (!page.contains(text.as_str())).then_some(now),
         }
     }
+}
+
+/// Those on a page of `name: value` lines that are numbers.
+pub fn values(page: &str) -> impl Iterator<Item = u64> {
+    let values = page.lines().filter_map(|line| line.rsplit_once(": "));
+    values.filter_map(|(_, value)| value.trim().parse().ok())
 }
 
 /// The latest time on a page of `/config_dump`.

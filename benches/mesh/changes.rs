@@ -46,8 +46,8 @@ pub struct Change {
 /// When an Envoy took the table of port 80, which is too large to be looked into.
 const WHOLE_TABLE: &str =
     "/config_dump?resource=dynamic_route_configs&name_regex=80&mask=last_updated";
-const CLUSTERS: &str = "resource=dynamic_active_clusters";
-const ENDPOINTS: &str = "include_eds&resource=dynamic_endpoint_configs";
+/// When it took or dropped a cluster, whichever.
+const CLUSTER_UPDATES: &str = "/stats?filter=^cluster_manager.cds.update_time";
 /// When it took scopes, which are one set.
 const SCOPES: &str = "/config_dump?resource=dynamic_scoped_route_configs&mask=last_updated";
 
@@ -84,10 +84,9 @@ impl Mesh {
         let service = &mut self.services[service];
         service.endpoints[endpoint] = to.to_owned();
         let namespace = service.namespace.clone();
-        let page = dump(self.size.packing, ENDPOINTS, service);
         let change = Change {
             put: vec![manifests::slice(service)],
-            probe: Some(Probe::Text(page, to.into())),
+            probe: Some(Probe::Stats(assignments(self.size.packing, service))),
             markers: vec![Marker::new(ResourceType::Endpoint, to)],
             ..Change::default()
         };
@@ -100,7 +99,7 @@ impl Mesh {
         let number = u32::try_from(n).unwrap_or(u32::MAX);
         let mut markers = Vec::new();
         let mut probe = None;
-        let page = dump(self.size.packing, CLUSTERS, service);
+        let page = clusters(self.size.packing, service);
         let table = table_page(service);
         if let Some(rules) = &mut service.rules {
             match edit {
@@ -108,16 +107,16 @@ impl Mesh {
                     rules.weight = WEIGHT + number;
                     markers.push(Marker::new(ResourceType::Route, wrapped(rules.weight)));
                     probe = Some(match self.size.packing {
-                        Packing::Rds => Probe::Dated(WHOLE_TABLE.into(), String::new()),
+                        Packing::Rds => Probe::Dump(WHOLE_TABLE.into(), String::new()),
                         Packing::Scoped | Packing::OnDemand => {
-                            Probe::Dated(table, rules.weight.to_string())
+                            Probe::Dump(table, rules.weight.to_string())
                         }
                     });
                 }
                 Edit::Rule => {
                     rules.sni = number;
                     markers.push(Marker::new(ResourceType::Cluster, rules.sni()));
-                    probe = Some(Probe::Dated(page, rules.sni()));
+                    probe = Some(Probe::Dump(page, rules.sni()));
                 }
                 _ => rules.note = number,
             }
@@ -150,10 +149,10 @@ impl Mesh {
             markers: self.addition(&service),
             probe: Some(match self.size.packing.loading() {
                 Loading::AtOnce => {
-                    let page = dump(self.size.packing, CLUSTERS, &service);
-                    Probe::Dated(page, service.name.clone())
+                    let page = clusters(self.size.packing, &service);
+                    Probe::Dump(page, service.name.clone())
                 }
-                Loading::OnDemand => Probe::Dated(SCOPES.into(), String::new()),
+                Loading::OnDemand => Probe::Dump(SCOPES.into(), String::new()),
             }),
             ..Change::default()
         };
@@ -190,11 +189,11 @@ impl Mesh {
         let name = service.name.clone();
         let (kind, probe) = match self.size.packing.loading() {
             Loading::AtOnce => {
-                let page = dump(self.size.packing, CLUSTERS, &service);
-                (ResourceType::Cluster, Probe::Gone(page, name.clone()))
+                let gone = Probe::Stats(CLUSTER_UPDATES.into());
+                (ResourceType::Cluster, gone)
             }
             Loading::OnDemand => {
-                let scopes = Probe::Dated(SCOPES.into(), String::new());
+                let scopes = Probe::Dump(SCOPES.into(), String::new());
                 (ResourceType::ScopedRoute, scopes)
             }
         };
@@ -258,13 +257,23 @@ pub fn table_page(service: &Service) -> String {
     format!("/config_dump?resource=dynamic_route_configs&name_regex={port}.{host}")
 }
 
-/// A page of Envoy's with what it holds of a Service's port, in all subsets, and no more: of the first port that has
-/// clusters there.
-fn dump(packing: Packing, what: &str, service: &Service) -> String {
+/// A page of Envoy's with the clusters of a Service's port, in all subsets.
+fn clusters(packing: Packing, service: &Service) -> String {
+    let (port, host) = (shown(packing, service), service.host());
+    format!("/config_dump?resource=dynamic_active_clusters&name_regex=outbound.{port}..*.{host}")
+}
+
+/// When it took their endpoints.
+fn assignments(packing: Packing, service: &Service) -> String {
+    let (port, host) = (shown(packing, service), service.host());
+    format!("/stats?filter=^cluster.outbound.{port}..*.{host}.*update_time")
+}
+
+/// The first port that has clusters in an Envoy without requests.
+fn shown(packing: Packing, service: &Service) -> u16 {
     let mut ports = service.ports.iter();
     let port = ports.find(|port| !packing.clusters(port, &[WHOLE]).is_empty());
-    let (number, host) = (port.map_or(0, |port| port.number), service.host());
-    format!("/config_dump?{what}&name_regex=outbound.{number}..*.{host}")
+    port.map_or(0, |port| port.number)
 }
 
 /// Three digits each, so that none begins another.
