@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use fairlead::ca::token::AUDIENCE;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::Request;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::harness::api_server::ApiServer;
 use super::manifests::Object;
+use super::mesh::Identity;
 use super::mesh::changes::Change;
 use super::stamp::Stamp;
 
@@ -120,6 +122,36 @@ impl Cluster {
             waited.with_context(|| format!("{plural} are not served"))?;
         }
         Ok(())
+    }
+
+    /// A token for each, as the kubelet would mount it. Every call makes new ones.
+    pub async fn tokens(&self, identities: &[Identity]) -> Result<Vec<String>> {
+        let tokens = identities.iter().map(|identity| self.token(identity));
+        stream::iter(tokens).buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn token(&self, identity: &Identity) -> Result<String> {
+        let Identity {
+            namespace, service, ..
+        } = identity;
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{service}");
+        let account = json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": service, "namespace": namespace},
+        });
+        self.patch(&path, account.to_string()).await?;
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [AUDIENCE]},
+        });
+        let request = Request::post(format!("{path}/token"))
+            .header("content-type", "application/json")
+            .body(request.to_string().into_bytes())?;
+        let made: Value = self.client.request(request).await?;
+        let token = made["status"]["token"].as_str();
+        Ok(token.context("no token in the answer")?.to_owned())
     }
 
     /// When the change was begun: before the first request of it.

@@ -25,6 +25,7 @@ pub mod growth;
 pub mod http2;
 pub mod manifests;
 pub mod mesh;
+pub mod newcomers;
 pub mod null;
 pub mod order;
 pub mod packing;

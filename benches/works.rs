@@ -10,7 +10,6 @@ use super::harness::network::Network;
 use super::mesh::changes::Edit;
 use super::mesh::{Size, View};
 use super::order::{Arrivals, Goal, Order};
-use super::proxy::{Least, Opening};
 use super::recruits::Transport;
 use super::report::{Round, Row, bytes, millis};
 use super::server::Home;
@@ -46,6 +45,7 @@ pub const WORKS: &[&str] = &[
     "slow",
     "idle",
     "certs",
+    "token-review",
     "restart",
     "upgrade",
     "scope",
@@ -138,7 +138,7 @@ impl Stage<'_> {
         self.check_versions().await?;
         self.returns(plan).await?;
         self.check_sets().await.context("at the end")?;
-        self.certificates(plan).await
+        self.newcomers(plan).await
     }
 
     /// Cold: to a server just started. Warm: the same again, to one that has rendered it.
@@ -412,30 +412,6 @@ impl Stage<'_> {
         };
         let row = self.row("idle", &[round]).note("cpu a second");
         self.rows.push(row);
-        Ok(())
-    }
-
-    /// Every proxy asks for a certificate and nothing else.
-    async fn certificates(&mut self, plan: &Plan<'_>) -> Result<()> {
-        if !plan.wants("certs") || self.transport != Transport::Tls {
-            return Ok(());
-        }
-        let proxies = self.mesh.size.proxies;
-        let mut rounds = Vec::new();
-        for _ in 0..plan.rounds {
-            let recruits = self.recruits(&Opening::Certificate, 0..proxies)?;
-            self.fleet.order(&Order::Leave).await?;
-            self.fleet.quiet().await?;
-            self.fleet.aim(&Goal::Whole(Least::default())).await?;
-            let before = self.meters().await?;
-            let begun = Stamp::now();
-            self.fleet.enlist(&self.target()?, recruits).await?;
-            rounds.push(self.round(begun, &before).await.context("certs")?);
-        }
-        let row = self.row("certs", &rounds);
-        let rate = proxies as f64 / row.last_ms * 1e3;
-        let note = format!("{rate:.0} certificates a second, each after a handshake");
-        self.rows.push(row.note(note));
         Ok(())
     }
 }
