@@ -1,7 +1,6 @@
 //! The outbound resources of one kind of client, kept current host by host. Route scopes: `scoped`.
 
 mod fixed;
-mod listeners;
 mod on_demand;
 mod scoped;
 
@@ -11,17 +10,17 @@ use std::sync::Arc;
 use self::on_demand::OnDemand;
 use super::hosts::Hosts;
 use super::joined::JoinedHost;
-use super::places::{Place, Places};
+use super::places::{Deciders, Place, Places};
 use super::table::{Grant, Table};
 use super::{Layer, Names};
 use crate::config::sidecar::OutboundMode;
-use crate::ir::VirtualHost;
 use crate::ir::client::Client;
 use crate::ir::domains::Claim;
-use crate::ir::outbound::ListenerEntry;
+use crate::ir::outbound::{Asks, ListenerEntry};
 use crate::ir::outbound_listener::{self, Surroundings};
 use crate::ir::relation::Relation;
 use crate::ir::scopes::Packing;
+use crate::ir::{Listener, VirtualHost};
 use crate::model::Snapshot;
 use crate::model::proxy::Interception;
 use crate::model::sidecars::Egress;
@@ -362,6 +361,39 @@ impl Outbound {
         Some(Grant { part, domains: got })
     }
 
+    fn replace_asks(
+        &mut self,
+        host: &Hostname,
+        old: Option<&JoinedHost>,
+        new: Option<&JoinedHost>,
+        dirty: &mut Dirty,
+    ) {
+        let all = |j: Option<&JoinedHost>| -> BTreeMap<Place, Asks> {
+            let asked = j.map_or(&[][..], |j| &j.listeners).iter();
+            // Of two asks for one address the first counts.
+            asked
+                .rev()
+                .map(|l| ((l.address, l.port), l.asks.clone()))
+                .collect()
+        };
+        let (before, after) = (all(old), all(new));
+        let version = |e: &Arc<Encoded>| e.version.clone();
+        for (place, _) in before.iter().filter(|(p, _)| !after.contains_key(*p)) {
+            self.places.remove(*place, host);
+            dirty.places.insert(*place);
+        }
+        for (place, asks) in &after {
+            if before.get(place) != Some(asks) {
+                let hosts = &self.hosts;
+                let asks_of = |host: &Hostname| hosts.get(host).and_then(|j| asks_at(j, *place));
+                self.places.set(*place, host, asks, asks_of);
+                dirty.places.insert(*place);
+            } else if alone(old, *place).map(version) != alone(new, *place).map(version) {
+                dirty.places.insert(*place);
+            }
+        }
+    }
+
     fn assemble(&mut self, common: &mut Common<'_>, mut dirty: Dirty) -> Vec<(ResourceType, Str)> {
         self.choose_packing(&mut dirty);
         let around = Surroundings::of(&self.client, self.packing, common.snapshot);
@@ -411,6 +443,37 @@ impl Outbound {
         }
     }
 
+    fn listener(
+        &self,
+        around: &Surroundings<'_>,
+        place: Place,
+        hosts: &mut Hosts,
+    ) -> Option<Arc<Encoded>> {
+        let fixed = self.fixed.get(&place);
+        let deciders = match self.places.deciders(place) {
+            Deciders::Nobody => BTreeSet::new(),
+            Deciders::One(host) => {
+                let joined = self.hosts.get(&host);
+                let joined = joined.filter(|j| !self.is_packed(j, place));
+                let alone = joined.and_then(|j| alone(Some(j), place));
+                if let Some(alone) = alone.filter(|_| fixed.is_none()) {
+                    return Some(alone.clone());
+                }
+                BTreeSet::from([host])
+            }
+            Deciders::Several(hosts) => hosts,
+        };
+        let asked = deciders.iter().filter_map(|h| self.hosts.get(h));
+        let asked = asked.filter_map(|j| asks_at(j, place));
+        let asks: Vec<&Asks> = fixed.map(|e| &e.asks).into_iter().chain(asked).collect();
+        if asks.is_empty() {
+            return None;
+        }
+        let (address, port) = place;
+        let listener: Listener = outbound_listener::listener(around, address, port, asks);
+        Some(hosts.cache.get(&listener))
+    }
+
     fn put(&mut self, encoded: Arc<Encoded>, dirty: &mut Dirty) {
         let (kind, name) = (encoded.kind, encoded.name.clone());
         if kind == ResourceType::Listener {
@@ -433,4 +496,16 @@ impl Outbound {
             dirty.names.push((kind, name.clone()));
         }
     }
+}
+
+fn asks_at(joined: &JoinedHost, place: Place) -> Option<&Asks> {
+    let mut asked = joined.listeners.iter();
+    let there = asked.find(|l| (l.address, l.port) == place);
+    there.map(|l| &l.asks)
+}
+
+fn alone(joined: Option<&JoinedHost>, place: Place) -> Option<&Arc<Encoded>> {
+    let mut asked = joined?.listeners.iter();
+    let there = asked.find(|l| (l.address, l.port) == place);
+    there.and_then(|l| l.alone.as_ref())
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::listeners::asks_at;
-use super::{Common, Dirty, Outbound};
+use super::{Common, Dirty, Outbound, asks_at};
 use crate::ir::outbound::{Asks, TableEntry};
 use crate::ir::scopes::{self, Packing};
 use crate::ir::{Loading, RouteScope};
