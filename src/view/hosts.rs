@@ -6,6 +6,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::joined::JoinedHost;
+use super::places::{Place, Sort};
 use crate::ir::outbound::{self, HostFacts, TableEntry};
 use crate::ir::relation::Relation;
 use crate::model::Snapshot;
@@ -115,6 +116,11 @@ impl Hosts {
         self.claimed.by(claim_of(table, domain))
     }
 
+    /// Hosts that ask for a listener there for traffic of this sort, for any client; some of them may not.
+    pub fn askers(&self, place: Place, sort: Sort) -> impl Iterator<Item = &Hostname> {
+        self.claimed.by(sort.hash_at(place))
+    }
+
     /// Hosts that claim one of this host's domains in that table, for any client.
     pub fn rivals(&self, host: &Hostname, joined: &JoinedHost, table: &str) -> BTreeSet<Hostname> {
         let claims = joined.virtual_host(table);
@@ -124,8 +130,8 @@ impl Hosts {
     }
 }
 
-/// Who claims which domain of which table. Kept by hash: what falls together by chance is only looked at
-/// again by name.
+/// Who claims which domain of which table, and a listener at which place. Kept by hash: what falls together
+/// by chance is only looked at again by name.
 #[derive(Default)]
 struct Claimed {
     by_claim: HashMap<u64, Claimants>,
@@ -143,11 +149,13 @@ fn claim_of(table: &str, domain: &str) -> u64 {
 
 fn claims(joined: &JoinedHost) -> impl Iterator<Item = u64> {
     let hosts = joined.virtual_hosts.iter();
-    hosts.flat_map(|v| {
+    let domains = hosts.flat_map(|v| {
         v.domains
             .iter()
             .map(|(d, _): &(Str, _)| claim_of(&v.table, d))
-    })
+    });
+    let listeners = joined.listeners.iter();
+    domains.chain(listeners.map(|l| Sort::of(&l.asks).hash_at(l.place())))
 }
 
 impl Claimed {

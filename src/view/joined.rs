@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::places::Place;
 use crate::config::mesh::MeshConfig;
 use crate::ir::domains::Claim;
 use crate::ir::outbound::{Asks, Assignment, HostView, ListenerEntry, TableEntry};
@@ -100,6 +101,12 @@ impl JoinedHost {
 
     pub fn virtual_host(&self, table: &str) -> Option<&JoinedVirtualHost> {
         self.virtual_hosts.iter().find(|v| v.table == table)
+    }
+}
+
+impl JoinedListener {
+    pub fn place(&self) -> Place {
+        (self.address, self.port)
     }
 }
 

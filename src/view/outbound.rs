@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use self::on_demand::OnDemand;
 use super::hosts::Hosts;
-use super::joined::JoinedHost;
-use super::places::{Deciders, Place, Places};
+use super::joined::{JoinedHost, JoinedListener};
+use super::places::{Place, Sort};
 use super::table::{Grant, Table};
 use super::{Layer, Names};
 use crate::config::sidecar::OutboundMode;
@@ -40,7 +40,6 @@ pub struct Outbound {
     callers: BTreeMap<Hostname, BTreeSet<Hostname>>,
     tables: BTreeMap<Str, Table>,
     packing: Packing,
-    places: Places,
     /// What stands whether or not a host asks for it: the Sidecar's egress listeners with a port.
     fixed: BTreeMap<Place, ListenerEntry>,
 }
@@ -76,7 +75,6 @@ impl Outbound {
             hosts: BTreeMap::new(),
             callers: BTreeMap::new(),
             tables: BTreeMap::new(),
-            places: Places::default(),
         };
         own.join_everything(common);
         own
@@ -154,11 +152,7 @@ impl Outbound {
         let hosts = self.all_hosts(common.snapshot);
         let mut dirty = Dirty {
             tables: self.tables.keys().cloned().collect(),
-            places: self
-                .places
-                .all()
-                .chain(self.fixed.keys().copied())
-                .collect(),
+            places: self.all_places().collect(),
             ..Dirty::default()
         };
         let fixed = self.fixed.values().filter_map(|e| e.asks.table());
@@ -166,6 +160,12 @@ impl Outbound {
         self.fix_clusters(common, &mut dirty);
         self.join_all(hosts, common, &mut dirty);
         self.assemble(common, dirty)
+    }
+
+    fn all_places(&self) -> impl Iterator<Item = Place> {
+        let asked = self.hosts.values().flat_map(|j| &j.listeners);
+        let asked = asked.map(JoinedListener::place);
+        asked.chain(self.fixed.keys().copied())
     }
 
     fn all_hosts(&self, snapshot: &Snapshot) -> BTreeSet<Hostname> {
@@ -265,7 +265,7 @@ impl Outbound {
         self.exchange(&clusters(old), clusters(new), dirty);
         self.exchange(&assignments(old), assignments(new), dirty);
         self.replace_routes(host, old, new, common, dirty);
-        self.replace_asks(host, old, new, dirty);
+        replace_asks(old, new, dirty);
     }
 
     fn exchange(&mut self, old: &[Arc<Encoded>], new: Vec<Arc<Encoded>>, dirty: &mut Dirty) {
@@ -361,39 +361,6 @@ impl Outbound {
         Some(Grant { part, domains: got })
     }
 
-    fn replace_asks(
-        &mut self,
-        host: &Hostname,
-        old: Option<&JoinedHost>,
-        new: Option<&JoinedHost>,
-        dirty: &mut Dirty,
-    ) {
-        let all = |j: Option<&JoinedHost>| -> BTreeMap<Place, Asks> {
-            let asked = j.map_or(&[][..], |j| &j.listeners).iter();
-            // Of two asks for one address the first counts.
-            asked
-                .rev()
-                .map(|l| ((l.address, l.port), l.asks.clone()))
-                .collect()
-        };
-        let (before, after) = (all(old), all(new));
-        let version = |e: &Arc<Encoded>| e.version.clone();
-        for (place, _) in before.iter().filter(|(p, _)| !after.contains_key(*p)) {
-            self.places.remove(*place, host);
-            dirty.places.insert(*place);
-        }
-        for (place, asks) in &after {
-            if before.get(place) != Some(asks) {
-                let hosts = &self.hosts;
-                let asks_of = |host: &Hostname| hosts.get(host).and_then(|j| asks_at(j, *place));
-                self.places.set(*place, host, asks, asks_of);
-                dirty.places.insert(*place);
-            } else if alone(old, *place).map(version) != alone(new, *place).map(version) {
-                dirty.places.insert(*place);
-            }
-        }
-    }
-
     fn assemble(&mut self, common: &mut Common<'_>, mut dirty: Dirty) -> Vec<(ResourceType, Str)> {
         self.choose_packing(&mut dirty);
         let around = Surroundings::of(&self.client, self.packing, common.snapshot);
@@ -450,20 +417,15 @@ impl Outbound {
         hosts: &mut Hosts,
     ) -> Option<Arc<Encoded>> {
         let fixed = self.fixed.get(&place);
-        let deciders = match self.places.deciders(place) {
-            Deciders::Nobody => BTreeSet::new(),
-            Deciders::One(host) => {
-                let joined = self.hosts.get(&host);
-                let joined = joined.filter(|j| !self.is_packed(j, place));
-                let alone = joined.and_then(|j| alone(Some(j), place));
-                if let Some(alone) = alone.filter(|_| fixed.is_none()) {
-                    return Some(alone.clone());
-                }
-                BTreeSet::from([host])
+        let deciders = self.deciders(place, hosts);
+        if let ([one], None) = (&deciders[..], fixed) {
+            let joined = self.hosts.get(*one);
+            let joined = joined.filter(|j| !self.is_packed(j, place));
+            if let Some(alone) = alone(joined.map(|j| &**j), place) {
+                return Some(alone.clone());
             }
-            Deciders::Several(hosts) => hosts,
-        };
-        let asked = deciders.iter().filter_map(|h| self.hosts.get(h));
+        }
+        let asked = deciders.iter().filter_map(|h| self.hosts.get(*h));
         let asked = asked.filter_map(|j| asks_at(j, place));
         let asks: Vec<&Asks> = fixed.map(|e| &e.asks).into_iter().chain(asked).collect();
         if asks.is_empty() {
@@ -472,6 +434,24 @@ impl Outbound {
         let (address, port) = place;
         let listener: Listener = outbound_listener::listener(around, address, port, asks);
         Some(hosts.cache.get(&listener))
+    }
+
+    /// Whose asks make up a listener, ordered by name.
+    fn deciders<'h>(&'h self, place: Place, hosts: &'h Hosts) -> Vec<&'h Hostname> {
+        let first = |sort| {
+            let asks = |host: &&Hostname| {
+                let joined = self.hosts.get(*host);
+                let asks = joined.and_then(|j| asks_at(j, place));
+                asks.is_some_and(|asks| Sort::of(asks) == sort)
+            };
+            let mut askers = hosts.askers(place, sort);
+            // A client that sees few of those who share a port looks at its own instead.
+            let found = askers.by_ref().take(self.hosts.len()).find(asks);
+            found.or_else(|| askers.next().and_then(|_| self.hosts.keys().find(asks)))
+        };
+        let mut firsts: Vec<_> = Sort::ALL.into_iter().filter_map(first).collect();
+        firsts.sort_unstable();
+        firsts
     }
 
     fn put(&mut self, encoded: Arc<Encoded>, dirty: &mut Dirty) {
@@ -498,14 +478,30 @@ impl Outbound {
     }
 }
 
+fn replace_asks(old: Option<&JoinedHost>, new: Option<&JoinedHost>, dirty: &mut Dirty) {
+    let all = |j: Option<&JoinedHost>| -> BTreeMap<Place, Asks> {
+        let asked = j.map_or(&[][..], |j| &j.listeners).iter();
+        // Of two asks for one address the first counts.
+        asked.rev().map(|l| (l.place(), l.asks.clone())).collect()
+    };
+    let (before, after) = (all(old), all(new));
+    let version = |e: &Arc<Encoded>| e.version.clone();
+    let differs = |place: &Place| {
+        before.get(place) != after.get(place)
+            || alone(old, *place).map(version) != alone(new, *place).map(version)
+    };
+    let places = before.keys().chain(after.keys()).copied();
+    dirty.places.extend(places.filter(differs));
+}
+
 fn asks_at(joined: &JoinedHost, place: Place) -> Option<&Asks> {
     let mut asked = joined.listeners.iter();
-    let there = asked.find(|l| (l.address, l.port) == place);
+    let there = asked.find(|l| l.place() == place);
     there.map(|l| &l.asks)
 }
 
 fn alone(joined: Option<&JoinedHost>, place: Place) -> Option<&Arc<Encoded>> {
     let mut asked = joined?.listeners.iter();
-    let there = asked.find(|l| (l.address, l.port) == place);
+    let there = asked.find(|l| l.place() == place);
     there.and_then(|l| l.alone.as_ref())
 }

@@ -1,115 +1,42 @@
-//! Which hosts ask for a listener at each address of one client.
+//! Where a host asks for a listener, and for which sort of traffic.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::ir::outbound::Asks;
-use crate::text::Hostname;
 
 pub type Place = (IpAddr, u16);
 
-/// Of all that ask, only the first by name for each sort of traffic decides: touching one of thousands
-/// that share a port looks at no other.
-#[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<Place, Askers>);
-
-#[derive(Clone, Debug)]
-enum Askers {
-    One(Hostname),
-    Several(Box<Sorts>),
+/// Of all hosts that ask for a listener at one place, the first by name for each sort decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Http,
+    Bytes,
+    Detect,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Sorts {
-    http: BTreeSet<Hostname>,
-    bytes: BTreeSet<Hostname>,
-    detect: BTreeSet<Hostname>,
-}
+impl Sort {
+    pub const ALL: [Self; 3] = [Self::Http, Self::Bytes, Self::Detect];
 
-/// Whose asks make up a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deciders {
-    Nobody,
-    /// The only one.
-    One(Hostname),
-    /// Those of several that decide, in their order.
-    Several(BTreeSet<Hostname>),
-}
-
-impl Places {
-    pub fn all(&self) -> impl Iterator<Item = Place> {
-        self.0.keys().copied()
-    }
-
-    pub fn deciders(&self, place: Place) -> Deciders {
-        match self.0.get(&place) {
-            None => Deciders::Nobody,
-            Some(Askers::One(host)) => Deciders::One(host.clone()),
-            Some(Askers::Several(sorts)) => {
-                let firsts = [&sorts.http, &sorts.bytes, &sorts.detect];
-                let firsts = firsts.into_iter().filter_map(BTreeSet::first);
-                Deciders::Several(firsts.cloned().collect())
-            }
-        }
-    }
-
-    /// A host asks for this, and for nothing else there. `others` says what those ask who are there.
-    pub fn set<'a>(
-        &mut self,
-        place: Place,
-        host: &Hostname,
-        asks: &Asks,
-        others: impl Fn(&Hostname) -> Option<&'a Asks>,
-    ) {
-        match self.0.get_mut(&place) {
-            None => drop(self.0.insert(place, Askers::One(host.clone()))),
-            Some(Askers::One(one)) if one == host => {}
-            Some(Askers::One(one)) => {
-                let mut sorts = Box::<Sorts>::default();
-                if let Some(asks) = others(one) {
-                    sorts.add(one, asks);
-                }
-                sorts.add(host, asks);
-                self.0.insert(place, Askers::Several(sorts));
-            }
-            Some(Askers::Several(sorts)) => {
-                sorts.remove(host);
-                sorts.add(host, asks);
-            }
-        }
-    }
-
-    pub fn remove(&mut self, place: Place, host: &Hostname) {
-        let empty = match self.0.get_mut(&place) {
-            None => false,
-            Some(Askers::One(one)) => one == host,
-            Some(Askers::Several(sorts)) => {
-                sorts.remove(host);
-                sorts.is_empty()
-            }
-        };
-        if empty {
-            self.0.remove(&place);
-        }
-    }
-}
-
-impl Sorts {
-    fn is_empty(&self) -> bool {
-        self.http.is_empty() && self.bytes.is_empty() && self.detect.is_empty()
-    }
-
-    fn add(&mut self, host: &Hostname, asks: &Asks) {
+    pub fn of(asks: &Asks) -> Self {
         match asks {
-            Asks::Http { .. } => drop(self.http.insert(host.clone())),
-            Asks::Tcp { .. } => drop(self.bytes.insert(host.clone())),
-            Asks::Detect { .. } => drop(self.detect.insert(host.clone())),
+            Asks::Http { .. } => Self::Http,
+            Asks::Tcp { .. } => Self::Bytes,
+            Asks::Detect { .. } => Self::Detect,
         }
     }
 
-    fn remove(&mut self, host: &Hostname) {
-        self.http.remove(host);
-        self.bytes.remove(host);
-        self.detect.remove(host);
+    /// Equal for equal places, and hardly ever for others.
+    pub fn hash_at(self, (address, port): Place) -> u64 {
+        let address = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let mut bytes = [0; 19];
+        bytes[..16].copy_from_slice(&address.octets());
+        bytes[16..18].copy_from_slice(&port.to_be_bytes());
+        bytes[18] = self as u8;
+        xxh3_64(&bytes)
     }
 }

@@ -22,7 +22,7 @@ use crate::xds::{Encoded, route};
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     /// By the host that begins it; the first may begin with any.
-    runs: BTreeMap<Option<Seat>, Run>,
+    runs: BTreeMap<Option<Seat>, Arc<Run>>,
     /// What differs from the runs.
     pending: BTreeMap<Seat, Option<Arc<Part>>>,
     count: usize,
@@ -40,7 +40,7 @@ struct Seat(Hostname);
 
 #[derive(Clone, Debug)]
 struct Run {
-    parts: Vec<(Seat, Arc<Part>)>,
+    parts: Box<[(Seat, Arc<Part>)]>,
     joined: Arc<Part>,
 }
 
@@ -179,7 +179,8 @@ impl Table {
     fn close(&mut self, first: Option<Seat>, parts: Vec<(Seat, Arc<Part>)>, cache: &mut Cache) {
         if !parts.is_empty() {
             let joined = cache.concatenate(parts.iter().map(|(_, p)| p));
-            self.runs.insert(first, Run { parts, joined });
+            let parts = parts.into();
+            self.runs.insert(first, Arc::new(Run { parts, joined }));
         }
     }
 }
@@ -193,7 +194,7 @@ struct Open {
 
 impl Open {
     /// Takes the run apart that a host lies in, or would.
-    fn reach(&mut self, runs: &mut BTreeMap<Option<Seat>, Run>, seat: &Seat) {
+    fn reach(&mut self, runs: &mut BTreeMap<Option<Seat>, Arc<Run>>, seat: &Seat) {
         let key = Some(seat.clone());
         let closed = runs.range(..=&key).next_back().map(|(first, _)| first);
         let opened = self.firsts.range(..=&key).next_back();
@@ -204,7 +205,7 @@ impl Open {
         }
     }
 
-    fn reach_before(&mut self, runs: &mut BTreeMap<Option<Seat>, Run>, seat: &Seat) {
+    fn reach_before(&mut self, runs: &mut BTreeMap<Option<Seat>, Arc<Run>>, seat: &Seat) {
         let key = Some(seat.clone());
         let before = runs.range(..&key).next_back().map(|(first, _)| first);
         if let Some(first) = before.cloned() {
@@ -212,8 +213,9 @@ impl Open {
         }
     }
 
-    fn take(&mut self, runs: &mut BTreeMap<Option<Seat>, Run>, first: Option<Seat>) {
+    fn take(&mut self, runs: &mut BTreeMap<Option<Seat>, Arc<Run>>, first: Option<Seat>) {
         let run = runs.remove(&first);
+        let run = run.map(Arc::unwrap_or_clone);
         self.parts.extend(run.into_iter().flat_map(|r| r.parts));
         self.firsts.insert(first);
     }

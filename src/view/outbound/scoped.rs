@@ -30,8 +30,7 @@ impl Outbound {
             self.renew(name, dirty);
         }
         dirty.tables.extend(names);
-        dirty.places.extend(self.places.all());
-        dirty.places.extend(self.fixed.keys().copied());
+        dirty.places.extend(self.all_places());
     }
 
     /// What would be chosen if nothing were in force.
