@@ -57,12 +57,13 @@ pub struct Opened {
     pub credential: Credential,
     /// Envoy's own version, as it says.
     pub version: Option<String>,
-    /// Holds `orders_capacity`; a stream that lets them fill up is closed.
-    pub orders: mpsc::Sender<Order>,
+    /// Holds `orders_capacity`; a stream that lets them fill up is closed. Boxed, as asks are: a channel keeps
+    /// room for 32, whatever its bound.
+    pub orders: mpsc::Sender<Box<Order>>,
     /// Cancelled when the hub gave the stream up: no more will come.
     pub cut: CancellationToken,
     /// Secrets to get from `ca` and hand back. A session asks for few at a time; see `stream::ASKS`.
-    pub asks: mpsc::Sender<Ask>,
+    pub asks: mpsc::Sender<Box<Ask>>,
     pub gauge: Arc<Gauge>,
 }
 
@@ -121,7 +122,8 @@ pub fn orders_capacity(limits: &Limits) -> usize {
 pub struct Hub {
     engine: Engine,
     limits: Limits,
-    links: BTreeMap<StreamId, Link>,
+    /// Boxed: half of a map's room is empty when it grows at its end.
+    links: BTreeMap<StreamId, Box<Link>>,
     /// The inverted index, by scope: whoever is in a scope watches (part of) its resources.
     members: HashMap<ScopeId, BTreeSet<StreamId>>,
     pool: Pool,
@@ -288,7 +290,7 @@ impl Hub {
             version,
             opened: now,
         };
-        self.links.insert(stream, link);
+        self.links.insert(stream, Box::new(link));
     }
 
     fn on_closed(&mut self, stream: StreamId) {

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -119,11 +120,8 @@ impl Server {
             };
             let server = self.clone();
             let (door, shutdown) = (door.clone(), shutdown.clone());
-            self.tasks.spawn(async move {
-                server
-                    .connection((socket, remote), door, shutdown, place)
-                    .await;
-            });
+            let connection = server.connection((socket, remote), door, shutdown, place);
+            self.tasks.spawn(connection);
         }
     }
 
@@ -158,27 +156,19 @@ impl Server {
             ending: CancellationToken::new(),
             introduced: CancellationToken::new(),
         };
-        match door {
-            Door::Open => caught.talk(socket, stranger, shutdown).await,
+        // Boxed: what the handshake needed is gone before the talk begins, with the room for it.
+        let talk: Pin<Box<dyn Future<Output = ()> + Send>> = match door {
+            Door::Open => Box::pin(caught.talk(socket, stranger, shutdown)),
             Door::Proven(config) => {
-                // Boxed: it is large, and gone soon.
-                let handshake = Box::pin(TlsAcceptor::from(config).accept(socket));
-                let tls = match tokio::time::timeout(HANDSHAKE, handshake).await {
-                    Ok(Ok(tls)) => tls,
-                    Ok(Err(error)) => {
-                        debug!(%remote, %error, "TLS handshake");
-                        return;
-                    }
-                    Err(_) => {
-                        debug!(%remote, "TLS handshake took too long");
-                        return;
-                    }
+                let Some(tls) = handshake(config, socket, remote).await else {
+                    return;
                 };
                 caught.door = Entry::Proven;
                 caught.peer = Peer::of(tls.get_ref().1);
-                caught.talk(tls, stranger, shutdown).await;
+                Box::pin(caught.talk(*tls, stranger, shutdown))
             }
-        }
+        };
+        talk.await;
         drop(permit);
     }
 
@@ -200,6 +190,26 @@ impl Server {
             pod: proven.pod,
             expires: proven.expires,
         }))
+    }
+}
+
+async fn handshake(
+    config: Arc<ServerConfig>,
+    socket: TcpStream,
+    remote: SocketAddr,
+) -> Option<Box<TlsStream<TcpStream>>> {
+    // Boxed: it is large, and gone soon.
+    let handshake = Box::pin(TlsAcceptor::from(config).accept(socket));
+    match tokio::time::timeout(HANDSHAKE, handshake).await {
+        Ok(Ok(tls)) => Some(Box::new(tls)),
+        Ok(Err(error)) => {
+            debug!(%remote, %error, "TLS handshake");
+            None
+        }
+        Err(_) => {
+            debug!(%remote, "TLS handshake took too long");
+            None
+        }
     }
 }
 
@@ -333,10 +343,7 @@ impl Caught {
             ending: self.ending.clone(),
             cut: CancellationToken::new(),
         };
-        server.tasks.spawn(async move {
-            reader.run().await;
-            drop(seat);
-        });
+        server.tasks.spawn(reader.run(seat));
         let responses = Responses {
             orders: responses,
             gauge,

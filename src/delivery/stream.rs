@@ -44,9 +44,9 @@ pub struct Reader {
     pub hub: mpsc::Sender<Message>,
     pub decoder: Decoder,
     pub requests: Incoming,
-    pub orders: mpsc::Sender<Order>,
-    pub asks_in: mpsc::Sender<Ask>,
-    pub asks: mpsc::Receiver<Ask>,
+    pub orders: mpsc::Sender<Box<Order>>,
+    pub asks_in: mpsc::Sender<Box<Ask>>,
+    pub asks: mpsc::Receiver<Box<Ask>>,
     pub gauge: Arc<Gauge>,
     /// The connection is to end: age, or the program's stop.
     pub ending: CancellationToken,
@@ -61,16 +61,20 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub const ASKS: usize = 8;
 
 impl Reader {
-    /// Runs until either side ends the call.
-    pub async fn run(mut self) {
-        let status = self.read().await;
-        info!(stream = self.stream.0, code = ?status.code, message = status.message, "stream ended");
-        // After the hub's own last word this one is not read; without room for it the connection says it.
-        drop(self.orders.try_send(Order::End(status)));
-        drop(self.hub.send(Message::Closed(self.stream)).await);
-        let last = tokio::time::timeout(LAST_WORDS, self.orders.closed());
-        if last.await.is_err() {
-            self.ending.cancel();
+    /// Runs until either side ends the call, and gives the seat back. Not itself `async`: that would keep room
+    /// for the reader twice, for as long as the stream is open.
+    pub fn run<S>(mut self, seat: S) -> impl Future<Output = ()> {
+        async move {
+            let status = self.read().await;
+            info!(stream = self.stream.0, code = ?status.code, message = status.message, "stream ended");
+            // After the hub's own last word this one is not read; without room for it the connection says it.
+            drop(self.orders.try_send(Box::new(Order::End(status))));
+            drop(self.hub.send(Message::Closed(self.stream)).await);
+            let last = tokio::time::timeout(LAST_WORDS, self.orders.closed());
+            if last.await.is_err() {
+                self.ending.cancel();
+            }
+            drop(seat);
         }
     }
 
@@ -217,7 +221,7 @@ impl From<&Refusal> for Status {
 /// The side that is written. The transport polls it when it wants more.
 #[derive(Debug)]
 pub struct Responses {
-    pub orders: mpsc::Receiver<Order>,
+    pub orders: mpsc::Receiver<Box<Order>>,
     pub gauge: Arc<Gauge>,
     pub ended: bool,
 }
@@ -233,7 +237,8 @@ impl Body for Responses {
         if self.ended {
             return Poll::Ready(None);
         }
-        let status = match std::task::ready!(self.orders.poll_recv(cx)) {
+        let order = std::task::ready!(self.orders.poll_recv(cx));
+        let status = match order.map(|order| *order) {
             Some(Order::Send(frame)) => {
                 let rope = frame.into_rope();
                 self.gauge.took(rope.remaining() as u64);

@@ -23,8 +23,8 @@ pub struct Link {
     pub stream: StreamId,
     pub session: Session,
     pub scope: ScopeId,
-    pub orders: mpsc::Sender<Order>,
-    pub asks: mpsc::Sender<Ask>,
+    pub orders: mpsc::Sender<Box<Order>>,
+    pub asks: mpsc::Sender<Box<Ask>>,
     pub cut: CancellationToken,
     pub gauge: Arc<Gauge>,
     pub deadline: Option<Instant>,
@@ -110,9 +110,9 @@ impl Link {
         let sent = match output {
             Output::Send(frame) => {
                 count(&frame, metrics);
-                self.orders.try_send(Order::Send(frame)).is_ok()
+                self.orders.try_send(Box::new(Order::Send(frame))).is_ok()
             }
-            Output::Issue(ask) => self.asks.try_send(ask).is_ok(),
+            Output::Issue(ask) => self.asks.try_send(Box::new(ask)).is_ok(),
             Output::Event(event) => {
                 note(event, metrics, self.stream, now);
                 true
@@ -120,7 +120,7 @@ impl Link {
             Output::Close(refusal) => {
                 warn!(stream = self.stream.0, reason = %refusal, "closing a stream");
                 // With no room even for this, the stream is cut without a word.
-                drop(self.orders.try_send(Order::Close(refusal)));
+                drop(self.orders.try_send(Box::new(Order::Close(refusal))));
                 false
             }
         };

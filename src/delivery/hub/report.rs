@@ -89,7 +89,7 @@ impl Hub {
 
     /// What the reader may not see costs next to nothing: this runs between pushes.
     fn streams(&self, sight: &Sight, now: Instant) -> Vec<StreamReport> {
-        let report = |(stream, link): (&StreamId, &super::Link)| {
+        let report = |(stream, link): (&StreamId, &Box<super::Link>)| {
             let proxy = self.engine.proxy(ProxyId(stream.0))?;
             let workloads = &self.engine.snapshot().workloads;
             sight.covers(&proxy.namespace).then(|| StreamReport {
