@@ -1,6 +1,8 @@
-//! The outbound resources of one kind of client, kept current host by host. Route scopes: `scoped`.
+//! The outbound resources of one kind of client, kept current host by host. Route scopes: `scoped`,
+//! listeners: `listeners`.
 
 mod fixed;
+mod listeners;
 mod on_demand;
 mod scoped;
 
@@ -9,18 +11,18 @@ use std::sync::Arc;
 
 use self::on_demand::OnDemand;
 use super::hosts::Hosts;
-use super::joined::{JoinedHost, JoinedListener};
-use super::places::{Place, Sort};
+use super::joined::JoinedHost;
+use super::places::Place;
 use super::table::{Grant, Table};
 use super::{Layer, Names};
 use crate::config::sidecar::OutboundMode;
+use crate::ir::VirtualHost;
 use crate::ir::client::Client;
 use crate::ir::domains::Claim;
-use crate::ir::outbound::{Asks, ListenerEntry};
+use crate::ir::outbound::ListenerEntry;
 use crate::ir::outbound_listener::{self, Surroundings};
 use crate::ir::relation::Relation;
 use crate::ir::scopes::Packing;
-use crate::ir::{Listener, VirtualHost};
 use crate::model::Snapshot;
 use crate::model::proxy::Interception;
 use crate::model::sidecars::Egress;
@@ -162,12 +164,6 @@ impl Outbound {
         self.assemble(common, dirty)
     }
 
-    fn all_places(&self) -> impl Iterator<Item = Place> {
-        let asked = self.hosts.values().flat_map(|j| &j.listeners);
-        let asked = asked.map(JoinedListener::place);
-        asked.chain(self.fixed.keys().copied())
-    }
-
     fn all_hosts(&self, snapshot: &Snapshot) -> BTreeSet<Hostname> {
         let services = snapshot.services.all().map(|s| &s.host);
         let named = services.chain(snapshot.virtuals.hosts());
@@ -265,7 +261,7 @@ impl Outbound {
         self.exchange(&clusters(old), clusters(new), dirty);
         self.exchange(&assignments(old), assignments(new), dirty);
         self.replace_routes(host, old, new, common, dirty);
-        replace_asks(old, new, dirty);
+        listeners::replace(old, new, dirty);
     }
 
     fn exchange(&mut self, old: &[Arc<Encoded>], new: Vec<Arc<Encoded>>, dirty: &mut Dirty) {
@@ -410,50 +406,6 @@ impl Outbound {
         }
     }
 
-    fn listener(
-        &self,
-        around: &Surroundings<'_>,
-        place: Place,
-        hosts: &mut Hosts,
-    ) -> Option<Arc<Encoded>> {
-        let fixed = self.fixed.get(&place);
-        let deciders = self.deciders(place, hosts);
-        if let ([one], None) = (&deciders[..], fixed) {
-            let joined = self.hosts.get(*one);
-            let joined = joined.filter(|j| !self.is_packed(j, place));
-            if let Some(alone) = alone(joined.map(|j| &**j), place) {
-                return Some(alone.clone());
-            }
-        }
-        let asked = deciders.iter().filter_map(|h| self.hosts.get(*h));
-        let asked = asked.filter_map(|j| asks_at(j, place));
-        let asks: Vec<&Asks> = fixed.map(|e| &e.asks).into_iter().chain(asked).collect();
-        if asks.is_empty() {
-            return None;
-        }
-        let (address, port) = place;
-        let listener: Listener = outbound_listener::listener(around, address, port, asks);
-        Some(hosts.cache.get(&listener))
-    }
-
-    /// Whose asks make up a listener, ordered by name.
-    fn deciders<'h>(&'h self, place: Place, hosts: &'h Hosts) -> Vec<&'h Hostname> {
-        let first = |sort| {
-            let asks = |host: &&Hostname| {
-                let joined = self.hosts.get(*host);
-                let asks = joined.and_then(|j| asks_at(j, place));
-                asks.is_some_and(|asks| Sort::of(asks) == sort)
-            };
-            let mut askers = hosts.askers(place, sort);
-            // A client that sees few of those who share a port looks at its own instead.
-            let found = askers.by_ref().take(self.hosts.len()).find(asks);
-            found.or_else(|| askers.next().and_then(|_| self.hosts.keys().find(asks)))
-        };
-        let mut firsts: Vec<_> = Sort::ALL.into_iter().filter_map(first).collect();
-        firsts.sort_unstable();
-        firsts
-    }
-
     fn put(&mut self, encoded: Arc<Encoded>, dirty: &mut Dirty) {
         let (kind, name) = (encoded.kind, encoded.name.clone());
         if kind == ResourceType::Listener {
@@ -476,32 +428,4 @@ impl Outbound {
             dirty.names.push((kind, name.clone()));
         }
     }
-}
-
-fn replace_asks(old: Option<&JoinedHost>, new: Option<&JoinedHost>, dirty: &mut Dirty) {
-    let all = |j: Option<&JoinedHost>| -> BTreeMap<Place, Asks> {
-        let asked = j.map_or(&[][..], |j| &j.listeners).iter();
-        // Of two asks for one address the first counts.
-        asked.rev().map(|l| (l.place(), l.asks.clone())).collect()
-    };
-    let (before, after) = (all(old), all(new));
-    let version = |e: &Arc<Encoded>| e.version.clone();
-    let differs = |place: &Place| {
-        before.get(place) != after.get(place)
-            || alone(old, *place).map(version) != alone(new, *place).map(version)
-    };
-    let places = before.keys().chain(after.keys()).copied();
-    dirty.places.extend(places.filter(differs));
-}
-
-fn asks_at(joined: &JoinedHost, place: Place) -> Option<&Asks> {
-    let mut asked = joined.listeners.iter();
-    let there = asked.find(|l| l.place() == place);
-    there.map(|l| &l.asks)
-}
-
-fn alone(joined: Option<&JoinedHost>, place: Place) -> Option<&Arc<Encoded>> {
-    let mut asked = joined?.listeners.iter();
-    let there = asked.find(|l| l.place() == place);
-    there.and_then(|l| l.alone.as_ref())
 }

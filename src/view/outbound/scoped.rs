@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Common, Dirty, Outbound, asks_at};
+use super::listeners::asks_at;
+use super::{Common, Dirty, Outbound};
 use crate::ir::outbound::{Asks, TableEntry};
 use crate::ir::scopes::{self, Packing};
 use crate::ir::{Loading, RouteScope};
