@@ -76,8 +76,8 @@ pub struct Peer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSet {
     pub by_port: BTreeMap<u16, Vec<Member>>,
-    /// namespace and service account of the endpoints: whom a client may meet.
-    pub accounts: BTreeSet<(Str, Str)>,
+    /// namespace and service account of the endpoints, ordered: whom a client may meet.
+    pub accounts: Box<[(Str, Str)]>,
 }
 
 impl Member {
@@ -146,7 +146,7 @@ impl EndpointSet {
 /// What clusters say of their endpoints.
 #[derive(Default, PartialEq)]
 struct Told {
-    accounts: BTreeSet<(Str, Str)>,
+    accounts: Box<[(Str, Str)]>,
     /// Ports whose endpoints all speak mTLS.
     mtls: BTreeSet<u16>,
 }
@@ -163,7 +163,8 @@ pub enum Difference {
 
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
-    slices: BTreeMap<Hostname, BTreeMap<Key, Slice>>,
+    /// Ordered by key; mostly it is one.
+    slices: BTreeMap<Hostname, Vec<Slice>>,
     slice_host: BTreeMap<Key, Hostname>,
     sets: BTreeMap<Hostname, Arc<EndpointSet>>,
     /// Hosts whose set has a member at this address: nearly always one, in no order that means anything.
@@ -207,15 +208,15 @@ impl Endpoints {
 
     pub(super) fn set_slice(&mut self, host: &Hostname, key: &Key, slice: Option<Slice>) {
         let slices = self.slices.entry(host.clone()).or_default();
+        slices.retain(|s| s.0.key() != *key);
         match slice {
             Some(slice) => {
-                slices.insert(key.clone(), slice);
+                let at = slices.partition_point(|s| s.0.key() < *key);
+                slices.reserve_exact(1);
+                slices.insert(at, slice);
                 self.slice_host.insert(key.clone(), host.clone());
             }
-            None => {
-                slices.remove(key);
-                self.slice_host.remove(key);
-            }
+            None => drop(self.slice_host.remove(key)),
         }
         if slices.is_empty() {
             self.slices.remove(host);
@@ -230,7 +231,8 @@ impl Endpoints {
         workloads: &Workloads,
         (policies, root): (&Policies, &str),
     ) -> Difference {
-        let set = service.map(|s| Arc::new(join(s, self.slices.get(host), workloads)));
+        let set =
+            service.map(|s| Arc::new(join(s, self.slices.get(host).map(Vec::as_slice), workloads)));
         let before = match &set {
             Some(set) => self.sets.insert(host.clone(), set.clone()),
             None => self.sets.remove(host),
@@ -274,12 +276,9 @@ fn addresses(set: &EndpointSet) -> BTreeSet<IpAddr> {
 }
 
 /// Slices where the Service has any, else the Pods that its selector selects; WorkloadEntries always.
-fn join(
-    service: &Service,
-    slices: Option<&BTreeMap<Key, Slice>>,
-    workloads: &Workloads,
-) -> EndpointSet {
-    let mut set = EndpointSet::default();
+fn join(service: &Service, slices: Option<&[Slice]>, workloads: &Workloads) -> EndpointSet {
+    let mut by_port = BTreeMap::new();
+    let mut accounts = BTreeSet::new();
     let mut peers = Peers::default();
     for port in service
         .ports
@@ -287,7 +286,7 @@ fn join(
         .filter(|p| p.protocol != super::protocol::Protocol::Udp)
     {
         let mut members = Vec::new();
-        for slice in slices.into_iter().flat_map(|s| s.values()) {
+        for slice in slices.into_iter().flatten() {
             members.extend(of_slice((service, port), slice, workloads, &mut peers));
         }
         for workload in workloads.in_namespace(&service.namespace) {
@@ -301,12 +300,14 @@ fn join(
         members.shrink_to_fit();
         let known = members.iter().map(|m| &m.peer);
         for peer in known.filter(|p| !p.service_account.is_empty()) {
-            set.accounts
-                .insert((peer.namespace.clone(), peer.service_account.clone()));
+            accounts.insert((peer.namespace.clone(), peer.service_account.clone()));
         }
-        set.by_port.insert(port.number, members);
+        by_port.insert(port.number, members);
     }
-    set
+    EndpointSet {
+        by_port,
+        accounts: accounts.into_iter().collect(),
+    }
 }
 
 /// The peers of one join: those of a Service's ports are the same.

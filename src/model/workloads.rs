@@ -46,7 +46,8 @@ pub enum Ports {
 #[derive(Clone, Debug, Default)]
 pub struct Workloads {
     by_key: BTreeMap<Key, Arc<Workload>>,
-    by_ip: BTreeMap<IpAddr, BTreeSet<Key>>,
+    /// Ordered; nearly always it is one.
+    by_ip: BTreeMap<IpAddr, Vec<Key>>,
     by_namespace: BTreeMap<Str, BTreeSet<Key>>,
 }
 
@@ -190,7 +191,11 @@ impl Workloads {
         self.remove(&workload.key);
         let key = workload.key.clone();
         for ip in ips(&workload) {
-            self.by_ip.entry(ip).or_default().insert(key.clone());
+            let keys = self.by_ip.entry(ip).or_default();
+            if let Err(at) = keys.binary_search(&key) {
+                keys.reserve_exact(1);
+                keys.insert(at, key.clone());
+            }
         }
         self.by_namespace
             .entry(key.namespace.clone())
@@ -203,7 +208,7 @@ impl Workloads {
         let gone = self.by_key.remove(key)?;
         for ip in ips(&gone) {
             if let Some(keys) = self.by_ip.get_mut(&ip) {
-                keys.remove(key);
+                keys.retain(|k| k != key);
                 if keys.is_empty() {
                     self.by_ip.remove(&ip);
                 }

@@ -1,6 +1,5 @@
 //! Which secrets a client wants and has; `ca` makes them. No key is kept once it is sent.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,7 +41,8 @@ pub enum Answer {
 
 #[derive(Debug, Default)]
 pub struct Secrets {
-    slots: BTreeMap<Str, Slot>,
+    /// Ordered by name: those of `SERVED` that the client asks for.
+    slots: Vec<(Str, Slot)>,
 }
 
 #[derive(Debug, Default)]
@@ -74,19 +74,33 @@ impl Secrets {
     }
 
     pub fn want(&mut self, name: &Str, offer: Option<Str>) {
-        let slot = self.slots.entry(name.clone()).or_default();
+        let at = self.find(name).unwrap_or_else(|at| {
+            self.slots.reserve_exact(1);
+            self.slots.insert(at, (name.clone(), Slot::default()));
+            at
+        });
+        let slot = &mut self.slots[at].1;
         if !matches!(slot.state, State::Asked) {
             slot.state = State::Wanted { offer };
         }
     }
 
     pub fn drop_interest(&mut self, name: &str) {
-        self.slots.remove(name);
+        self.slots.retain(|(n, _)| n != name);
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.slots.binary_search_by(|(n, _)| n.as_str().cmp(name))
+    }
+
+    fn get_mut(&mut self, name: &str) -> Option<&mut Slot> {
+        let at = self.find(name).ok()?;
+        Some(&mut self.slots[at].1)
     }
 
     /// The roots or the signer changed: whoever holds a secret offers its version again.
     pub fn reconsider(&mut self) {
-        for slot in self.slots.values_mut() {
+        for (_, slot) in &mut self.slots {
             if matches!(slot.state, State::Settled { .. }) {
                 let offer = slot.version.clone();
                 slot.state = State::Wanted { offer };
@@ -114,7 +128,7 @@ impl Secrets {
 
     /// Gives the resource to send, if any. An answer nobody waits for is dropped.
     pub fn answer(&mut self, name: &str, answer: Answer) -> Option<Arc<Encoded>> {
-        let slot = self.slots.get_mut(name)?;
+        let slot = self.get_mut(name)?;
         match answer {
             Answer::Fresh { encoded, renew } => {
                 slot.version = Some(encoded.version.clone());
@@ -135,14 +149,14 @@ impl Secrets {
     }
 
     pub fn acknowledged(&mut self, name: &str) {
-        if let Some(slot) = self.slots.get_mut(name) {
+        if let Some(slot) = self.get_mut(name) {
             slot.in_use = true;
         }
     }
 
     /// Whether the client has none of that name in use.
     pub fn lacks(&self, name: &str) -> bool {
-        self.slots.get(name).is_none_or(|s| !s.in_use)
+        !self.find(name).is_ok_and(|at| self.slots[at].1.in_use)
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -150,6 +164,6 @@ impl Secrets {
             State::Settled { again } => again,
             State::Wanted { .. } | State::Asked | State::New => None,
         };
-        self.slots.values().filter_map(again).min()
+        self.slots.iter().filter_map(|(_, s)| again(s)).min()
     }
 }
