@@ -63,6 +63,10 @@ pub const ASKS: usize = 8;
 impl Reader {
     /// Runs until either side ends the call, and gives the seat back. Not itself `async`: that would keep room
     /// for the reader twice, for as long as the stream is open.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function keeps its arguments beside what it makes of them"
+    )]
     pub fn run<S>(mut self, seat: S) -> impl Future<Output = ()> {
         async move {
             let status = self.read().await;
