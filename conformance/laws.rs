@@ -168,9 +168,9 @@ proptest! {
         changes in prop::collection::vec(mesh::change(), 1..40),
     ) {
         let engine = from_scratch(&last_of_each(&changes));
-        for (whole, scoped, on_demand) in mesh::PACKED {
+        for (whole, scoped, demanding) in mesh::PACKED {
             // On demand differs in when things come.
-            let on_demand = held(&engine, on_demand);
+            let on_demand = held(&engine, demanding);
             for (key, (version, _)) in held(&engine, scoped) {
                 let same = on_demand.get(&key).is_some_and(|(v, _)| *v == version);
                 let says_when = matches!(key.0, ResourceType::Listener | ResourceType::ScopedRoute);
@@ -179,6 +179,7 @@ proptest! {
             prop_assert_eq!(on_demand.len(), held(&engine, scoped).len());
             let whole = packing::of(&engine, whole);
             let scoped = packing::of(&engine, scoped);
+            prop_assert_eq!(&packing::of(&engine, demanding).scopes, &scoped.scopes);
             prop_assert!(whole.scopes.is_empty());
             for (name, table) in &whole.tables {
                 if name.contains(':') {

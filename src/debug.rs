@@ -107,11 +107,11 @@ async fn guard(State(pages): State<Pages>, mut request: Request, next: Next) -> 
         }
         Err(reason) => {
             info!(remote = ?remote.map(|r| r.0), %reason, "debug page refused");
-            (
-                StatusCode::UNAUTHORIZED,
-                format!("{}\n{HOW}", Unauthenticated::REPLY),
-            )
-                .into_response()
+            let status = match reason.is_for_now() {
+                true => StatusCode::SERVICE_UNAVAILABLE,
+                false => StatusCode::UNAUTHORIZED,
+            };
+            (status, format!("{}\n{HOW}", Unauthenticated::REPLY)).into_response()
         }
     }
 }

@@ -187,6 +187,11 @@ impl<'a> Resources<'a> {
         self.layers
     }
 
+    /// What is there for those who ask.
+    pub fn on_demand(&self) -> &'a Layer {
+        self.on_demand
+    }
+
     /// Of what a client is told that asks for all.
     pub fn digest(&self, kind: ResourceType) -> Digest {
         let mut sum = Digest::default();

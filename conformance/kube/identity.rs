@@ -115,7 +115,7 @@ fn away() -> Result<()> {
     world.server.kill();
     ensure!(status(&plane, &known)? == 200);
     let got = status(&plane, &new)?;
-    ensure!(got == 401, "{got}");
+    ensure!(got == 503, "{got}");
     world.server.restart()?;
     super::harness::wait::eventually("the new one is known too", || {
         let got = status(&plane, &new)?;

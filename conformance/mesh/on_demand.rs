@@ -18,6 +18,10 @@ use crate::harness::wait::{eventually, within};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_host_is_sent_when_a_request_first_needs_it", first_use),
+    (
+        "a_host_under_a_wildcard_waits_for_its_cluster_too",
+        wildcard,
+    ),
     ("a_first_request_with_a_body_arrives_whole", first_body),
     (
         "a_slow_answer_to_a_first_request_is_waited_for",
@@ -42,7 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// How long a request waits for a control plane that does not answer, and some more.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Far less than that.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
@@ -131,6 +135,31 @@ fn first_use() -> Result<()> {
     };
     ensure!(town.caller.send(&call)?.seen()?["name"] == "reviews");
     Ok(())
+}
+
+fn wildcard() -> Result<()> {
+    let town = Town::start()?;
+    let _wild = town.mesh.apply(
+        "wild",
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: wild, namespace: town}
+spec:
+  hosts: ['*.wild.example']
+  http:
+  - route: [{destination: {host: reviews}}]
+",
+    )?;
+    let call = Call {
+        authority: "a.wild.example".to_owned(),
+        ..town.call("ratings")?
+    };
+    eventually("a name under it is answered by reviews", || {
+        let seen = town.caller.send(&call)?.seen()?;
+        ensure!(seen["name"] == "reviews", "{seen}");
+        Ok(())
+    })
 }
 
 fn first_body() -> Result<()> {

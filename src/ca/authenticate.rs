@@ -57,6 +57,11 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
+    /// Whether the same credential may be good in a moment: nobody could say.
+    pub fn is_for_now(&self) -> bool {
+        matches!(self, Self::Token(TokenError::Unanswered(_)))
+    }
+
     /// What the caller is told, whatever the reason: no help for guessing.
     pub const REPLY: &'static str = "no valid credential: a service-account token or a client certificate of the mesh is needed";
 }
@@ -87,7 +92,7 @@ impl Authenticator {
         now: SystemTime,
     ) -> Result<Credential, Unauthenticated> {
         let proven = self.proven(headers, peer, now).await;
-        if proven.is_err() {
+        if proven.as_ref().is_err_and(|reason| !reason.is_for_now()) {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         proven

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::authenticate::Credential;
 use super::lease::from_unix;
-use super::token::AUDIENCE;
+use super::token::{AUDIENCE, Audience};
 use super::verify::TokenError;
 use crate::identity::SpiffeId;
 use crate::text::Str;
@@ -37,7 +37,8 @@ const COLLECTION: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// Questions at one time: many proxies that come at once wait here, not at the API server.
 const TURNS: usize = 32;
 /// How long a caller waits for an answer, its turn included.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Less than a connection may take to introduce itself.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Where a token's pod stands in what the cluster knows of its user.
 const POD: &str = "authentication.kubernetes.io/pod-name";
 
@@ -63,6 +64,7 @@ struct User {
 struct Claims {
     iss: Option<String>,
     exp: Option<u64>,
+    aud: Option<Audience>,
 }
 
 /// Who says to have signed a token. It decides who checks it, and nothing else.
@@ -80,10 +82,14 @@ impl Reviewer {
     }
 
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Credential, TokenError> {
-        let expires = insecure_decode_claims::<Claims>(token);
-        let expires = expires.map_err(|_| TokenError::Malformed)?.exp;
+        let claims = insecure_decode_claims::<Claims>(token);
+        let Claims { exp, aud, .. } = claims.map_err(|_| TokenError::Malformed)?;
+        // What it says of itself is enough to refuse it, and nobody is asked.
+        if !aud.is_some_and(|aud| aud.has(AUDIENCE)) {
+            return Err(TokenError::Audience);
+        }
         // Tokens without an end are of no audience that is asked for.
-        let expires = expires.and_then(from_unix).ok_or(TokenError::Malformed)?;
+        let expires = exp.and_then(from_unix).ok_or(TokenError::Malformed)?;
         if now >= expires {
             return Err(TokenError::Expired);
         }
@@ -104,7 +110,8 @@ impl Reviewer {
         });
         let answer = self.cluster.create(COLLECTION, review).await;
         let mut answer = answer.map_err(unanswered)?;
-        serde_json::from_value(answer["status"].take()).map_err(|e| unanswered(e.to_string()))
+        let status = answer.get_mut("status").map(Value::take);
+        serde_json::from_value(status.unwrap_or_default()).map_err(|e| unanswered(e.to_string()))
     }
 
     fn credential(&self, status: &Status, expires: SystemTime) -> Result<Credential, TokenError> {
@@ -239,6 +246,10 @@ mod tests {
             assert_eq!(verify_at(&status, now()), Err(why), "{status}");
         }
         assert_eq!(verify_at(&json!({}), now()), Err(TokenError::Unknown));
+        for odd in [json!("ok"), json!(7)] {
+            let got = verify_at(&odd, now());
+            assert!(matches!(got, Err(TokenError::Unanswered(_))), "{got:?}");
+        }
         assert_eq!(verify_at(&good(), after(3600)), Err(TokenError::Expired));
     }
 

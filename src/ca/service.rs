@@ -83,7 +83,10 @@ impl CertificateService {
             .await
             .map_err(|reason| {
                 info!(%reason, "certificate request refused");
-                Status::unauthenticated(Unauthenticated::REPLY)
+                match reason.is_for_now() {
+                    true => Status::unavailable(Unauthenticated::REPLY),
+                    false => Status::unauthenticated(Unauthenticated::REPLY),
+                }
             })?;
         let request = request.get_ref();
         if let Some(other) = impersonated(request, &caller.identity) {

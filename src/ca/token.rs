@@ -49,6 +49,15 @@ pub enum Audience {
     Many(Vec<String>),
 }
 
+impl Audience {
+    pub fn has(&self, wanted: &str) -> bool {
+        match self {
+            Self::One(one) => one == wanted,
+            Self::Many(many) => many.iter().any(|one| one == wanted),
+        }
+    }
+}
+
 /// What the token is bound to: it dies with its pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {

@@ -103,6 +103,7 @@ struct Question {
 pub struct Brought {
     pub kind: ResourceType,
     pub layers: [Mark; LAYERS],
+    pub on_demand: Mark,
     /// None: everything.
     pub wanted: Option<Key>,
     pub claims: Claims,

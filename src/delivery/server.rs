@@ -320,7 +320,11 @@ impl Caught {
         let caller = self.server.caller(&self, request.headers()).await;
         let caller = caller.map_err(|reason| {
             info!(remote = %self.remote, %reason, "stream refused");
-            Status::new(Code::Unauthenticated, Unauthenticated::REPLY)
+            let code = match reason.is_for_now() {
+                true => Code::Unavailable,
+                false => Code::Unauthenticated,
+            };
+            Status::new(code, Unauthenticated::REPLY)
         })?;
         let server = &self.server;
         let seat = server.seat(caller.as_ref())?;

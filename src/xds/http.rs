@@ -85,19 +85,21 @@ fn inbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
 /// Drops `x-forwarded-client-cert` (Envoy's default) and leaves the server's name to the server.
 ///
 /// What finds a request's table comes before all that needs its route. A table on demand is asked for once the
-/// host has its one spelling, and before the fallback takes the request.
+/// host has its one spelling, and before the fallback takes the request; then what the fallback leads to.
 fn outbound(manager: pb::HttpConnectionManager, node: &HttpManager) -> pb::HttpConnectionManager {
     let scoping = match &node.routes {
         Routes::Scoped(scoping) => Some(scoping),
         Routes::Rds(_) | Routes::Inline(_) => None,
     };
     let second = scoping.map(|_| named(scope::SECOND_LOOK, &scope::second_look()));
-    let demand = match node.loading {
+    let demand = |name| match node.loading {
         Loading::AtOnce => None,
-        Loading::OnDemand => Some(named(on_demand::FILTER, &on_demand::filter())),
+        Loading::OnDemand => Some(named(name, &on_demand::filter())),
     };
     let third = scoping.map(|s| named(scope::THIRD_LOOK, &scope::third_look(s)));
-    let finders = [second, demand, third].into_iter().flatten();
+    let again = third.as_ref().and_then(|_| demand(on_demand::AGAIN));
+    let finders = [second, demand(on_demand::FIRST), third, again];
+    let finders = finders.into_iter().flatten();
     let filters = OUTBOUND_FILTERS.iter().map(|f| http_filter(*f));
     pb::HttpConnectionManager {
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),

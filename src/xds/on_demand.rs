@@ -5,11 +5,14 @@ use envoy_types::pb::google::protobuf::Duration;
 
 use super::proto;
 
-pub const FILTER: &str = "envoy.filters.http.on_demand";
+/// The filter's name where it asks for a scope's table and for clusters.
+pub const FIRST: &str = "fairlead.on_demand";
+/// Where it asks for clusters that the fallback leads to.
+pub const AGAIN: &str = "fairlead.on_demand_fallback";
 
 /// Seconds that a request waits for what it needs, if the control plane does not answer: 504 without a route,
-/// 503 without a cluster.
-const PATIENCE: i64 = 5;
+/// 503 without a cluster. More than a table waits for a cluster that warms (`--warming-timeout`).
+const PATIENCE: i64 = 7;
 
 /// Asks for a scope's table, then for the cluster that the route leads to.
 pub fn filter() -> OnDemand {
@@ -22,7 +25,7 @@ pub fn filter() -> OnDemand {
     }
 }
 
-/// How long a stream may be silent before its route says so itself: every forwarding route does.
+/// How long a stream without a route may be silent. Each route that forwards has its own bound, which is none.
 pub fn patience() -> Duration {
     proto::seconds(PATIENCE)
 }

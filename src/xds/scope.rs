@@ -154,7 +154,9 @@ pub fn first_key(scoping: &Scoping) -> TypedExtensionConfig {
     )
 }
 
+/// The filters' names, for dumps and logs.
 pub const SECOND_LOOK: &str = "fairlead.scope_spelling";
+/// See `SECOND_LOOK`.
 pub const THIRD_LOOK: &str = "fairlead.scope_fallback";
 
 /// For the host in its one spelling.

@@ -285,7 +285,8 @@ impl Session {
     fn no_endpoints(&self, name: &str, why: Why, view: Resources<'_>) -> Verdict {
         let held = self.watch(ResourceType::Endpoint).held(name);
         let cluster = view.get(ResourceType::Cluster, name);
-        let leaving = cluster.is_none() && self.watch(ResourceType::Cluster).held(name).is_some();
+        let clusters = self.watch(ResourceType::Cluster);
+        let leaving = cluster.is_none() && clusters.held(name).is_some_and(is_there);
         let needs_answer = why == Why::Asked || cluster.is_some_and(|c| c.eds);
         match held {
             Some(_) if leaving => Verdict::Wait,

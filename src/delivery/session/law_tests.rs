@@ -36,6 +36,8 @@ enum Op {
     Disconnect,
     Connect(Memory),
     Resubscribe(usize),
+    /// A cluster comes to all from now on, or only to who asks.
+    Switch(usize),
     /// A request needs a cluster: a client that has to ask for it does, once.
     Demand(usize),
     Moved,
@@ -199,6 +201,10 @@ impl Law {
                 let name = names_of(*kind)[i % names_of(*kind).len()];
                 self.world.drop(*kind, name);
                 return Some((*kind, name));
+            }
+            Op::Switch(i) => {
+                let name = CLUSTERS[*i];
+                return self.world.switch(name).then_some((C, name));
             }
             _ => return None,
         };
@@ -419,6 +425,8 @@ impl Law {
         if kind != C || !known {
             return;
         }
+        let there = self.view().get(C, cluster).is_some();
+        assert!(!there, "{cluster} is removed and is still there");
         for (kind, name) in [L, R]
             .into_iter()
             .flat_map(|k| names_of(k).iter().map(move |n| (k, *n)))
@@ -502,7 +510,7 @@ impl Law {
         let may_be_empty = matches!(kind, E | R) || demanded;
         let empty = may_be_empty && held.is_some_and(|v| v == "absent");
         let fine = match unasked {
-            true => held.is_none(),
+            true => held.is_none() || held == want.as_ref(),
             false => unwanted || held == want.as_ref() || (want.is_none() && empty),
         };
         assert!(
@@ -573,6 +581,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => memory.prop_map(Op::Connect),
         1 => (0..ROUTES.len()).prop_map(Op::Resubscribe),
         3 => (0..CLUSTERS.len()).prop_map(Op::Demand),
+        2 => (0..CLUSTERS.len()).prop_map(Op::Switch),
         1 => Just(Op::Moved),
     ];
     prop::collection::vec(op, 1..60)

@@ -305,6 +305,7 @@ fn brought(watch: &Watch, request: &Request, turn: &mut Turn<'_>) -> Held {
     let what = Brought {
         kind,
         layers: view.layers().map(|layer| layer.digest(kind).content),
+        on_demand: view.on_demand().digest(kind).content,
         wanted: (!watch.wildcard).then(|| watch.names.digest()),
         claims: request.claims,
     };

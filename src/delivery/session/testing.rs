@@ -143,6 +143,18 @@ impl World {
         self
     }
 
+    /// A cluster that is there comes to all from now on, or only to who asks. Says whether it is there.
+    pub(super) fn switch(&mut self, cluster: &str) -> bool {
+        if let Some(encoded) = self.on_demand.take(C, cluster) {
+            self.shared.insert(encoded);
+            return true;
+        }
+        let taken = self.shared.take(C, cluster);
+        taken
+            .map(|encoded| self.on_demand.insert(encoded))
+            .is_some()
+    }
+
     pub(super) fn view(&self) -> Resources<'_> {
         Resources::new(&self.own, &self.shared, &self.on_demand)
     }

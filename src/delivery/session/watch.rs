@@ -102,10 +102,11 @@ impl Watch {
         self.wildcard && self.asks_for(name)
     }
 
-    /// What the client is to hold under a name.
+    /// What the client is to hold under a name. What it holds it keeps while it is there: its routes may use it.
     pub fn sees<'a>(&self, view: Resources<'a>, name: &str) -> Option<&'a Arc<Encoded>> {
-        let asked = || view.get(self.kind, name).filter(|_| self.asks_for(name));
-        view.unasked(self.kind, name).or_else(asked)
+        let known = |_: &&Arc<Encoded>| self.asks_for(name) || self.held(name).is_some();
+        let on_demand = || view.get(self.kind, name).filter(known);
+        view.unasked(self.kind, name).or_else(on_demand)
     }
 
     pub fn wanted(&self) -> Wanted<'_> {
