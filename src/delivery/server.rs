@@ -333,7 +333,7 @@ impl Caught {
         let gauge = Arc::new(Gauge::default());
         let (orders, responses) = mpsc::channel(orders_capacity(&server.limits));
         let (asks_in, asks) = mpsc::channel(ASKS);
-        let reader = Reader {
+        let mut reader = Reader {
             stream,
             caller,
             authority: server.authority.clone(),
@@ -347,7 +347,10 @@ impl Caught {
             ending: self.ending.clone(),
             cut: CancellationToken::new(),
         };
-        server.tasks.spawn(reader.run(seat));
+        server.tasks.spawn(async move {
+            reader.run().await;
+            drop(seat);
+        });
         let responses = Responses {
             orders: responses,
             gauge,

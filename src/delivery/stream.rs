@@ -61,24 +61,17 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub const ASKS: usize = 8;
 
 impl Reader {
-    /// Runs until either side ends the call, and gives the seat back. Not itself `async`: that would keep room
-    /// for the reader twice, for as long as the stream is open.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an async function keeps its arguments beside what it makes of them"
-    )]
-    pub fn run<S>(mut self, seat: S) -> impl Future<Output = ()> {
-        async move {
-            let status = self.read().await;
-            info!(stream = self.stream.0, code = ?status.code, message = status.message, "stream ended");
-            // After the hub's own last word this one is not read; without room for it the connection says it.
-            drop(self.orders.try_send(Box::new(Order::End(status))));
-            drop(self.hub.send(Message::Closed(self.stream)).await);
-            let last = tokio::time::timeout(LAST_WORDS, self.orders.closed());
-            if last.await.is_err() {
-                self.ending.cancel();
-            }
-            drop(seat);
+    /// Runs until either side ends the call. Borrows: it would keep room for the reader twice, for as long as the
+    /// stream is open.
+    pub async fn run(&mut self) {
+        let status = self.read().await;
+        info!(stream = self.stream.0, code = ?status.code, message = status.message, "stream ended");
+        // After the hub's own last word this one is not read; without room for it the connection says it.
+        drop(self.orders.try_send(Box::new(Order::End(status))));
+        drop(self.hub.send(Message::Closed(self.stream)).await);
+        let last = tokio::time::timeout(LAST_WORDS, self.orders.closed());
+        if last.await.is_err() {
+            self.ending.cancel();
         }
     }
 

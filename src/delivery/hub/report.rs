@@ -89,7 +89,8 @@ impl Hub {
 
     /// What the reader may not see costs next to nothing: this runs between pushes.
     fn streams(&self, sight: &Sight, now: Instant) -> Vec<StreamReport> {
-        let report = |(stream, link): (&StreamId, &super::Link)| {
+        let report = |stream: &StreamId| {
+            let link = self.links.get(stream)?;
             let proxy = self.engine.proxy(ProxyId(stream.0))?;
             let workloads = &self.engine.snapshot().workloads;
             sight.covers(&proxy.namespace).then(|| StreamReport {
@@ -101,11 +102,7 @@ impl Hub {
                 types: ResourceType::ALL.map(|k| link.session.standing(k)).into(),
             })
         };
-        self.links
-            .iter()
-            .map(|(s, l)| (s, &**l))
-            .filter_map(report)
-            .collect()
+        self.links.keys().filter_map(report).collect()
     }
 
     /// Who may not see a proxy is not told whether there is one.
