@@ -92,11 +92,12 @@ impl Sample {
     }
 
     fn packings(&self, name: &str) -> Vec<RoutePacking> {
+        let all = packing::holding(name);
         match self {
-            Self::All => packing::ALL.to_vec(),
+            Self::All => all.to_vec(),
             Self::One(seed) => {
                 let drawn = xxh3_64_with_seed(name.as_bytes(), *seed) as usize;
-                vec![packing::ALL[drawn % packing::ALL.len()]]
+                vec![all[drawn % all.len()]]
             }
         }
     }
