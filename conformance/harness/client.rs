@@ -205,10 +205,18 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream> {
 }
 
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let done = runtime.block_on(async { tokio::time::timeout(DEADLINE, work).await });
+    runtime()?.block_on(in_time(work))
+}
+
+/// For work of any length that bounds its own steps by [`in_time`].
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    Ok(runtime.enable_all().build()?)
+}
+
+/// One exchange, or a connection being made.
+pub(super) async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = tokio::time::timeout(DEADLINE, work).await;
     done.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {DEADLINE:?}")))
 }
 

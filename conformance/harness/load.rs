@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use hyper::client::conn::http1;
+use http_body_util::Full;
+use bytes::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::client::{Call, Reply, Target, block_on, connect, reply};
+use super::client::{Call, Reply, Target, connect, in_time, reply, runtime};
 use super::network::{Namespace, User};
 
 /// Failures that are told in full; the rest is counted.
@@ -130,17 +132,22 @@ struct Client {
 impl Client {
     fn run(&self, from: &Namespace) -> Tally {
         let mut tally = Tally::default();
-        if let Err(fault) = from.move_this_thread(User::App) {
+        if let Err(fault) = self.all_connections(from, &mut tally) {
             tally.fail(format!("{fault:#}"));
-            return tally;
         }
+        tally
+    }
+
+    fn all_connections(&self, from: &Namespace, tally: &mut Tally) -> Result<()> {
+        from.move_this_thread(User::App)?;
+        let runtime = runtime()?;
         while !self.stop.load(Ordering::Relaxed) {
-            if let Err(fault) = block_on(self.one_connection(&mut tally)) {
+            if let Err(fault) = runtime.block_on(self.one_connection(tally)) {
                 tally.answered += 1;
                 tally.fail(format!("{fault:#}"));
             }
         }
-        tally
+        Ok(())
     }
 
     /// Until the server asks for another one, or the traffic is stopped.
@@ -148,18 +155,14 @@ impl Client {
         let Target::Tcp(address) = self.call.target else {
             bail!("traffic goes over TCP");
         };
-        let io = TokioIo::new(connect(address).await?);
+        let io = TokioIo::new(in_time(connect(address)).await?);
         let (mut sender, connection) = http1::handshake(io).await?;
         let requests = async {
             for _request in 0..self.requests() {
                 if self.stop.load(Ordering::Relaxed) {
                     break;
                 }
-                sender
-                    .ready()
-                    .await
-                    .context("the connection was closed between requests")?;
-                let answer = reply(sender.send_request(self.call.request()?).await?).await?;
+                let answer = in_time(self.exchange(&mut sender)).await?;
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 count(tally, &answer);
                 if answer.header("connection") == "close" {
@@ -176,7 +179,14 @@ impl Client {
         }
     }
 
-    /// Kept connections are renewed now and then, within the time that one may take.
+    async fn exchange(&self, sender: &mut SendRequest<Full<Bytes>>) -> Result<Reply> {
+        let ready = sender.ready().await;
+        ready.context("the connection was closed between requests")?;
+        let answer = sender.send_request(self.call.request()?).await?;
+        reply(answer).await
+    }
+
+    /// Kept connections are renewed now and then: both kinds meet every change.
     fn requests(&self) -> u32 {
         match self.connections {
             Connections::Kept => 500,

@@ -10,25 +10,12 @@ thread_local! {
     static CURRENT: Cell<RoutePacking> = const { Cell::new(RoutePacking::Rds) };
 }
 
-/// Every packing.
+/// Every packing that a scenario must hold in.
 pub const ALL: [RoutePacking; 3] = [
     RoutePacking::Rds,
     RoutePacking::Scoped,
     RoutePacking::OnDemand,
 ];
-
-/// Known not to hold on demand: of some ten thousand requests one hung while the only cluster of a route was another
-/// one twenty times a second on a busy machine.
-const NOT_ON_DEMAND: &str =
-    "two_hundred_edits_of_route_and_subsets_in_either_order_lose_no_request";
-
-/// The packings that a scenario must hold in.
-pub fn holding(scenario: &str) -> &'static [RoutePacking] {
-    match scenario {
-        NOT_ON_DEMAND => &ALL[..2],
-        _ => &ALL,
-    }
-}
 
 /// That of the scenario on this thread: its control plane is started with it.
 pub fn current() -> RoutePacking {
