@@ -10,6 +10,10 @@ use anyhow::{Context as _, Result};
 use memchr::memmem::Finder;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::crypto::aws_lc_rs::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -382,10 +386,22 @@ fn trusting(roots: &std::path::Path) -> Result<Arc<ClientConfig>> {
     for root in CertificateDer::pem_file_iter(roots)? {
         store.add(root?)?;
     }
-    let mut config = ClientConfig::builder()
+    let mut config = ClientConfig::builder_with_provider(Arc::new(as_envoy()))
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(store)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// Offers what Envoy does, in its order: BoringSSL puts AES-128 first where the processor has instructions for it.
+fn as_envoy() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = vec![
+        TLS13_AES_128_GCM_SHA256,
+        TLS13_AES_256_GCM_SHA384,
+        TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    provider
 }
