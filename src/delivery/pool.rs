@@ -72,8 +72,10 @@ pub struct Pool {
     pub names: Shelf<Name>,
     pub sheets: Sheets,
     plans: HashMap<State, Plan>,
-    answers: HashMap<Question, Answer>,
+    /// By the size of a frame, too.
+    answers: HashMap<(Question, usize), Answer>,
     brought: HashMap<Brought, Held>,
+    absent: HashMap<Question, Arc<[Str]>>,
     /// No short ways: what a test compares them with.
     pub name_by_name: bool,
 }
@@ -89,13 +91,22 @@ struct State {
     frame_bytes: usize,
 }
 
-/// All that an answer depends on.
+/// All that what is said of some names depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Question {
     kind: ResourceType,
     layers: [Mark; LAYERS],
     names: Key,
-    frame_bytes: usize,
+}
+
+impl Question {
+    fn of(kind: ResourceType, names: &Roster<Name>, view: Resources<'_>) -> Self {
+        Self {
+            kind,
+            layers: view.layers().map(|layer| layer.digest(kind).content),
+            names: names.digest(),
+        }
+    }
 }
 
 /// All that decides what a client which brings versions holds.
@@ -189,12 +200,7 @@ impl Pool {
         view: Resources<'_>,
         frame_bytes: usize,
     ) -> Answer {
-        let question = Question {
-            kind,
-            layers: view.layers().map(|layer| layer.digest(kind).content),
-            names: names.digest(),
-            frame_bytes,
-        };
+        let question = (Question::of(kind, names, view), frame_bytes);
         if let Some(known) = self.answers.get(&question) {
             return known.clone();
         }
@@ -230,6 +236,30 @@ impl Pool {
         answer
     }
 
+    /// Names that nothing stands behind, or nothing that goes to all.
+    pub fn absent(
+        &mut self,
+        kind: ResourceType,
+        names: &Roster<Name>,
+        view: Resources<'_>,
+    ) -> Arc<[Str]> {
+        if names.digest() == view.digest(kind).names {
+            return Arc::default();
+        }
+        let question = Question::of(kind, names, view);
+        if let Some(known) = self.absent.get(&question) {
+            return known.clone();
+        }
+        let texts = names.iter().map(|name| &name.text);
+        let absent = texts.filter(|name| view.unasked(kind, name).is_none());
+        let absent: Arc<[Str]> = absent.cloned().collect();
+        if self.absent.len() >= PLANS {
+            self.absent.clear();
+        }
+        self.absent.insert(question, absent.clone());
+        absent
+    }
+
     /// What clients hold who brought the same, worked out once.
     pub fn brought(
         &mut self,
@@ -248,7 +278,9 @@ impl Pool {
     }
 
     pub fn has_plans(&self) -> bool {
-        !(self.plans.is_empty() && self.answers.is_empty() && self.brought.is_empty())
+        let planned = !(self.plans.is_empty() && self.answers.is_empty());
+        let known = !(self.brought.is_empty() && self.absent.is_empty());
+        planned || known || self.names.keeps_any() || self.stamps.keeps_any()
     }
 
     /// The view is another one: what was planned for the old one is not asked for again.
@@ -256,6 +288,9 @@ impl Pool {
         self.plans.clear();
         self.answers.clear();
         self.brought.clear();
+        self.absent.clear();
+        self.names.let_go();
+        self.stamps.let_go();
     }
 }
 

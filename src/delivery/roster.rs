@@ -125,10 +125,10 @@ impl<T> PartialEq for Roster<T> {
 pub struct Shelf<T> {
     full: HashMap<Mark, Weak<Full<T>>>,
     buckets: HashMap<Mark, Weak<Bucket<T>>>,
-    /// What two of them made together, and what is left of one without the other.
-    unions: HashMap<(Mark, Mark), Weak<Full<T>>>,
-    /// None: nothing was left.
-    rests: HashMap<(Mark, Mark), Option<Weak<Full<T>>>>,
+    /// What two of them made together, and what is left of one without the other. Kept for a while: sessions that do
+    /// the same one after another pass through sets that none of them keeps.
+    unions: HashMap<(Mark, Mark), Roster<T>>,
+    rests: HashMap<(Mark, Mark), Roster<T>>,
     sweep_at: usize,
 }
 
@@ -201,14 +201,12 @@ impl<T: Member> Shelf<T> {
             (None, _) => return with.clone(),
             (Some(_), Some(_)) => {}
         }
-        if let Some(known) = self.unions.get(&key).and_then(Weak::upgrade) {
-            return Roster(Some(known));
+        if let Some(known) = self.unions.get(&key) {
+            return known.clone();
         }
         let union = self.edit(from, with.iter().cloned(), []);
         self.sweep();
-        if let Some(full) = &union.0 {
-            self.unions.insert(key, Arc::downgrade(full));
-        }
+        self.unions.insert(key, union.clone());
         union
     }
 
@@ -221,10 +219,8 @@ impl<T: Member> Shelf<T> {
             return Roster::EMPTY;
         }
         let key = (from.digest(), without.digest());
-        match self.rests.get(&key) {
-            Some(None) => return Roster::EMPTY,
-            Some(Some(set)) if let Some(known) = set.upgrade() => return Roster(Some(known)),
-            Some(Some(_)) | None => {}
+        if let Some(known) = self.rests.get(&key) {
+            return known.clone();
         }
         // The smaller one is gone through.
         let drops: Vec<Key> = if from.len() < without.len() {
@@ -236,8 +232,18 @@ impl<T: Member> Shelf<T> {
         };
         let rest = self.edit(from, [], drops);
         self.sweep();
-        self.rests.insert(key, rest.0.as_ref().map(Arc::downgrade));
+        self.rests.insert(key, rest.clone());
         rest
+    }
+
+    /// Whether anything is kept that nobody may hold.
+    pub fn keeps_any(&self) -> bool {
+        !(self.unions.is_empty() && self.rests.is_empty())
+    }
+
+    pub fn let_go(&mut self) {
+        self.unions.clear();
+        self.rests.clear();
     }
 
     fn rebuilt(
@@ -286,11 +292,9 @@ impl<T: Member> Shelf<T> {
         if self.size() < self.sweep_at {
             return;
         }
+        self.let_go();
         self.full.retain(|_, set| set.strong_count() > 0);
         self.buckets.retain(|_, bucket| bucket.strong_count() > 0);
-        self.unions.retain(|_, set| set.strong_count() > 0);
-        let held = |set: &Weak<Full<T>>| set.strong_count() > 0;
-        self.rests.retain(|_, set| set.as_ref().is_some_and(held));
         self.sweep_at = 1024 + 2 * self.size();
     }
 

@@ -179,8 +179,8 @@ impl Session {
         for watch in &mut self.watches {
             if watch.opened && watch.kind != ResourceType::Secret {
                 watch.due.touch(&Touched::All, Mark::changed(Some(at)));
-                for name in watch.absent(turn.view) {
-                    watch.due.change(&name, Some(at));
+                for name in &*turn.pool.absent(watch.kind, &watch.names, turn.view) {
+                    watch.due.change(name, Some(at));
                 }
             }
         }

@@ -337,6 +337,9 @@ impl Session {
         self.gate
             .clusters_sent((roll, news), (nonce, until), lacks, names);
         if !self.behind.is_empty() {
+            self.behind = names.rest(&self.behind, &roll.eds);
+        }
+        if !self.behind.is_empty() && roll.eds.len() < roll.stamps.len() {
             let sent = roll.stamps.iter();
             let sent = sent.map(|stamp| key_of(ResourceType::Endpoint, &stamp.name));
             self.behind = names.edit(&self.behind, [], sent);

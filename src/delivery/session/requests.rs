@@ -105,8 +105,8 @@ impl Session {
         watch.owed = watch.wildcard && nothing && has_legacy_wildcard(kind);
         watch.names = named(kind, request, turn);
         watch.held = brought(watch, request, turn);
-        for name in watch.absent(turn.view) {
-            watch.due.change(&name, None);
+        for name in &*turn.pool.absent(kind, &watch.names, turn.view) {
+            watch.due.change(name, None);
         }
         let fresh = |name: &Name| kind == ResourceType::Endpoint && self.fresh.has(name.key());
         if watch.count() > 0 && (one_warms || !self.fresh.is_empty()) {

@@ -145,16 +145,6 @@ impl Watch {
         stamp.refs.clone()
     }
 
-    /// Names asked for that nothing stands behind, or nothing that goes to all.
-    pub fn absent(&self, view: Resources<'_>) -> Vec<Str> {
-        if self.names.digest() == view.digest(self.kind).names {
-            return Vec::new();
-        }
-        let names = self.names.iter().map(|name| &name.text);
-        let absent = names.filter(|name| view.unasked(self.kind, name).is_none());
-        absent.cloned().collect()
-    }
-
     /// Takes down a frame: what it brings is held from now on, what it removes is not.
     pub fn sent(
         &mut self,
