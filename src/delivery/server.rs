@@ -30,6 +30,7 @@ use super::accept::Accepting;
 use super::body::Outgoing;
 use super::grpc::{CONTENT, Code, Status};
 use super::hub::{Gauge, Message, StreamId, orders_capacity};
+use super::outlet::{Cork, Outlet, gathered, turns};
 use super::strangers::{Stranger, Strangers};
 use super::stream::{ASKS, Caller, Reader, Responses};
 use super::wire::Decoder;
@@ -158,14 +159,15 @@ impl Server {
         };
         // Boxed: what the handshake needed is gone before the talk begins, with the room for it.
         let talk: Pin<Box<dyn Future<Output = ()> + Send>> = match door {
-            Door::Open => Box::pin(caught.talk(socket, stranger, shutdown)),
+            Door::Open => Box::pin(caught.talk(socket, None, (stranger, shutdown))),
             Door::Proven(config) => {
                 let Some(tls) = handshake(config, socket, remote).await else {
                     return;
                 };
                 caught.door = Entry::Proven;
                 caught.peer = Peer::of(tls.get_ref().1);
-                Box::pin(caught.talk(*tls, stranger, shutdown))
+                let (io, outlet) = gathered(*tls);
+                Box::pin(caught.talk(io, Some(outlet), (stranger, shutdown)))
             }
         };
         talk.await;
@@ -197,9 +199,9 @@ async fn handshake(
     config: Arc<ServerConfig>,
     socket: TcpStream,
     remote: SocketAddr,
-) -> Option<Box<TlsStream<TcpStream>>> {
+) -> Option<Box<TlsStream<Cork>>> {
     // Boxed: it is large, and gone soon.
-    let handshake = Box::pin(TlsAcceptor::from(config).accept(socket));
+    let handshake = Box::pin(TlsAcceptor::from(config).accept(Cork::open(socket)));
     match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(tls)) => Some(Box::new(tls)),
         Ok(Err(error)) => {
@@ -218,8 +220,8 @@ impl Caught {
     fn talk<I>(
         self,
         io: I,
-        stranger: Stranger,
-        shutdown: CancellationToken,
+        outlet: Option<Outlet>,
+        until: (Stranger, CancellationToken),
     ) -> impl Future<Output = ()>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -231,15 +233,15 @@ impl Caught {
         });
         let tasks = Tasks(self.server.tasks.clone());
         let connection = protocol(tasks).serve_connection(TokioIo::new(io), service);
-        self.until_told(Box::pin(connection), stranger, shutdown)
+        self.until_told(Box::pin(connection), outlet, until)
     }
 
     /// Serves a connection until it ends, or is to.
     async fn until_told<C>(
         self,
         mut connection: Pin<Box<C>>,
-        stranger: Stranger,
-        shutdown: CancellationToken,
+        outlet: Option<Outlet>,
+        (stranger, shutdown): (Stranger, CancellationToken),
     ) where
         C: GracefulConnection<Error = hyper::Error>,
     {
@@ -266,11 +268,12 @@ impl Caught {
             }
         };
         let outcome = tokio::select! {
-            outcome = connection.as_mut() => outcome,
+            outcome = turns(connection.as_mut(), outlet.as_ref()) => outcome,
             () = told => {
                 connection.as_mut().graceful_shutdown();
                 ending.cancel();
-                match tokio::time::timeout(LAST_WORDS, connection.as_mut()).await {
+                let last_words = turns(connection.as_mut(), outlet.as_ref());
+                match tokio::time::timeout(LAST_WORDS, last_words).await {
                     Ok(outcome) => outcome,
                     Err(_) => Ok(()),
                 }
