@@ -85,49 +85,73 @@ impl Request {
             claims: Claims::default(),
             body: Bytes::new(),
         };
+        // Fields come in the order of their numbers from all who write protobuf, and in any from who does not.
+        let mut early = false;
         for field in Fields(&body) {
             let (tag, bytes) = field?;
-            match tag {
-                NODE => {
-                    let node = Node::decode(bytes).map_err(|_| WireError::Malformed)?;
-                    request.node = Some(Box::new(node));
-                }
-                URL => {
-                    let url = text(bytes)?;
-                    let unknown = || Str::new(cut(url, TYPE_URL));
-                    request.kind = ResourceType::from_type_url(url).ok_or_else(unknown);
-                }
-                NONCE => {
-                    let nonce = Some(text(bytes)?).filter(|n| !n.is_empty());
-                    request.answers = nonce.map(|n| Nonce::parse(n).ok_or(()));
-                }
-                ERROR => {
-                    let error = ErrorDetail::decode(bytes).map_err(|_| WireError::Malformed)?;
-                    request.error = Some(cut(&error.message, MESSAGE).into());
-                }
-                _ => {}
-            }
+            early |= if tag == URL {
+                request.kind.is_ok()
+            } else {
+                tag > URL && request.kind.is_err()
+            };
+            request.read(tag, bytes)?;
         }
-        request.count(&body)?;
+        if early && let Ok(kind) = request.kind {
+            request.recount(kind, &body)?;
+        }
         request.body = body;
         Ok(request)
     }
 
-    /// Looks through the lists once, with the type at hand.
-    fn count(&mut self, body: &[u8]) -> Result<(), WireError> {
-        let Ok(kind) = self.kind else {
-            return Ok(());
-        };
-        for field in Fields(body) {
-            match field? {
-                (SUBSCRIBE, name) => self.subscribe.add(kind, text(name)?),
-                (UNSUBSCRIBE, name) => self.unsubscribe.add(kind, text(name)?),
-                (INITIAL_VERSIONS, entry) => {
-                    let (name, version) = claim(entry)?;
-                    self.claims.add(kind, name, version);
-                }
-                _ => {}
+    fn read(&mut self, tag: u32, bytes: &[u8]) -> Result<(), WireError> {
+        match tag {
+            NODE => {
+                let node = Node::decode(bytes).map_err(|_| WireError::Malformed)?;
+                self.node = Some(Box::new(node));
             }
+            URL => {
+                let url = text(bytes)?;
+                let unknown = || Str::new(cut(url, TYPE_URL));
+                self.kind = ResourceType::from_type_url(url).ok_or_else(unknown);
+            }
+            NONCE => {
+                let nonce = Some(text(bytes)?).filter(|n| !n.is_empty());
+                self.answers = nonce.map(|n| Nonce::parse(n).ok_or(()));
+            }
+            ERROR => {
+                let error = ErrorDetail::decode(bytes).map_err(|_| WireError::Malformed)?;
+                self.error = Some(cut(&error.message, MESSAGE).into());
+            }
+            _ => {
+                if let Ok(kind) = self.kind {
+                    self.count(kind, tag, bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at an item of a list, with the type at hand.
+    fn count(&mut self, kind: ResourceType, tag: u32, bytes: &[u8]) -> Result<(), WireError> {
+        match tag {
+            SUBSCRIBE => self.subscribe.add(kind, text(bytes)?),
+            UNSUBSCRIBE => self.unsubscribe.add(kind, text(bytes)?),
+            INITIAL_VERSIONS => {
+                let (name, version) = claim(bytes)?;
+                self.claims.add(kind, name, version);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn recount(&mut self, kind: ResourceType, body: &[u8]) -> Result<(), WireError> {
+        self.subscribe = Listed::default();
+        self.unsubscribe = Listed::default();
+        self.claims = Claims::default();
+        for field in Fields(body) {
+            let (tag, bytes) = field?;
+            self.count(kind, tag, bytes)?;
         }
         Ok(())
     }
@@ -465,6 +489,23 @@ mod tests {
         assert_eq!(ours.subscribe, subscribe);
         assert_eq!(ours.claims.names, key("c"));
         assert_eq!(ours.claims.content, mark_of(key("c"), "1"));
+    }
+
+    #[test]
+    fn a_type_that_comes_late_or_twice_counts_for_all_names() {
+        let field = |tag: u32, text: &str| {
+            let len = u8::try_from(text.len()).unwrap();
+            [&[tag as u8 * 8 + 2, len], text.as_bytes()].concat()
+        };
+        let [cluster, endpoint] = [ResourceType::Cluster, ResourceType::Endpoint];
+        let late = [field(SUBSCRIBE, "a"), field(URL, cluster.type_url())].concat();
+        let again = [field(URL, endpoint.type_url()), late.clone()].concat();
+        for body in [late, again] {
+            let request = Request::parse(body.into()).unwrap();
+            assert_eq!(request.kind, Ok(cluster));
+            assert_eq!(request.subscribe.count, 1);
+            assert_eq!(request.subscribe.digest, key_of(cluster, "a"));
+        }
     }
 
     #[test]
