@@ -144,6 +144,7 @@ fn begin(
     let changes = acceptance.on(events);
     history::refuse_loss(acceptance, dir)?;
     engine.apply(&changes);
+    engine.prepare();
     intake::tell(acceptance.news());
     intake::tell(&analyze::analyzed(acceptance, &settings.domain));
     Ok(engine)

@@ -33,17 +33,28 @@ impl Hash for Client {
 
 impl Client {
     pub fn of(proxy: &Proxy, labels: &Labels, snapshot: &Snapshot) -> Self {
+        let usual = Self::usual(&proxy.namespace, labels, snapshot);
+        Self {
+            interception: proxy.interception,
+            taken: proxy.taken,
+            packing: proxy.packing.unwrap_or(usual.packing),
+            ..usual
+        }
+    }
+
+    /// A sidecar that says nothing of itself.
+    pub fn usual(namespace: &Str, labels: &Labels, snapshot: &Snapshot) -> Self {
         let asked = snapshot.virtuals.source_label_keys();
         let labels_asked = asked.filter_map(|k| labels.get(k).map(|v| (k.clone(), v.clone())));
         let root = &snapshot.mesh.root_namespace;
-        let sidecar = snapshot.sidecars.select(root, &proxy.namespace, labels);
+        let sidecar = snapshot.sidecars.select(root, namespace, labels);
         Self {
-            namespace: proxy.namespace.clone(),
-            interception: proxy.interception,
-            taken: proxy.taken,
+            namespace: namespace.clone(),
+            interception: Interception::default(),
+            taken: Taken::default(),
             labels: labels_asked.collect(),
             sidecar: sidecar.cloned(),
-            packing: proxy.packing.unwrap_or(snapshot.settings.packing),
+            packing: snapshot.settings.packing,
         }
     }
 

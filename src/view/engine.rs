@@ -77,10 +77,22 @@ impl Engine {
         self.hosts.joins
     }
 
-    /// Whether nothing is kept for any proxy.
+    /// Whether nothing is kept for any proxy, but what the next one begins with.
     #[cfg(test)]
-    pub fn is_idle(&self) -> bool {
-        self.scopes.is_empty() && self.outbounds.is_empty() && self.hosts.is_empty()
+    pub fn is_idle(mut self) -> bool {
+        let kept: Vec<u32> = self.outbounds.keys().copied().collect();
+        kept.iter().for_each(|id| self.forget(*id));
+        self.hosts.sweep();
+        kept.len() <= 1 && self.scopes.is_empty() && self.hosts.is_empty()
+    }
+
+    /// Makes ready for the first proxies: joins and renders what most of them are sent, whatever their namespace.
+    pub fn prepare(&mut self) {
+        let Some(service) = self.snapshot.services.all().next() else {
+            return;
+        };
+        let client = Client::usual(&service.namespace, &Labels::default(), &self.snapshot);
+        self.outbound(client);
     }
 
     /// Puts a proxy into its scope, which is made when it is the first.
@@ -301,10 +313,25 @@ impl Engine {
         };
         self.outbounds.insert(self.next, shared);
         self.by_client.insert(client, self.next);
+        let unused = |(id, shared): (&u32, &Shared)| {
+            (*id != self.next && shared.scopes.is_empty()).then_some(*id)
+        };
+        let unused: Vec<u32> = self.outbounds.iter().filter_map(unused).collect();
+        for id in unused {
+            self.forget(id);
+        }
         self.next
     }
 
-    /// A scope goes with its last proxy, and its outbound side with its last scope.
+    fn forget(&mut self, outbound: u32) {
+        if let Some(Shared { outbound, .. }) = self.outbounds.remove(&outbound) {
+            self.by_client.remove(&outbound.client);
+            outbound.release(&mut self.hosts);
+        }
+    }
+
+    /// A scope goes with its last proxy, and its outbound side with its last scope. The last one stays: whoever comes
+    /// next begins with it.
     fn leave(&mut self, id: ScopeId) {
         let Some(scope) = self.scopes.get_mut(&id) else {
             return;
@@ -321,11 +348,8 @@ impl Engine {
             return;
         };
         shared.scopes.remove(&id);
-        if shared.scopes.is_empty()
-            && let Some(Shared { outbound, .. }) = self.outbounds.remove(&outbound)
-        {
-            self.by_client.remove(&outbound.client);
-            outbound.release(&mut self.hosts);
+        if shared.scopes.is_empty() && self.outbounds.len() > 1 {
+            self.forget(outbound);
         }
     }
 }

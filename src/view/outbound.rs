@@ -90,9 +90,21 @@ impl Outbound {
             ..self.clone()
         };
         let mut dirty = Dirty::default();
-        own.join_all(own.all_hosts(common.snapshot), common, &mut dirty);
+        own.join_all(own.otherwise(common.snapshot), common, &mut dirty);
         own.assemble(common, dirty);
         own
+    }
+
+    /// The hosts that the client does not stand to as the joins say that it holds.
+    fn otherwise(&self, snapshot: &Snapshot) -> BTreeSet<Hostname> {
+        let services = snapshot.services.all().map(|s| &s.host);
+        let others = snapshot.virtuals.hosts();
+        let others = others.filter(|host| snapshot.services.get(host.as_str()).is_none());
+        let differs = |host: &&Hostname| {
+            let held = self.hosts.get(*host).map(|joined| &joined.relation);
+            self.relation(host, snapshot).as_ref() != held
+        };
+        services.chain(others).filter(differs).cloned().collect()
     }
 
     /// Whether `like` gives what `new` would.

@@ -29,6 +29,21 @@ struct Cost {
 impl Mesh {
     /// One Service in each namespace, with a client beside it.
     fn new() -> Self {
+        let mut mesh = Self::unattended();
+        for n in 0..NAMESPACES {
+            mesh.attach(n);
+        }
+        mesh
+    }
+
+    fn attach(&mut self, n: usize) {
+        let id = format!("sidecar~10.0.0.{n}~client.ns-{n}~ns-{n}.svc.cluster.local");
+        let proxy = Proxy::parse(&id, serde_json::Value::Null, None).unwrap();
+        self.engine.attach(ProxyId(n as u64), proxy);
+    }
+
+    /// The same without clients.
+    fn unattended() -> Self {
         let options = Options {
             hold_unresolved: true,
             domain: Str::new_static("cluster.local"),
@@ -54,11 +69,6 @@ spec:
         let found = Event::File(decode::documents(&text, "services.yaml"));
         let events = vec![Event::Init, found, Event::InitDone];
         mesh.engine.apply(&mesh.acceptance.on(events));
-        for n in 0..NAMESPACES {
-            let id = format!("sidecar~10.0.0.{n}~client.ns-{n}~ns-{n}.svc.cluster.local");
-            let proxy = Proxy::parse(&id, serde_json::Value::Null, None).unwrap();
-            mesh.engine.attach(ProxyId(n as u64), proxy);
-        }
         mesh
     }
 
@@ -157,12 +167,34 @@ endpoints: [{addresses: [10.1.0.1]}]
 }
 
 #[test]
-fn joins_are_forgotten_with_the_last_client_that_held_them() {
+fn joins_are_forgotten_with_the_last_client_that_held_them_but_one() {
     let mut mesh = Mesh::new();
     for n in 0..NAMESPACES {
         mesh.engine.detach(ProxyId(n as u64));
     }
+    // The last one's view stays for whoever comes next.
+    let before = mesh.counts();
+    mesh.attach(NAMESPACES - 1);
+    assert_eq!(mesh.counts().joins, before.joins);
+    mesh.engine.detach(ProxyId(NAMESPACES as u64 - 1));
     assert!(mesh.engine.is_idle());
+}
+
+#[test]
+fn what_was_made_ready_is_joined_for_no_client_again() {
+    let mut mesh = Mesh::unattended();
+    mesh.engine.prepare();
+    let before = mesh.counts();
+    mesh.attach(0);
+    let after = mesh.counts();
+    assert_eq!(before.joins, NAMESPACES as u64);
+    assert_eq!(
+        (after.joins, after.assignments),
+        (before.joins, before.assignments)
+    );
+    // For a client of another namespace: both of them stand to their own Services in a way of their own.
+    mesh.attach(1);
+    assert_eq!(mesh.counts().joins, before.joins + 2);
 }
 
 /// The listeners that a mesh gives a proxy of namespace `shop`, besides the two of capture.
