@@ -7,6 +7,8 @@
 
 #[path = "delta/client.rs"]
 mod client;
+#[path = "delta/full_sockets.rs"]
+mod full_sockets;
 #[path = "delta/plane.rs"]
 mod plane;
 #[path = "delta/protocol.rs"]

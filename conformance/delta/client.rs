@@ -35,6 +35,9 @@ pub const CALLER: &str = "sidecar~10.0.0.9~caller.shop~shop.svc.cluster.local";
 /// Nothing here takes long; a test that waits for what never comes fails by this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// hyper's own; a stream may have less.
+const CONNECTION_WINDOW: u32 = 5 << 20;
+
 pub type Credential = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// How a client comes in.
@@ -93,6 +96,7 @@ impl Client {
         let mut builder = http2::Builder::new(Tasks(tasks.clone()));
         if let Some(window) = call.window {
             builder.initial_stream_window_size(window);
+            builder.initial_connection_window_size(window.max(CONNECTION_WINDOW));
         }
         let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.unwrap();
         tasks.spawn(async move { drop(connection.await) });

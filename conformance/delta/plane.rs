@@ -163,6 +163,15 @@ impl Plane {
         self.hub.send(message).await.unwrap();
     }
 
+    /// A connection to the port with TLS.
+    pub async fn secured(&self, certificate: Option<&Credential>) -> TlsStream<TcpStream> {
+        let socket = TcpStream::connect(self.tls).await.unwrap();
+        let config = trusting(&self.authority.bundle(), certificate);
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
+        connector.connect(name, socket).await.unwrap()
+    }
+
     pub async fn streams(&self) -> Vec<StreamReport> {
         self.ask(|reply| Inspect::Streams(Sight::All, reply)).await
     }
@@ -194,27 +203,19 @@ impl Client {
     }
 
     pub async fn call(plane: &Plane, call: Call) -> Self {
-        let io = secured(plane, call.certificate.as_ref()).await;
+        let io = plane.secured(call.certificate.as_ref()).await;
         Self::over(io, plane.tls, call).await
     }
 
     /// A call of nobody; returns when the server has closed the connection.
     pub async fn refused(plane: &Plane) {
-        Self::refused_over(secured(plane, None).await, plane.tls).await;
+        Self::refused_over(plane.secured(None).await, plane.tls).await;
     }
 
     pub async fn plaintext(plane: &Plane, call: Call) -> Self {
         let socket = TcpStream::connect(plane.plain).await.unwrap();
         Self::over(socket, plane.plain, call).await
     }
-}
-
-async fn secured(plane: &Plane, certificate: Option<&Credential>) -> TlsStream<TcpStream> {
-    let socket = TcpStream::connect(plane.tls).await.unwrap();
-    let config = trusting(&plane.authority.bundle(), certificate);
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
-    connector.connect(name, socket).await.unwrap()
 }
 
 fn changes(yaml: &str) -> Vec<Change> {

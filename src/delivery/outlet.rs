@@ -4,17 +4,17 @@
 //! with its header are a full record and one of nine bytes. Here a flush is only noted, what does not fill a record waits
 //! for what comes next, and records gather up to a bound, till the turn ends.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// What HTTP/2 reads from and writes to.
+/// What HTTP/2 reads from and writes to. Nothing leaves but in [`Turns`].
 #[derive(Debug)]
 pub struct Gathered(Outlet);
 
@@ -22,12 +22,32 @@ pub struct Gathered(Outlet);
 #[derive(Clone, Debug)]
 pub struct Outlet(Arc<Mutex<Sealed>>);
 
+/// A connection; what it wrote in a turn goes when the turn ends.
+pub struct Turns<C> {
+    connection: Pin<Box<C>>,
+    outlet: Option<Outlet>,
+}
+
+/// A socket that takes nothing while it is closed. Its own wakers are then not set: whoever closed it opens it again
+/// before the turn ends.
+#[derive(Debug)]
+pub struct Cork {
+    socket: TcpStream,
+    mouth: Mouth,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mouth {
+    Open,
+    Closed,
+}
+
 #[derive(Debug)]
 struct Sealed {
     tls: TlsStream<Cork>,
     /// What fills no record yet. Empty, and without room, between turns.
     rest: Vec<u8>,
-    /// Bytes sealed since all was let out.
+    /// About the room that is taken by what was sealed and not let out.
     waiting: usize,
     /// Why nothing could be let out. Told by whatever is tried next.
     lost: Option<io::Error>,
@@ -35,24 +55,18 @@ struct Sealed {
 
 /// The most that one record of TLS holds.
 const RECORD: usize = 16 << 10;
-/// So much is let out at once: a connection keeps no more for a socket that is full.
+/// What a record takes besides.
+const OVERHEAD: usize = 100;
+/// Before more is sealed than this, what there is must be let out. One more write may come on top.
 const GATHERED: usize = 8 * RECORD;
 /// Pieces that are sealed at once; what is more comes again.
 const PIECES: usize = 17;
-
-/// A socket that takes nothing while it is closed. Its own wakers are then not set: whoever closed it opens it again
-/// before the turn ends.
-#[derive(Debug)]
-pub struct Cork {
-    socket: TcpStream,
-    closed: bool,
-}
 
 impl Cork {
     pub fn open(socket: TcpStream) -> Self {
         Self {
             socket,
-            closed: false,
+            mouth: Mouth::Open,
         }
     }
 }
@@ -71,18 +85,32 @@ pub fn gathered(mut tls: TlsStream<Cork>) -> (Gathered, Outlet) {
     (Gathered(outlet.clone()), outlet)
 }
 
-/// Polls a connection; what it wrote in a turn goes when the turn ends.
-pub fn turns<C: Future>(
-    mut connection: Pin<&mut C>,
-    outlet: Option<&Outlet>,
-) -> impl Future<Output = C::Output> {
-    poll_fn(move |cx| {
-        let outcome = connection.as_mut().poll(cx);
-        if let Some(outlet) = outlet {
+impl<C> Turns<C> {
+    /// Of a connection over the other end of `outlet`, or over something that gathers nothing.
+    pub fn of(connection: C, outlet: Option<Outlet>) -> Self {
+        Self {
+            connection: Box::pin(connection),
+            outlet,
+        }
+    }
+}
+
+impl<C: GracefulConnection> Turns<C> {
+    pub fn graceful_shutdown(&mut self) {
+        self.connection.as_mut().graceful_shutdown();
+    }
+}
+
+impl<C: Future> Future for Turns<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let outcome = self.connection.as_mut().poll(cx);
+        if let Some(outlet) = &self.outlet {
             outlet.let_out(cx);
         }
         outcome
-    })
+    }
 }
 
 impl Outlet {
@@ -101,14 +129,14 @@ impl Outlet {
 }
 
 impl Sealed {
-    fn tls(&mut self, closed: bool) -> Pin<&mut TlsStream<Cork>> {
-        self.tls.get_mut().0.closed = closed;
+    fn tls(&mut self, mouth: Mouth) -> Pin<&mut TlsStream<Cork>> {
+        self.tls.get_mut().0.mouth = mouth;
         Pin::new(&mut self.tls)
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_seal_rest(cx))?;
-        ready!(self.tls(false).poll_flush(cx))?;
+        ready!(self.tls(Mouth::Open).poll_flush(cx))?;
         self.waiting = 0;
         Poll::Ready(Ok(()))
     }
@@ -116,8 +144,11 @@ impl Sealed {
     fn poll_seal_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut rest = std::mem::take(&mut self.rest);
         while !rest.is_empty() {
-            match self.tls(true).poll_write(cx, &rest) {
-                Poll::Ready(Ok(count)) => drop(rest.drain(..count)),
+            match self.tls(Mouth::Closed).poll_write(cx, &rest) {
+                Poll::Ready(Ok(count)) => {
+                    rest.drain(..count);
+                    self.waiting += count + OVERHEAD;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.rest = rest;
@@ -145,17 +176,16 @@ impl Sealed {
             return Poll::Ready(Ok(new));
         }
         let rest = std::mem::take(&mut self.rest);
-        let mut all = [IoSlice::new(&[]); PIECES];
-        let count = first_of(whole.min(GATHERED), &rest, pieces, &mut all);
-        let sealed = self.tls(true).poll_write_vectored(cx, &all[..count]);
-        let sealed = match sealed {
+        let (all, count) = first_of(whole.min(GATHERED), &rest, pieces);
+        let sealed = self.tls(Mouth::Closed);
+        let sealed = match sealed.poll_write_vectored(cx, &all[..count]) {
             Poll::Ready(Ok(sealed)) => sealed,
             other => {
                 self.rest = rest;
                 return other;
             }
         };
-        self.waiting += sealed;
+        self.waiting += sealed + sealed.div_ceil(RECORD) * OVERHEAD;
         // Without a bound of its own the session takes all: more than the rest, which is less than a record.
         self.rest = rest.get(sealed..).unwrap_or_default().to_vec();
         Poll::Ready(Ok(sealed.saturating_sub(rest.len())))
@@ -166,6 +196,24 @@ impl Sealed {
     }
 }
 
+/// The rest and as many of the pieces as make up so many bytes, and how many slices that are.
+fn first_of<'a>(
+    mut bytes: usize,
+    rest: &'a [u8],
+    pieces: &'a [IoSlice<'_>],
+) -> ([IoSlice<'a>; PIECES], usize) {
+    let mut all = [IoSlice::new(&[]); PIECES];
+    let mut count = 0;
+    let parts = std::iter::once(rest).chain(pieces.iter().map(|piece| &**piece));
+    for (slot, part) in all.iter_mut().zip(parts) {
+        let part = &part[..part.len().min(bytes)];
+        *slot = IoSlice::new(part);
+        bytes -= part.len();
+        count += 1;
+    }
+    (all, count)
+}
+
 impl AsyncRead for Gathered {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -174,7 +222,8 @@ impl AsyncRead for Gathered {
     ) -> Poll<io::Result<()>> {
         let mut sealed = self.0.sealed();
         sealed.found_lost()?;
-        Pin::new(&mut sealed.tls).poll_read(cx, buffer)
+        // Open for the alert that answers a bad record.
+        sealed.tls(Mouth::Open).poll_read(cx, buffer)
     }
 }
 
@@ -207,26 +256,8 @@ impl AsyncWrite for Gathered {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sealed = self.0.sealed();
         ready!(sealed.poll_out(cx))?;
-        sealed.tls(false).poll_shutdown(cx)
+        sealed.tls(Mouth::Open).poll_shutdown(cx)
     }
-}
-
-/// Puts the rest and as many of the pieces as make up so many bytes into `all`, and says how many slices that are.
-fn first_of<'a>(
-    mut bytes: usize,
-    rest: &'a [u8],
-    pieces: &'a [IoSlice<'_>],
-    all: &mut [IoSlice<'a>],
-) -> usize {
-    let mut count = 0;
-    let parts = std::iter::once(rest).chain(pieces.iter().map(|piece| &**piece));
-    for (slot, part) in all.iter_mut().zip(parts) {
-        let part = &part[..part.len().min(bytes)];
-        *slot = IoSlice::new(part);
-        bytes -= part.len();
-        count += 1;
-    }
-    count
 }
 
 impl AsyncRead for Cork {
@@ -245,10 +276,10 @@ impl AsyncWrite for Cork {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.closed {
-            return Poll::Pending;
+        match self.mouth {
+            Mouth::Open => Pin::new(&mut self.socket).poll_write(cx, bytes),
+            Mouth::Closed => Poll::Pending,
         }
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -256,10 +287,10 @@ impl AsyncWrite for Cork {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.closed {
-            return Poll::Pending;
+        match self.mouth {
+            Mouth::Open => Pin::new(&mut self.socket).poll_write_vectored(cx, pieces),
+            Mouth::Closed => Poll::Pending,
         }
-        Pin::new(&mut self.socket).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -283,8 +314,7 @@ mod tests {
     fn what_is_sealed_together_begins_with_the_rest_and_ends_with_the_record() {
         let pieces = [IoSlice::new(b"cd"), IoSlice::new(b""), IoSlice::new(b"efg")];
         for (bytes, want) in [(1, "a"), (4, "abcd"), (5, "abcde"), (7, "abcdefg")] {
-            let mut all = [IoSlice::new(&[]); PIECES];
-            let count = first_of(bytes, b"ab", &pieces, &mut all);
+            let (all, count) = first_of(bytes, b"ab", &pieces);
             let all: Vec<u8> = all[..count].iter().flat_map(|s| s.to_vec()).collect();
             assert_eq!(all, want.as_bytes());
         }

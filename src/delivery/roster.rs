@@ -68,6 +68,9 @@ impl Member for Name {
     }
 }
 
+/// Sets that are kept though nobody may hold them: more than sessions of some scopes pass through together.
+const KEPT: usize = 512;
+
 /// Members to a bucket, about: what a lookup passes, and what a change copies.
 const BUCKET: usize = 8;
 
@@ -205,7 +208,7 @@ impl<T: Member> Shelf<T> {
             return known.clone();
         }
         let union = self.edit(from, with.iter().cloned(), []);
-        self.sweep();
+        self.make_room();
         self.unions.insert(key, union.clone());
         union
     }
@@ -231,9 +234,16 @@ impl<T: Member> Shelf<T> {
             keys.filter(|key| from.has(*key)).collect()
         };
         let rest = self.edit(from, [], drops);
-        self.sweep();
+        self.make_room();
         self.rests.insert(key, rest.clone());
         rest
+    }
+
+    fn make_room(&mut self) {
+        self.sweep();
+        if self.unions.len() + self.rests.len() >= KEPT {
+            self.let_go();
+        }
     }
 
     /// Whether anything is kept that nobody may hold.

@@ -30,7 +30,7 @@ use super::accept::Accepting;
 use super::body::Outgoing;
 use super::grpc::{CONTENT, Code, Status};
 use super::hub::{Gauge, Message, StreamId, orders_capacity};
-use super::outlet::{Cork, Outlet, gathered, turns};
+use super::outlet::{Cork, Outlet, Turns, gathered};
 use super::strangers::{Stranger, Strangers};
 use super::stream::{ASKS, Caller, Reader, Responses};
 use super::wire::Decoder;
@@ -233,14 +233,13 @@ impl Caught {
         });
         let tasks = Tasks(self.server.tasks.clone());
         let connection = protocol(tasks).serve_connection(TokioIo::new(io), service);
-        self.until_told(Box::pin(connection), outlet, until)
+        self.until_told(Turns::of(connection, outlet), until)
     }
 
     /// Serves a connection until it ends, or is to.
     async fn until_told<C>(
         self,
-        mut connection: Pin<Box<C>>,
-        outlet: Option<Outlet>,
+        mut connection: Turns<C>,
         (stranger, shutdown): (Stranger, CancellationToken),
     ) where
         C: GracefulConnection<Error = hyper::Error>,
@@ -268,12 +267,11 @@ impl Caught {
             }
         };
         let outcome = tokio::select! {
-            outcome = turns(connection.as_mut(), outlet.as_ref()) => outcome,
+            outcome = &mut connection => outcome,
             () = told => {
-                connection.as_mut().graceful_shutdown();
+                connection.graceful_shutdown();
                 ending.cancel();
-                let last_words = turns(connection.as_mut(), outlet.as_ref());
-                match tokio::time::timeout(LAST_WORDS, last_words).await {
+                match tokio::time::timeout(LAST_WORDS, &mut connection).await {
                     Ok(outcome) => outcome,
                     Err(_) => Ok(()),
                 }

@@ -96,8 +96,8 @@ impl Request {
             };
             request.read(tag, bytes)?;
         }
-        if early && let Ok(kind) = request.kind {
-            request.recount(kind, &body)?;
+        if early {
+            request.recount(&body)?;
         }
         request.body = body;
         Ok(request)
@@ -145,10 +145,13 @@ impl Request {
         Ok(())
     }
 
-    fn recount(&mut self, kind: ResourceType, body: &[u8]) -> Result<(), WireError> {
+    fn recount(&mut self, body: &[u8]) -> Result<(), WireError> {
         self.subscribe = Listed::default();
         self.unsubscribe = Listed::default();
         self.claims = Claims::default();
+        let Ok(kind) = self.kind else {
+            return Ok(());
+        };
         for field in Fields(body) {
             let (tag, bytes) = field?;
             self.count(kind, tag, bytes)?;
@@ -506,6 +509,13 @@ mod tests {
             assert_eq!(request.subscribe.count, 1);
             assert_eq!(request.subscribe.digest, key_of(cluster, "a"));
         }
+        let unknown = [field(URL, "u"), field(SUBSCRIBE, "a")].concat();
+        let last = [field(URL, cluster.type_url()), unknown].concat();
+        let request = Request::parse(last.into()).unwrap();
+        assert_eq!(
+            (request.kind, request.subscribe.count),
+            (Err("u".into()), 0)
+        );
     }
 
     #[test]

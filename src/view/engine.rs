@@ -54,6 +54,9 @@ struct Member {
     scope: ScopeId,
 }
 
+/// With more outbound sides than these, one of them is likely to be like a newcomer's.
+const ENOUGH: usize = 4;
+
 impl Engine {
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -88,11 +91,22 @@ impl Engine {
 
     /// Makes ready for the first proxies: joins and renders what most of them are sent, whatever their namespace.
     pub fn prepare(&mut self) {
-        let Some(service) = self.snapshot.services.all().next() else {
-            return;
-        };
-        let client = Client::usual(&service.namespace, &Labels::default(), &self.snapshot);
-        self.outbound(client);
+        let services = self.snapshot.services.all();
+        let usual = |ns: &Str| Client::usual(ns, &Labels::default(), &self.snapshot);
+        let mut namespaces: Vec<&Str> = services.map(|s| &s.namespace).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        let mut clients = namespaces.into_iter().map(usual);
+        let first = clients.next();
+        // One that a Sidecar shows less than all is no beginning for the others.
+        let open = first
+            .iter()
+            .cloned()
+            .chain(clients)
+            .find(|c| c.sidecar.is_none());
+        if let Some(client) = open.or(first) {
+            self.outbound(client);
+        }
     }
 
     /// Puts a proxy into its scope, which is made when it is the first.
@@ -313,14 +327,23 @@ impl Engine {
         };
         self.outbounds.insert(self.next, shared);
         self.by_client.insert(client, self.next);
-        let unused = |(id, shared): (&u32, &Shared)| {
-            (*id != self.next && shared.scopes.is_empty()).then_some(*id)
+        self.forget_unused(self.next);
+        self.next
+    }
+
+    /// What no proxy uses is there to begin with: one began with it, or there is enough else.
+    fn forget_unused(&mut self, new: u32) {
+        let Some(Shared { outbound, .. }) = self.outbounds.get(&new) else {
+            return;
         };
-        let unused: Vec<u32> = self.outbounds.iter().filter_map(unused).collect();
-        for id in unused {
+        let enough = self.outbounds.len() > ENOUGH;
+        let others = self.outbounds.iter().filter(|(id, _)| **id != new);
+        let unused = others.filter(|(_, shared)| {
+            shared.scopes.is_empty() && (enough || shared.outbound.is_like(&outbound.client))
+        });
+        for id in unused.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.forget(id);
         }
-        self.next
     }
 
     fn forget(&mut self, outbound: u32) {
