@@ -11,6 +11,7 @@ use divan::{AllocProfiler, Bencher, black_box};
 use fairlead::config::Change;
 use fairlead::config::decode::{Item, documents};
 use fairlead::delivery::Limits;
+use fairlead::delivery::lists::Known;
 use fairlead::delivery::pool::{Pool, Told};
 use fairlead::delivery::session::secrets::Credential;
 use fairlead::delivery::session::{Output, Session, Turn, Volume};
@@ -244,7 +245,7 @@ fn asks(kind: ResourceType, names: &[String]) -> Request {
         ..push::wire::Request::of(kind)
     };
     let body = request.encode().slice(push::wire::PREFIX..);
-    Request::parse(body).expect("written by the bench's own client")
+    Request::parse(body, &Known::default()).expect("written by the bench's own client")
 }
 
 /// The whole of a mesh for its first client.

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod grpc;
 pub mod hub;
 pub mod issue;
+pub mod lists;
 pub mod outlet;
 pub mod pool;
 pub mod roster;

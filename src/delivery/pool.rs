@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::frame::{Sheet, Sheets, empty};
+use super::lists::Claims;
 use super::roster::{Member, Name, Roster, Shelf};
-use super::wire::Claims;
 use crate::text::Str;
 use crate::view::{LAYERS, Layer, Names, Resources};
 use crate::xds::stamp::{Key, Mark};

@@ -30,6 +30,7 @@ use super::accept::Accepting;
 use super::body::Outgoing;
 use super::grpc::{CONTENT, Code, Status};
 use super::hub::{Gauge, Message, StreamId, orders_capacity};
+use super::lists::Known;
 use super::outlet::{Cork, Outlet, Turns, gathered};
 use super::strangers::{Stranger, Strangers};
 use super::stream::{ASKS, Caller, Reader, Responses};
@@ -72,6 +73,8 @@ pub struct Streams {
     next: AtomicU64,
     open: Mutex<BTreeMap<SpiffeId, usize>>,
     strangers: Arc<Strangers>,
+    /// What was counted of the lists that they send.
+    lists: Arc<Known>,
 }
 
 const DELTA: &str =
@@ -339,7 +342,7 @@ impl Caught {
             caller,
             authority: server.authority.clone(),
             hub: server.hub.clone(),
-            decoder: Decoder::new(server.limits.request_bytes),
+            decoder: Decoder::new(server.limits.request_bytes, server.streams.lists.clone()),
             requests: request.into_body(),
             orders,
             asks_in,

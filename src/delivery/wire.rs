@@ -12,9 +12,9 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
+use super::lists::{Known, Lists};
 use crate::text::Str;
 use crate::xds::ResourceType;
-use crate::xds::stamp::{Key, Mark, key_of, mark_of};
 
 /// `envoy.service.discovery.v3.DeltaDiscoveryRequest`, as far as it is read.
 #[derive(Clone, Debug)]
@@ -27,33 +27,8 @@ pub struct Request {
     pub answers: Option<Result<Nonce, ()>>,
     /// Why the client rejected that frame, cut to a bound.
     pub error: Option<Arc<str>>,
-    pub subscribe: Listed,
-    pub unsubscribe: Listed,
-    /// What the client holds from an earlier stream.
-    pub claims: Claims,
+    pub lists: Lists,
     body: Bytes,
-}
-
-/// What is known of a list of names before it is looked through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
-    pub count: usize,
-    /// Bytes of the longest name.
-    pub longest: usize,
-    /// Sum of the names' keys, `*` left out.
-    pub digest: Key,
-    /// `*` is among them.
-    pub wildcard: bool,
-}
-
-/// The same of names with versions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Claims {
-    pub count: usize,
-    pub longest: usize,
-    /// Sums of the names' keys and of the marks they have if their references are known.
-    pub names: Key,
-    pub content: Mark,
 }
 
 /// All resources of a type.
@@ -74,30 +49,48 @@ const NONCE: u32 = 6;
 const ERROR: u32 = 7;
 
 impl Request {
-    pub fn parse(body: Bytes) -> Result<Self, WireError> {
+    pub fn parse(body: Bytes, known: &Known) -> Result<Self, WireError> {
         let mut request = Self {
             node: None,
             kind: Err(Str::default()),
             answers: None,
             error: None,
-            subscribe: Listed::default(),
-            unsubscribe: Listed::default(),
-            claims: Claims::default(),
+            lists: Lists::default(),
             body: Bytes::new(),
         };
         // Fields come in the order of their numbers from all who write protobuf, and in any from who does not.
         let mut early = false;
-        for field in Fields(&body) {
+        let mut long = None;
+        let mut fields = Fields(&body);
+        loop {
+            let left = fields.0;
+            let Some(field) = fields.next() else { break };
             let (tag, bytes) = field?;
             early |= if tag == URL {
                 request.kind.is_ok()
             } else {
                 tag > URL && request.kind.is_err()
             };
+            if matches!(tag, SUBSCRIBE..=INITIAL_VERSIONS)
+                && let Ok(kind) = request.kind
+                && long.is_none()
+            {
+                let key = *long.insert(known.key(kind, left));
+                if let Some(lists) = key.and_then(|key| known.get(key)) {
+                    request.lists = lists;
+                    break;
+                }
+            }
             request.read(tag, bytes)?;
         }
         if early {
             request.recount(&body)?;
+        } else if request.answers.is_none()
+            && request.error.is_none()
+            && let Some(key) = long.flatten()
+        {
+            // Nothing but lists: whoever sends the same says the same.
+            known.keep(key, request.lists);
         }
         request.body = body;
         Ok(request)
@@ -134,11 +127,11 @@ impl Request {
     /// Looks at an item of a list, with the type at hand.
     fn count(&mut self, kind: ResourceType, tag: u32, bytes: &[u8]) -> Result<(), WireError> {
         match tag {
-            SUBSCRIBE => self.subscribe.add(kind, text(bytes)?),
-            UNSUBSCRIBE => self.unsubscribe.add(kind, text(bytes)?),
+            SUBSCRIBE => self.lists.subscribe.add(kind, text(bytes)?),
+            UNSUBSCRIBE => self.lists.unsubscribe.add(kind, text(bytes)?),
             INITIAL_VERSIONS => {
                 let (name, version) = claim(bytes)?;
-                self.claims.add(kind, name, version);
+                self.lists.claims.add(kind, name, version);
             }
             _ => {}
         }
@@ -146,9 +139,7 @@ impl Request {
     }
 
     fn recount(&mut self, body: &[u8]) -> Result<(), WireError> {
-        self.subscribe = Listed::default();
-        self.unsubscribe = Listed::default();
-        self.claims = Claims::default();
+        self.lists = Lists::default();
         let Ok(kind) = self.kind else {
             return Ok(());
         };
@@ -177,28 +168,6 @@ impl Request {
     fn fields(&self, tag: u32) -> impl Iterator<Item = &[u8]> {
         let all = Fields(&self.body).filter_map(Result::ok);
         all.filter(move |(t, _)| *t == tag).map(|(_, bytes)| bytes)
-    }
-}
-
-impl Listed {
-    fn add(&mut self, kind: ResourceType, name: &str) {
-        self.count += 1;
-        self.longest = self.longest.max(name.len());
-        if name == WILDCARD {
-            self.wildcard = true;
-        } else {
-            self.digest = self.digest.wrapping_add(key_of(kind, name));
-        }
-    }
-}
-
-impl Claims {
-    fn add(&mut self, kind: ResourceType, name: &str, version: &str) {
-        let key = key_of(kind, name);
-        self.count += 1;
-        self.longest = self.longest.max(name.len());
-        self.names = self.names.wrapping_add(key);
-        self.content = self.content.wrapping_add(mark_of(key, version));
     }
 }
 
@@ -378,19 +347,21 @@ pub enum WireError {
 pub struct Decoder {
     buffer: BytesMut,
     limit: usize,
+    known: Arc<Known>,
 }
 
 /// Compressed flag and length, before each gRPC message.
 pub const PREFIX: usize = 5;
 
 /// Room made for a message on its length alone.
-const BELIEVED: usize = 64 << 10;
+const BELIEVED: usize = 128 << 10;
 
 impl Decoder {
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, known: Arc<Known>) -> Self {
         Self {
             buffer: BytesMut::new(),
             limit,
+            known,
         }
     }
 
@@ -426,7 +397,7 @@ impl Decoder {
             // An idle stream keeps no buffer.
             self.buffer = BytesMut::new();
         }
-        Request::parse(message).map(Some)
+        Request::parse(message, &self.known).map(Some)
     }
 }
 
@@ -435,6 +406,16 @@ mod tests {
     use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
     use super::*;
+    use crate::delivery::lists::Listed;
+    use crate::xds::stamp::{key_of, mark_of};
+
+    fn parse(body: Vec<u8>) -> Result<Request, WireError> {
+        Request::parse(body.into(), &Known::default())
+    }
+
+    fn cutting(limit: usize) -> Decoder {
+        Decoder::new(limit, Arc::default())
+    }
 
     fn framed(flag: u8, body: &[u8]) -> Bytes {
         let mut out = vec![flag];
@@ -472,7 +453,7 @@ mod tests {
             }),
             ..Default::default()
         };
-        let ours = Request::parse(envoys.encode_to_vec().into()).unwrap();
+        let ours = parse(envoys.encode_to_vec()).unwrap();
         let node = ours.node.as_ref().unwrap();
         assert_eq!(node.id, "sidecar~1");
         assert_eq!(node.metadata_json(), serde_json::json!({"A": true}));
@@ -489,9 +470,9 @@ mod tests {
             digest: key("a"),
             wildcard: true,
         };
-        assert_eq!(ours.subscribe, subscribe);
-        assert_eq!(ours.claims.names, key("c"));
-        assert_eq!(ours.claims.content, mark_of(key("c"), "1"));
+        assert_eq!(ours.lists.subscribe, subscribe);
+        assert_eq!(ours.lists.claims.names, key("c"));
+        assert_eq!(ours.lists.claims.content, mark_of(key("c"), "1"));
     }
 
     #[test]
@@ -504,18 +485,47 @@ mod tests {
         let late = [field(SUBSCRIBE, "a"), field(URL, cluster.type_url())].concat();
         let again = [field(URL, endpoint.type_url()), late.clone()].concat();
         for body in [late, again] {
-            let request = Request::parse(body.into()).unwrap();
+            let request = parse(body).unwrap();
             assert_eq!(request.kind, Ok(cluster));
-            assert_eq!(request.subscribe.count, 1);
-            assert_eq!(request.subscribe.digest, key_of(cluster, "a"));
+            assert_eq!(request.lists.subscribe.count, 1);
+            assert_eq!(request.lists.subscribe.digest, key_of(cluster, "a"));
         }
         let unknown = [field(URL, "u"), field(SUBSCRIBE, "a")].concat();
         let last = [field(URL, cluster.type_url()), unknown].concat();
-        let request = Request::parse(last.into()).unwrap();
+        let request = parse(last).unwrap();
         assert_eq!(
-            (request.kind, request.subscribe.count),
+            (request.kind, request.lists.subscribe.count),
             (Err("u".into()), 0)
         );
+    }
+
+    #[test]
+    fn long_lists_are_known_again_and_an_answer_beside_them_is_not() {
+        let names: Vec<String> = (0..200)
+            .map(|n| format!("a-rather-long-name-{n}"))
+            .collect();
+        let asks = DeltaDiscoveryRequest {
+            type_url: ResourceType::Endpoint.type_url().into(),
+            resource_names_subscribe: names,
+            ..Default::default()
+        };
+        let answers = DeltaDiscoveryRequest {
+            response_nonce: "00000007".into(),
+            ..asks.clone()
+        };
+        let other = DeltaDiscoveryRequest {
+            type_url: ResourceType::Route.type_url().into(),
+            ..asks.clone()
+        };
+        let known = Known::default();
+        for message in [&asks, &answers, &other, &asks, &answers, &other] {
+            let body = message.encode_to_vec();
+            let fresh = parse(body.clone()).unwrap();
+            let again = Request::parse(body.into(), &known).unwrap();
+            assert_eq!(again.lists, fresh.lists);
+            assert_eq!((again.answers, again.kind), (fresh.answers, fresh.kind));
+            assert_eq!(again.lists.subscribe.count, 200);
+        }
     }
 
     #[test]
@@ -533,9 +543,9 @@ mod tests {
             &[8 * 9 + 3],
         ] {
             let body = [&start, rest].concat();
-            assert!(Request::parse(body.into()).is_err(), "{rest:?}");
+            assert!(parse(body).is_err(), "{rest:?}");
         }
-        assert!(Request::parse(start.into()).is_ok());
+        assert!(parse(start).is_ok());
     }
 
     #[test]
@@ -545,7 +555,7 @@ mod tests {
             ..Default::default()
         };
         let wire = [framed(0, &message.encode_to_vec()), framed(0, b"")].concat();
-        let mut decoder = Decoder::new(100);
+        let mut decoder = cutting(100);
         let mut got = Vec::new();
         for byte in wire {
             decoder.push(&Bytes::copy_from_slice(&[byte]));
@@ -557,7 +567,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_only_announced_gets_little_room() {
-        let mut decoder = Decoder::new(4 << 20);
+        let mut decoder = cutting(4 << 20);
         let announced = framed(0, &vec![0; 3 << 20]);
         decoder.push(&announced.slice(..PREFIX + 1));
         assert!(decoder.take().unwrap().is_none());
@@ -566,7 +576,7 @@ mod tests {
 
     #[test]
     fn a_request_over_the_bound_is_refused_by_its_length_alone() {
-        let mut decoder = Decoder::new(100);
+        let mut decoder = cutting(100);
         decoder.push(&framed(0, &[0; 101]).slice(..PREFIX));
         let (len, limit) = (101, 100);
         let refused = decoder.take().map(|_| ());
@@ -575,10 +585,10 @@ mod tests {
 
     #[test]
     fn compressed_and_malformed_requests_are_refused() {
-        let mut decoder = Decoder::new(100);
+        let mut decoder = cutting(100);
         decoder.push(&framed(1, b""));
         assert_eq!(decoder.take().err(), Some(WireError::Compressed));
-        let mut decoder = Decoder::new(100);
+        let mut decoder = cutting(100);
         decoder.push(&framed(0, b"\xff\xff"));
         assert_eq!(decoder.take().err(), Some(WireError::Malformed));
     }

@@ -55,7 +55,12 @@ impl Stamp {
 }
 
 pub fn key_of(kind: ResourceType, name: &str) -> Key {
-    xxh3_128_with_seed(name.as_bytes(), SECRET.wrapping_add(kind as u64))
+    key_of_bytes(kind, name.as_bytes())
+}
+
+/// The same of something else than a name.
+pub fn key_of_bytes(kind: ResourceType, bytes: &[u8]) -> Key {
+    xxh3_128_with_seed(bytes, SECRET.wrapping_add(kind as u64))
 }
 
 /// The mark of a resource whose references are known.

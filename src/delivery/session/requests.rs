@@ -49,14 +49,18 @@ impl Session {
         if kind == ResourceType::Secret {
             kept += watch.due.len();
         }
-        if kept + request.subscribe.count > names {
+        if kept + request.lists.subscribe.count > names {
             let new = request.subscribed().filter(|n| !watch.asks_for(n));
             kept += new.count();
         }
-        if kept > names || request.claims.count > names {
+        if kept > names || request.lists.claims.count > names {
             return Err(Refusal::TooManyNames { kind, limit: names });
         }
-        let len = request.subscribe.longest.max(request.claims.longest);
+        let len = request
+            .lists
+            .subscribe
+            .longest
+            .max(request.lists.claims.longest);
         if len > name_bytes {
             let limit = name_bytes;
             return Err(Refusal::NameTooLong { len, limit });
@@ -97,11 +101,11 @@ impl Session {
     fn on_first(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
         // Envoy withholds its cluster request while a cluster warms for want of its endpoints.
         let one_warms = kind == ResourceType::Endpoint && !self.watch(ResourceType::Cluster).opened;
-        let legacy = request.subscribe.count == 0 && has_legacy_wildcard(kind);
+        let legacy = request.lists.subscribe.count == 0 && has_legacy_wildcard(kind);
         let watch = &mut self.watches[kind as usize];
         watch.opened = true;
-        watch.wildcard = legacy || request.subscribe.wildcard;
-        let nothing = request.claims.count == 0 && turn.view.count(kind) == 0;
+        watch.wildcard = legacy || request.lists.subscribe.wildcard;
+        let nothing = request.lists.claims.count == 0 && turn.view.count(kind) == 0;
         watch.owed = watch.wildcard && nothing && has_legacy_wildcard(kind);
         watch.names = named(kind, request, turn);
         watch.held = brought(watch, request, turn);
@@ -123,7 +127,7 @@ impl Session {
         match kind {
             ResourceType::Cluster => {
                 self.clusters_by = None;
-                let resumes = request.claims.count > 0;
+                let resumes = request.lists.claims.count > 0;
                 self.resumes_by = resumes.then(|| turn.now + self.limits.resume);
             }
             ResourceType::Endpoint => {
@@ -180,7 +184,10 @@ impl Session {
 
     /// Whether the endpoints of all these went behind their clusters: then they are compared, not answered.
     fn were_told(&mut self, request: &Request, turn: &mut Turn<'_>) -> bool {
-        if self.behind.is_empty() || request.subscribe.wildcard || request.subscribe.count == 0 {
+        if self.behind.is_empty()
+            || request.lists.subscribe.wildcard
+            || request.lists.subscribe.count == 0
+        {
             return false;
         }
         let names = named(ResourceType::Endpoint, request, turn);
@@ -197,7 +204,7 @@ impl Session {
     }
 
     fn on_unsubscribe(&mut self, kind: ResourceType, request: &Request, turn: &mut Turn<'_>) {
-        if request.unsubscribe.wildcard {
+        if request.lists.unsubscribe.wildcard {
             self.narrow(kind, turn);
         }
         let watch = &mut self.watches[kind as usize];
@@ -283,7 +290,7 @@ impl Session {
 
 /// The names of a request, shared with whoever asked for the same.
 fn named(kind: ResourceType, request: &Request, turn: &mut Turn<'_>) -> Roster<Name> {
-    if let Some(known) = turn.pool.names.find(request.subscribe.digest) {
+    if let Some(known) = turn.pool.names.find(request.lists.subscribe.digest) {
         return known;
     }
     let explicit = request.subscribed().filter(|name| *name != WILDCARD);
@@ -296,10 +303,10 @@ fn brought(watch: &Watch, request: &Request, turn: &mut Turn<'_>) -> Held {
     let (kind, view) = (watch.kind, turn.view);
     let now = view.digest(kind);
     let all = watch.wildcard || watch.names.digest() == now.names;
-    if all && request.claims.content == now.content {
+    if all && request.lists.claims.content == now.content {
         return view.layers().map(|layer| turn.pool.whole(layer, kind));
     }
-    if request.claims.count == 0 {
+    if request.lists.claims.count == 0 {
         return Held::default();
     }
     let what = Brought {
@@ -307,7 +314,7 @@ fn brought(watch: &Watch, request: &Request, turn: &mut Turn<'_>) -> Held {
         layers: view.layers().map(|layer| layer.digest(kind).content),
         on_demand: view.on_demand().digest(kind).content,
         wanted: (!watch.wildcard).then(|| watch.names.digest()),
-        claims: request.claims,
+        claims: request.lists.claims,
     };
     turn.pool.brought(what, |stamps| {
         let wanted = request.claimed().filter(|(name, _)| watch.wants(name));

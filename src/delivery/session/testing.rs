@@ -14,6 +14,7 @@ use prost::Message;
 use super::{Answer, Ask, Credential, Event, Output, Refusal, Session, Turn, Volume};
 use crate::delivery::Limits;
 use crate::delivery::frame::Frame;
+use crate::delivery::lists::Known;
 use crate::delivery::pool::{Pool, Told};
 use crate::delivery::wire::Request;
 use crate::text::Str;
@@ -69,7 +70,7 @@ impl Asked {
             }),
             ..Default::default()
         };
-        Request::parse(message.encode_to_vec().into()).expect("our own form")
+        Request::parse(message.encode_to_vec().into(), &Known::default()).expect("our own form")
     }
 }
 
