@@ -7,6 +7,7 @@ pub mod planned;
 pub mod requests;
 pub mod secrets;
 mod tables;
+mod verdict;
 pub mod watch;
 
 use std::sync::Arc;
