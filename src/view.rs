@@ -13,6 +13,7 @@ mod tests;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::text::Str;
@@ -117,7 +118,18 @@ impl Layer {
 
     /// All of a type, ordered by name.
     pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = &Arc<Encoded>> {
-        self.by_kind[kind as usize].iter().map(|ByName(e)| e)
+        self.behind(kind, None)
+    }
+
+    /// Those of a type that come after a name.
+    pub fn behind(
+        &self,
+        kind: ResourceType,
+        name: Option<&str>,
+    ) -> impl Iterator<Item = &Arc<Encoded>> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.by_kind[kind as usize].range::<str, _>((from, Bound::Unbounded));
+        behind.map(|ByName(e)| e)
     }
 }
 

@@ -72,6 +72,10 @@ pub struct Pool {
     pub names: Shelf<Name>,
     pub sheets: Sheets,
     plans: HashMap<State, Plan>,
+    /// Where the search for what is next goes on, in states that a plan led to.
+    reached: HashMap<State, Reached>,
+    /// Names in order, and how many of them are answered, by the digest of the others.
+    sorted: HashMap<Key, (Arc<[Name]>, usize)>,
     /// By the size of a frame, too.
     answers: HashMap<(Question, usize), Answer>,
     brought: HashMap<Brought, Held>,
@@ -89,6 +93,14 @@ struct State {
     wanted: Option<Key>,
     touched: Option<Key>,
     frame_bytes: usize,
+}
+
+/// How far a layer was gone through: up to a name, all is held or not wanted.
+#[derive(Clone, Debug)]
+struct Reached {
+    name: Str,
+    /// Frames bring what is in the layer: nobody leaves or stays by them.
+    leavers: Arc<[Str]>,
 }
 
 /// All that what is said of some names depends on.
@@ -155,16 +167,39 @@ impl Pool {
         if let Some(known) = self.plans.get(&state) {
             return known.clone();
         }
-        let next = next(kind, layer, held, (wanted, touched), frame_bytes);
+        let reached = self.reached.get(&state);
+        let after = reached.map(|reached| reached.name.as_str());
+        let next = next((kind, layer, after), held, (wanted, touched), frame_bytes);
+        let leavers = match reached {
+            Some(reached) => reached.leavers.clone(),
+            None => leavers(kind, layer, held, touched),
+        };
         let plan = Plan {
             next: self.step(kind, held, &next),
-            leavers: leavers(kind, layer, held, touched),
+            leavers,
         };
+        self.reach(state, (&plan, touched), &next);
         if self.plans.len() >= PLANS {
             self.plans.clear();
         }
         self.plans.insert(state, plan.clone());
         plan
+    }
+
+    /// Whoever is sent this looks for what is next behind it.
+    fn reach(&mut self, state: State, (plan, touched): (&Plan, &Touched), sent: &[Arc<Encoded>]) {
+        let (Touched::All, Some(step), Some(last)) = (touched, &plan.next, sent.last()) else {
+            return;
+        };
+        let held = step.after.digest();
+        let reached = Reached {
+            name: last.name.clone(),
+            leavers: plan.leavers.clone(),
+        };
+        if self.reached.len() >= PLANS {
+            self.reached.clear();
+        }
+        self.reached.insert(State { held, ..state }, reached);
     }
 
     fn step(
@@ -204,12 +239,12 @@ impl Pool {
         if let Some(known) = self.answers.get(&question) {
             return known.clone();
         }
-        let mut sorted: Vec<&Name> = names.iter().collect();
-        sorted.sort_by(|a, b| a.text.cmp(&b.text));
+        let (all, answered) = self.sorted(names);
+        let sorted = &all[answered..];
         let mut bytes = 0;
         let mut entries = Vec::new();
         let mut brought: [Vec<Arc<Stamp>>; LAYERS] = Default::default();
-        for name in &sorted {
+        for name in sorted {
             if bytes >= frame_bytes {
                 break;
             }
@@ -221,19 +256,35 @@ impl Pool {
             brought[layer].push(encoded.stamp.clone());
             entries.push(encoded);
         }
-        let answered = sorted[..entries.len()].iter().map(|name| (*name).clone());
-        let answered = self.names.edit(&Roster::EMPTY, answered, []);
+        let now = sorted[..entries.len()].iter().cloned();
+        let now = self.names.edit(&Roster::EMPTY, now, []);
         let answer = Answer {
             sheet: self.sheet(kind, &entries, &[]),
             brought: brought.map(|stamps| self.stamps.edit(&Roster::EMPTY, stamps, [])),
-            rest: self.names.rest(names, &answered),
-            names: answered,
+            rest: self.names.rest(names, &now),
+            names: now,
         };
+        if !answer.rest.is_empty() {
+            let answered = answered + entries.len();
+            self.sorted
+                .insert(answer.rest.digest(), (all.clone(), answered));
+        }
         if self.answers.len() >= PLANS {
             self.answers.clear();
+            self.sorted.clear();
         }
         self.answers.insert(question, answer.clone());
         answer
+    }
+
+    /// These names are, in order, those of a list past a number of them.
+    fn sorted(&self, names: &Roster<Name>) -> (Arc<[Name]>, usize) {
+        if let Some((all, answered)) = self.sorted.get(&names.digest()) {
+            return (all.clone(), *answered);
+        }
+        let mut all: Vec<Name> = names.iter().cloned().collect();
+        all.sort_by(|a, b| a.text.cmp(&b.text));
+        (all.into(), 0)
     }
 
     /// Names that nothing stands behind, or nothing that goes to all.
@@ -279,6 +330,7 @@ impl Pool {
 
     pub fn has_plans(&self) -> bool {
         let planned = !(self.plans.is_empty() && self.answers.is_empty());
+        let planned = planned || !(self.reached.is_empty() && self.sorted.is_empty());
         let known = !(self.brought.is_empty() && self.absent.is_empty());
         planned || known || self.names.keeps_any() || self.stamps.keeps_any()
     }
@@ -286,7 +338,9 @@ impl Pool {
     /// The view is another one: what was planned for the old one is not asked for again.
     pub fn forget_plans(&mut self) {
         self.plans.clear();
+        self.reached.clear();
         self.answers.clear();
+        self.sorted.clear();
         self.brought.clear();
         self.absent.clear();
         self.names.let_go();
@@ -294,9 +348,9 @@ impl Pool {
     }
 }
 
+/// Of the layer, what stands behind a name, if there is one.
 fn next(
-    kind: ResourceType,
-    layer: &Layer,
+    (kind, layer, after): (ResourceType, &Layer, Option<&str>),
     held: &Roster<Arc<Stamp>>,
     (wanted, touched): (Wanted<'_>, &Touched),
     frame_bytes: usize,
@@ -315,7 +369,7 @@ fn next(
         }
     };
     match touched {
-        Touched::All => layer.of(kind).for_each(&mut take),
+        Touched::All => layer.behind(kind, after).for_each(&mut take),
         Touched::Names(names) => {
             let named = names.iter();
             named
@@ -414,5 +468,67 @@ impl Touched {
         let mut both: Vec<Name> = ours.iter().chain(new).cloned().collect();
         both.sort_by(|a, b| a.text.cmp(&b.text));
         Self::Names(both.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xds::encode::encode_with_version;
+
+    const KIND: ResourceType = ResourceType::Cluster;
+    /// Some three resources.
+    const FRAME: usize = 200;
+
+    fn layer(count: usize) -> Layer {
+        let mut layer = Layer::default();
+        for n in 0..count {
+            let name = Str::new(format!("cluster-{n:03}"));
+            let version = Str::new_static("1");
+            layer.insert(Arc::new(encode_with_version(KIND, &name, version, b"")));
+        }
+        layer
+    }
+
+    #[test]
+    fn a_plan_that_goes_on_behind_another_is_what_it_is_alone() {
+        let layer = layer(100);
+        let mut pool = Pool::default();
+        let mut held = Roster::EMPTY;
+        let mut steps = 0;
+        loop {
+            let task = || (Wanted::All, &Touched::All);
+            let alone = Pool::default().plan(KIND, &layer, &held, task(), FRAME);
+            let plan = pool.plan(KIND, &layer, &held, task(), FRAME);
+            let names = |plan: &Plan| -> Vec<Str> {
+                let stamps = plan.next.iter().flat_map(|step| &step.sheet.roll.stamps);
+                stamps.map(|stamp| stamp.name.clone()).collect()
+            };
+            assert_eq!(names(&plan), names(&alone));
+            let Some(step) = plan.next else { break };
+            held = step.after;
+            steps += 1;
+        }
+        assert_eq!(held.len(), 100);
+        assert!(steps > 20, "{steps}");
+        assert_eq!(pool.reached.len(), steps);
+    }
+
+    #[test]
+    fn answers_go_on_in_the_order_of_names() {
+        let (own, shared, none) = (layer(0), layer(100), Layer::default());
+        let view = Resources::new(&own, &shared, &none);
+        let mut pool = Pool::default();
+        let names = (0..100).map(|n| Name::new(KIND, Str::new(format!("cluster-{n:03}"))));
+        let mut rest = pool.names.edit(&Roster::EMPTY, names, []);
+        let mut answered = Vec::new();
+        while !rest.is_empty() {
+            let answer = pool.answer(KIND, &rest, view, FRAME);
+            assert!(!answer.names.is_empty());
+            answered.extend(answer.sheet.roll.stamps.iter().map(|s| s.name.clone()));
+            rest = answer.rest;
+        }
+        assert_eq!(answered.len(), 100);
+        assert!(answered.is_sorted());
     }
 }
