@@ -1,8 +1,11 @@
 //! What sessions in equal states share: their sets, their frames, and what is to be sent next.
 
+mod progress;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::progress::Progress;
 use super::frame::{Sheet, Sheets, empty};
 use super::lists::Claims;
 use super::roster::{Member, Name, Roster, Shelf};
@@ -72,10 +75,7 @@ pub struct Pool {
     pub names: Shelf<Name>,
     pub sheets: Sheets,
     plans: HashMap<State, Plan>,
-    /// Where the search for what is next goes on, in states that a plan led to.
-    reached: HashMap<State, Reached>,
-    /// Names in order, and how many of them are answered, by the digest of the others.
-    sorted: HashMap<Key, (Arc<[Name]>, usize)>,
+    progress: Progress,
     /// By the size of a frame, too.
     answers: HashMap<(Question, usize), Answer>,
     brought: HashMap<Brought, Held>,
@@ -93,14 +93,6 @@ struct State {
     wanted: Option<Key>,
     touched: Option<Key>,
     frame_bytes: usize,
-}
-
-/// How far a layer was gone through: up to a name, all is held or not wanted.
-#[derive(Clone, Debug)]
-struct Reached {
-    name: Str,
-    /// Frames bring what is in the layer: nobody leaves or stays by them.
-    leavers: Arc<[Str]>,
 }
 
 /// All that what is said of some names depends on.
@@ -167,7 +159,7 @@ impl Pool {
         if let Some(known) = self.plans.get(&state) {
             return known.clone();
         }
-        let reached = self.reached.get(&state);
+        let reached = self.progress.reached(&state);
         let after = reached.map(|reached| reached.name.as_str());
         let next = next((kind, layer, after), held, (wanted, touched), frame_bytes);
         let leavers = match reached {
@@ -178,7 +170,7 @@ impl Pool {
             next: self.step(kind, held, &next),
             leavers,
         };
-        self.reach(state, (&plan, touched), &next);
+        self.progress.planned(state, (held, touched), &plan, &next);
         if self.plans.len() >= PLANS {
             self.plans.clear();
         }
@@ -186,20 +178,14 @@ impl Pool {
         plan
     }
 
-    /// Whoever is sent this looks for what is next behind it.
-    fn reach(&mut self, state: State, (plan, touched): (&Plan, &Touched), sent: &[Arc<Encoded>]) {
-        let (Touched::All, Some(step), Some(last)) = (touched, &plan.next, sent.last()) else {
-            return;
-        };
-        let held = step.after.digest();
-        let reached = Reached {
-            name: last.name.clone(),
-            leavers: plan.leavers.clone(),
-        };
-        if self.reached.len() >= PLANS {
-            self.reached.clear();
-        }
-        self.reached.insert(State { held, ..state }, reached);
+    /// Whether something held stands in the layer in another version.
+    pub fn is_outdated(
+        &mut self,
+        kind: ResourceType,
+        layer: &Layer,
+        held: &Roster<Arc<Stamp>>,
+    ) -> bool {
+        self.progress.is_outdated(kind, layer, held)
     }
 
     fn step(
@@ -239,7 +225,7 @@ impl Pool {
         if let Some(known) = self.answers.get(&question) {
             return known.clone();
         }
-        let (all, answered) = self.sorted(names);
+        let (all, answered) = self.progress.sorted(names);
         let sorted = &all[answered..];
         let mut bytes = 0;
         let mut entries = Vec::new();
@@ -266,25 +252,13 @@ impl Pool {
         };
         if !answer.rest.is_empty() {
             let answered = answered + entries.len();
-            self.sorted
-                .insert(answer.rest.digest(), (all.clone(), answered));
+            self.progress.answered(&answer.rest, &all, answered);
         }
         if self.answers.len() >= PLANS {
             self.answers.clear();
-            self.sorted.clear();
         }
         self.answers.insert(question, answer.clone());
         answer
-    }
-
-    /// These names are, in order, those of a list past a number of them.
-    fn sorted(&self, names: &Roster<Name>) -> (Arc<[Name]>, usize) {
-        if let Some((all, answered)) = self.sorted.get(&names.digest()) {
-            return (all.clone(), *answered);
-        }
-        let mut all: Vec<Name> = names.iter().cloned().collect();
-        all.sort_by(|a, b| a.text.cmp(&b.text));
-        (all.into(), 0)
     }
 
     /// Names that nothing stands behind, or nothing that goes to all.
@@ -330,7 +304,7 @@ impl Pool {
 
     pub fn has_plans(&self) -> bool {
         let planned = !(self.plans.is_empty() && self.answers.is_empty());
-        let planned = planned || !(self.reached.is_empty() && self.sorted.is_empty());
+        let planned = planned || !self.progress.is_empty();
         let known = !(self.brought.is_empty() && self.absent.is_empty());
         planned || known || self.names.keeps_any() || self.stamps.keeps_any()
     }
@@ -338,9 +312,8 @@ impl Pool {
     /// The view is another one: what was planned for the old one is not asked for again.
     pub fn forget_plans(&mut self) {
         self.plans.clear();
-        self.reached.clear();
         self.answers.clear();
-        self.sorted.clear();
+        self.progress = Progress::default();
         self.brought.clear();
         self.absent.clear();
         self.names.let_go();
@@ -511,7 +484,7 @@ mod tests {
         }
         assert_eq!(held.len(), 100);
         assert!(steps > 20, "{steps}");
-        assert_eq!(pool.reached.len(), steps);
+        assert_eq!(pool.progress.len(), steps);
     }
 
     #[test]

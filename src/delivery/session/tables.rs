@@ -26,19 +26,24 @@ impl Session {
         &self,
         kind: ResourceType,
         names: &Touched,
-        turn: &Turn<'_>,
+        turn: &mut Turn<'_>,
     ) -> bool {
         if !self.has_scopes() || self.tables_are_late(turn.now) {
             return false;
         }
-        let entries = |name: &Str| turn.view.get(kind, name);
+        let view = turn.view;
+        let entries = |name: &Str| view.get(kind, name);
         match (kind, names) {
             (ResourceType::Listener | ResourceType::ScopedRoute, Touched::Names(names)) => {
                 let mut entries = names.iter().filter_map(|name| entries(&name.text));
-                entries.any(|entry| self.lacks_table(entry, turn.view))
+                entries.any(|entry| self.lacks_table(entry, view))
             }
-            (ResourceType::Listener | ResourceType::ScopedRoute, Touched::All) => {
-                self.watch(kind).count() > 0
+            (ResourceType::Listener, Touched::All) => self.watch(kind).count() > 0,
+            // Only a scope that the client has in another version may leave a table.
+            (ResourceType::ScopedRoute, Touched::All) => {
+                let held = &self.watch(kind).held;
+                let mut layers = std::iter::zip(view.layers(), held);
+                layers.any(|(layer, held)| turn.pool.is_outdated(kind, layer, held))
             }
             (
                 ResourceType::Cluster
