@@ -3,6 +3,7 @@
 mod progress;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use self::progress::Progress;
@@ -171,10 +172,7 @@ impl Pool {
             leavers,
         };
         self.progress.planned(state, (held, touched), &plan, &next);
-        if self.plans.len() >= PLANS {
-            self.plans.clear();
-        }
-        self.plans.insert(state, plan.clone());
+        keep(&mut self.plans, state, plan.clone());
         plan
     }
 
@@ -254,10 +252,7 @@ impl Pool {
             let answered = answered + entries.len();
             self.progress.answered(&answer.rest, &all, answered);
         }
-        if self.answers.len() >= PLANS {
-            self.answers.clear();
-        }
-        self.answers.insert(question, answer.clone());
+        keep(&mut self.answers, question, answer.clone());
         answer
     }
 
@@ -278,10 +273,7 @@ impl Pool {
         let texts = names.iter().map(|name| &name.text);
         let absent = texts.filter(|name| view.unasked(kind, name).is_none());
         let absent: Arc<[Str]> = absent.cloned().collect();
-        if self.absent.len() >= PLANS {
-            self.absent.clear();
-        }
-        self.absent.insert(question, absent.clone());
+        keep(&mut self.absent, question, absent.clone());
         absent
     }
 
@@ -295,10 +287,7 @@ impl Pool {
             return known.clone();
         }
         let held = work_out(&mut self.stamps);
-        if self.brought.len() >= PLANS {
-            self.brought.clear();
-        }
-        self.brought.insert(what, held.clone());
+        keep(&mut self.brought, what, held.clone());
         held
     }
 
@@ -319,6 +308,13 @@ impl Pool {
         self.names.let_go();
         self.stamps.let_go();
     }
+}
+
+fn keep<K: Eq + Hash, V>(known: &mut HashMap<K, V>, key: K, value: V) {
+    if known.len() >= PLANS {
+        known.clear();
+    }
+    known.insert(key, value);
 }
 
 /// Of the layer, what stands behind a name, if there is one.

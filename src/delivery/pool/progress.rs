@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{PLANS, Plan, State, Touched};
+use super::{Plan, State, Touched, keep};
 use crate::delivery::roster::{Name, Roster};
 use crate::text::Str;
 use crate::view::Layer;
@@ -58,7 +58,7 @@ impl Progress {
         let before = self.outdated.get(&(state.layer, state.held));
         let clean = held.is_empty() || before == Some(&false);
         if clean && step.after.len() == held.len() + sent.len() {
-            self.outdated.insert((state.layer, after), false);
+            keep(&mut self.outdated, (state.layer, after), false);
         }
         if matches!(touched, Touched::All) {
             let reached = Reached {
@@ -69,10 +69,7 @@ impl Progress {
                 held: after,
                 ..state
             };
-            if self.reached.len() >= PLANS {
-                self.reached.clear();
-            }
-            self.reached.insert(then, reached);
+            keep(&mut self.reached, then, reached);
         }
     }
 
@@ -87,17 +84,17 @@ impl Progress {
         if held.is_empty() || held.digest() == now {
             return false;
         }
-        if self.outdated.len() >= PLANS {
-            self.outdated.clear();
+        let state = (now, held.digest());
+        if let Some(known) = self.outdated.get(&state) {
+            return *known;
         }
-        let known = self.outdated.entry((now, held.digest()));
-        *known.or_insert_with(|| {
-            let current = |stamp: &Arc<Stamp>| {
-                let there = layer.get(kind, &stamp.name);
-                there.is_none_or(|there| there.version == stamp.version)
-            };
-            !held.iter().all(current)
-        })
+        let current = |stamp: &Arc<Stamp>| {
+            let there = layer.get(kind, &stamp.name);
+            there.is_none_or(|there| there.version == stamp.version)
+        };
+        let outdated = !held.iter().all(current);
+        keep(&mut self.outdated, state, outdated);
+        outdated
     }
 
     /// These names are, in order, those of a list past a number of them.
@@ -112,9 +109,6 @@ impl Progress {
 
     /// `rest` is what is left of a list when so many are answered.
     pub fn answered(&mut self, rest: &Roster<Name>, all: &Arc<[Name]>, answered: usize) {
-        if self.sorted.len() >= PLANS {
-            self.sorted.clear();
-        }
-        self.sorted.insert(rest.digest(), (all.clone(), answered));
+        keep(&mut self.sorted, rest.digest(), (all.clone(), answered));
     }
 }
