@@ -33,6 +33,8 @@ pub struct Against {
     target: Target,
     fleet: Fleet,
     rounds: usize,
+    /// Rounds of a storm.
+    storms: usize,
 }
 
 impl Against {
@@ -40,7 +42,7 @@ impl Against {
         home: &Home,
         transport: Transport,
         proxies: usize,
-        rounds: usize,
+        (rounds, storms): (usize, usize),
     ) -> Result<Self> {
         let roots = match transport {
             Transport::Plaintext => None,
@@ -55,6 +57,7 @@ impl Against {
             null,
             fleet: Fleet::muster(proxies).await?,
             rounds,
+            storms,
         })
     }
 
@@ -89,7 +92,7 @@ impl Against {
     async fn storms(&mut self, least: Least, recording: &Recording) -> Result<(f64, f64)> {
         self.null.script(&recording.file).await?;
         let (mut last, mut cpu) = (Vec::new(), Vec::new());
-        for _ in 0..self.rounds {
+        for _ in 0..self.storms {
             self.fleet.order(&Order::Leave).await?;
             self.fleet.quiet().await?;
             self.fleet.aim(&Goal::Whole(least)).await?;
@@ -135,7 +138,7 @@ impl Against {
 
 /// How many small messages a second one client process takes and acknowledges.
 pub async fn blast(home: &Home, transport: Transport, rounds: usize) -> Result<Row> {
-    let against = Against::set(home, transport, BLASTED, rounds).await?;
+    let against = Against::set(home, transport, BLASTED, (rounds, 0)).await?;
     let Against {
         null,
         target,

@@ -27,8 +27,9 @@ use super::stamp::Stamp;
 const RETRY: Duration = Duration::from_millis(50);
 /// One for all seats: what is read is used up at once.
 const BUFFER: usize = 256 << 10;
-/// Bytes of one seat before the others have their turn.
-const TURN: usize = 1 << 20;
+/// Bytes of one seat before the others have their turn: among thousands, one that connects must not wait for all that
+/// the others are sent.
+const TURN: usize = 256 << 10;
 /// Reasons of lost streams that are kept.
 const REASONS: usize = 8;
 const RUNNER: Token = Token(usize::MAX);

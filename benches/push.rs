@@ -371,7 +371,8 @@ async fn over(plan: &Plan<'_>, transport: Transport) -> Result<Vec<Row>> {
     if let Err(error) = performed {
         measured.push(voided("", &home, transport, Err(error)));
     }
-    let mut against = Against::set(&home, transport, plan.size.proxies, plan.rounds).await?;
+    let rounds = (plan.rounds, plan.storms());
+    let mut against = Against::set(&home, transport, plan.size.proxies, rounds).await?;
     let again = against.repeat(least, &recordings, &mut measured, company);
     again.await?;
     drop(against);

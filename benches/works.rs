@@ -72,6 +72,11 @@ impl Plan<'_> {
         named && self.size.packing.can_show(work)
     }
 
+    /// Rounds of a first storm, ours and the null server's: of all works it differs most from round to round.
+    pub fn storms(&self) -> usize {
+        2 * self.rounds - 1
+    }
+
     pub fn company(&self) -> Envoys {
         Envoys::none(self.network.clone())
     }
@@ -145,7 +150,7 @@ impl Stage<'_> {
     async fn storms(&mut self, plan: &Plan<'_>) -> Result<()> {
         let mut rounds = vec![self.storm().await.context("storm-cold")?];
         self.check_sets().await.context("storm-cold")?;
-        while plan.wants("storm-cold") && plan.starts() && rounds.len() < plan.rounds {
+        while plan.wants("storm-cold") && plan.starts() && rounds.len() < plan.storms() {
             self.fleet.order(&Order::Leave).await?;
             self.restart().await?;
             rounds.push(self.storm().await.context("storm-cold")?);

@@ -6,16 +6,16 @@ mod joined;
 mod outbound;
 mod places;
 mod provenance;
+mod sorted;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use self::sorted::Sorted;
 use crate::text::Str;
 use crate::xds::stamp::{Key, Mark};
 use crate::xds::{Encoded, ResourceType, Stamp};
@@ -33,16 +33,12 @@ pub struct ScopeId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProxyId(pub u64);
 
-/// A set of resources by type and name. Secrets are per proxy and never in it.
+/// A set of resources by type and name. Secrets are per proxy and never in it. A copy shares all that does not differ.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    by_kind: [BTreeSet<ByName>; ResourceType::COUNT],
+    by_kind: [Sorted<Str, Arc<Encoded>>; ResourceType::COUNT],
     digests: [Digest; ResourceType::COUNT],
 }
-
-/// A pointer and nothing else: there are as many of them as scopes times resources.
-#[derive(Clone, Debug)]
-struct ByName(Arc<Encoded>);
 
 /// What a set of resources is, in two numbers: equal sets have equal ones, others other ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -83,7 +79,7 @@ pub struct Update {
 
 impl Layer {
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Arc<Encoded>> {
-        self.by_kind[kind as usize].get(name).map(|ByName(e)| e)
+        self.by_kind[kind as usize].get(name)
     }
 
     /// Whether the version differs from what stood there.
@@ -91,19 +87,19 @@ impl Layer {
         let stamp = encoded.stamp.clone();
         let digest = &mut self.digests[stamp.kind as usize];
         digest.add(&stamp);
-        let before = self.by_kind[stamp.kind as usize].replace(ByName(encoded));
-        if let Some(ByName(before)) = &before {
+        let before = self.by_kind[stamp.kind as usize].insert_cow(stamp.name.clone(), encoded);
+        if let Some(before) = &before {
             digest.take(before);
         }
-        before.is_none_or(|ByName(b)| b.version != stamp.version)
+        before.is_none_or(|before| before.version != stamp.version)
     }
 
-    pub fn remove(&mut self, kind: ResourceType, name: &str) -> bool {
+    pub fn remove(&mut self, kind: ResourceType, name: &Str) -> bool {
         self.take(kind, name).is_some()
     }
 
-    pub fn take(&mut self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
-        let ByName(before) = self.by_kind[kind as usize].take(name)?;
+    pub fn take(&mut self, kind: ResourceType, name: &Str) -> Option<Arc<Encoded>> {
+        let before = self.by_kind[kind as usize].remove_cow(name)?;
         self.digests[kind as usize].take(&before);
         Some(before)
     }
@@ -122,42 +118,16 @@ impl Layer {
     }
 
     /// Those of a type that come after a name.
-    pub fn behind(
-        &self,
+    pub fn behind<'a>(
+        &'a self,
         kind: ResourceType,
-        name: Option<&str>,
-    ) -> impl Iterator<Item = &Arc<Encoded>> {
+        name: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Encoded>> {
         let from = name.map_or(Bound::Unbounded, Bound::Excluded);
         let behind = self.by_kind[kind as usize].range::<str, _>((from, Bound::Unbounded));
-        behind.map(|ByName(e)| e)
+        behind.map(|(_, encoded)| encoded)
     }
 }
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        &self.0.name
-    }
-}
-
-impl Ord for ByName {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.name.cmp(&other.0.name)
-    }
-}
-
-impl PartialOrd for ByName {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
-    }
-}
-
-impl Eq for ByName {}
 
 impl<'a> Resources<'a> {
     pub fn new(own: &'a Layer, shared: &'a Layer, on_demand: &'a Layer) -> Self {

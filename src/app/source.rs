@@ -46,10 +46,10 @@ pub async fn run(
             })
         }
         Source::Kubernetes(access) => {
-            let client = kube::connect(access).await?;
-            let objects = Objects(kube::Objects::new(client.clone()));
+            let clients = kube::connect(access).await?;
+            let objects = Objects(kube::Objects::new(clients.requests));
             let cluster = Cluster {
-                client,
+                client: clients.watches,
                 mesh: mesh
                     .map(|file| follow("mesh file", Directory::alone(file), metrics, stop, tasks)),
                 metrics: metrics.clone(),

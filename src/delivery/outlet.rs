@@ -175,7 +175,7 @@ impl Sealed {
             pieces.iter().for_each(|piece| self.rest.extend(&**piece));
             return Poll::Ready(Ok(new));
         }
-        let rest = std::mem::take(&mut self.rest);
+        let mut rest = std::mem::take(&mut self.rest);
         let (all, count) = first_of(whole.min(GATHERED), &rest, pieces);
         let sealed = self.tls(Mouth::Closed);
         let sealed = match sealed.poll_write_vectored(cx, &all[..count]) {
@@ -187,8 +187,15 @@ impl Sealed {
         };
         self.waiting += sealed + sealed.div_ceil(RECORD) * OVERHEAD;
         // Without a bound of its own the session takes all: more than the rest, which is less than a record.
-        self.rest = rest.get(sealed..).unwrap_or_default().to_vec();
-        Poll::Ready(Ok(sealed.saturating_sub(rest.len())))
+        let mut taken = sealed.saturating_sub(rest.len());
+        rest.drain(..sealed.min(rest.len()));
+        if rest.is_empty() && new - taken < RECORD {
+            // What is behind fills no record: it need not be offered again.
+            keep_behind(taken, pieces, &mut rest);
+            taken = new;
+        }
+        self.rest = rest;
+        Poll::Ready(Ok(taken))
     }
 
     fn found_lost(&mut self) -> io::Result<()> {
@@ -212,6 +219,14 @@ fn first_of<'a>(
         count += 1;
     }
     (all, count)
+}
+
+fn keep_behind(mut taken: usize, pieces: &[IoSlice<'_>], rest: &mut Vec<u8>) {
+    for piece in pieces {
+        let skipped = taken.min(piece.len());
+        rest.extend_from_slice(&piece[skipped..]);
+        taken -= skipped;
+    }
 }
 
 impl AsyncRead for Gathered {
@@ -317,6 +332,16 @@ mod tests {
             let (all, count) = first_of(bytes, b"ab", &pieces);
             let all: Vec<u8> = all[..count].iter().flat_map(|s| s.to_vec()).collect();
             assert_eq!(all, want.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_behind_the_record_becomes_the_rest() {
+        let pieces = [IoSlice::new(b"cd"), IoSlice::new(b""), IoSlice::new(b"efg")];
+        for (taken, want) in [(0, "cdefg"), (1, "defg"), (2, "efg"), (4, "g"), (5, "")] {
+            let mut rest = Vec::new();
+            keep_behind(taken, &pieces, &mut rest);
+            assert_eq!(rest, want.as_bytes());
         }
     }
 }

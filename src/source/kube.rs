@@ -9,6 +9,7 @@ mod access;
 mod fault;
 mod ledger;
 mod objects;
+mod observed;
 mod resource;
 mod watch;
 
@@ -27,7 +28,7 @@ use super::Batch;
 use crate::config::Kind;
 use crate::telemetry::metrics::Metrics;
 
-pub use self::access::{Access, AccessError, connect};
+pub use self::access::{Access, AccessError, Clients, connect};
 pub use self::objects::Objects;
 
 /// What the watches tell waits here; when it is full they read no further, and the server waits.

@@ -13,6 +13,7 @@ use self::on_demand::OnDemand;
 use super::hosts::Hosts;
 use super::joined::JoinedHost;
 use super::places::Place;
+use super::sorted::Sorted;
 use super::table::{Grant, Table};
 use super::{Layer, Names};
 use crate::config::sidecar::OutboundMode;
@@ -37,9 +38,9 @@ pub struct Outbound {
     pub layer: Layer,
     /// What goes to those that ask for it.
     pub on_demand: OnDemand,
-    hosts: BTreeMap<Hostname, Arc<JoinedHost>>,
+    hosts: Sorted<Hostname, Arc<JoinedHost>>,
     /// Which hosts' routes lead to a host.
-    callers: BTreeMap<Hostname, BTreeSet<Hostname>>,
+    callers: Sorted<Hostname, BTreeSet<Hostname>>,
     tables: BTreeMap<Str, Table>,
     packing: Packing,
     /// What stands whether or not a host asks for it: the Sidecar's egress listeners with a port.
@@ -74,8 +75,8 @@ impl Outbound {
             egress,
             layer: Layer::default(),
             on_demand: OnDemand::default(),
-            hosts: BTreeMap::new(),
-            callers: BTreeMap::new(),
+            hosts: Sorted::new(),
+            callers: Sorted::new(),
             tables: BTreeMap::new(),
         };
         own.join_everything(common);
@@ -139,7 +140,7 @@ impl Outbound {
         let mut dirty = Dirty::default();
         let callers = hosts.iter().filter_map(|host| self.callers.get(host));
         // An endpoint changes what its own host adds, and nobody's routes.
-        let held = endpoints.iter().filter(|h| self.hosts.contains_key(*h));
+        let held = endpoints.iter().filter(|h| self.hosts.get(*h).is_some());
         let queue = hosts.iter().chain(callers.flatten()).chain(held);
         self.join_all(queue.cloned().collect(), common, &mut dirty);
         self.assemble(common, dirty).into_iter().collect()
@@ -147,14 +148,15 @@ impl Outbound {
 
     /// Lets go of all that it shares.
     pub fn release(self, hosts: &mut Hosts) {
-        for host in self.hosts.keys() {
+        for (host, _) in &self.hosts {
             hosts.release(host);
         }
     }
 
     /// The joins that it holds.
     pub fn joined(&self) -> impl Iterator<Item = (&Hostname, &JoinedHost)> {
-        self.hosts.iter().map(|(host, joined)| (host, &**joined))
+        let joined = self.hosts.into_iter();
+        joined.map(|(host, joined)| (host, &**joined))
     }
 
     /// The egress listeners that stand by themselves.
@@ -179,7 +181,8 @@ impl Outbound {
     fn all_hosts(&self, snapshot: &Snapshot) -> BTreeSet<Hostname> {
         let services = snapshot.services.all().map(|s| &s.host);
         let named = services.chain(snapshot.virtuals.hosts());
-        named.chain(self.hosts.keys()).cloned().collect()
+        let held = self.hosts.into_iter().map(|(host, _)| host);
+        named.chain(held).cloned().collect()
     }
 
     fn fix_clusters(&mut self, common: &mut Common<'_>, dirty: &mut Dirty) {
@@ -205,8 +208,8 @@ impl Outbound {
                 .relation(&host, common.snapshot)
                 .map(|relation| common.hosts.get(&host, relation, common.snapshot));
             let old = match &new {
-                Some(new) => self.hosts.insert(host.clone(), new.clone()),
-                None => self.hosts.remove(&host),
+                Some(new) => self.hosts.insert_cow(host.clone(), new.clone()),
+                None => self.hosts.remove_cow(&host),
             };
             if let (Some(old), Some(new)) = (&old, &new)
                 && Arc::ptr_eq(old, new)
@@ -224,7 +227,7 @@ impl Outbound {
     fn relation(&self, host: &Hostname, snapshot: &Snapshot) -> Option<Relation> {
         let called = Relation::of(&self.client, &self.egress, snapshot, host);
         let led = || Relation::led(&self.client, snapshot, host);
-        called.or_else(|| self.callers.contains_key(host).then(led).flatten())
+        called.or_else(|| self.callers.get(host).and_then(|_| led()))
     }
 
     /// Keeps `callers`; gives the hosts that are led to for the first time, or no longer.
@@ -239,16 +242,16 @@ impl Outbound {
         let after = after.map_or(NONE, |j| &j.destinations);
         let mut turned = Vec::new();
         for gone in before.difference(after) {
-            if let Some(callers) = self.callers.get_mut(gone) {
+            if let Some(callers) = self.callers.get_mut_cow(gone) {
                 callers.remove(host);
                 if callers.is_empty() {
-                    self.callers.remove(gone);
+                    self.callers.remove_cow(gone);
                     turned.push(gone.clone());
                 }
             }
         }
         for new in after.difference(before) {
-            let callers = self.callers.entry(new.clone()).or_default();
+            let callers = self.callers.get_or_default_cow(new.clone());
             if callers.is_empty() {
                 turned.push(new.clone());
             }

@@ -138,19 +138,20 @@ impl World {
     }
 
     pub(super) fn drop(&mut self, kind: ResourceType, name: &str) -> &mut Self {
-        self.own.remove(kind, name);
-        self.shared.remove(kind, name);
-        self.on_demand.remove(kind, name);
+        let name = Str::new(name);
+        self.own.remove(kind, &name);
+        self.shared.remove(kind, &name);
+        self.on_demand.remove(kind, &name);
         self
     }
 
     /// A cluster that is there comes to all from now on, or only to who asks. Says whether it is there.
     pub(super) fn switch(&mut self, cluster: &str) -> bool {
-        if let Some(encoded) = self.on_demand.take(C, cluster) {
+        if let Some(encoded) = self.on_demand.take(C, &cluster.into()) {
             self.shared.insert(encoded);
             return true;
         }
-        let taken = self.shared.take(C, cluster);
+        let taken = self.shared.take(C, &cluster.into());
         taken
             .map(|encoded| self.on_demand.insert(encoded))
             .is_some()

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ::kube::client::ClientBuilder;
 use ::kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use ::kube::{Client, Config};
+use tower::limit::RateLimitLayer;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -29,12 +31,45 @@ pub enum AccessError {
     },
 }
 
+/// Two clients of one API server: neither waits for the other.
+pub struct Clients {
+    /// For watches: they ask little, and are kept from asking much.
+    pub watches: Client,
+    /// For everything else.
+    pub requests: Client,
+}
+
 /// A server that does not take a connection by then is tried again.
 const CONNECT: Duration = Duration::from_secs(5);
+/// A connection without a word for so long is lost. Every watch ends sooner, and is taken up again.
+const SILENT: Duration = Duration::from_secs(150);
+/// What all watches together may ask, as with istiod's `--kubernetesApiQPS` and `--kubernetesApiBurst`: a server that
+/// ends watches as soon as they begin is not asked for more.
+const QPS: u64 = 80;
+const BURST: u64 = 160;
 
-/// A client; nothing is sent yet.
-pub async fn connect(access: &Access) -> Result<Client, AccessError> {
-    let mut config = match access {
+/// Clients; nothing is sent yet.
+pub async fn connect(access: &Access) -> Result<Clients, AccessError> {
+    let mut config = config(access).await?;
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENT);
+    config.reset_reader_on_write = true;
+    // Watches try again themselves, and count it.
+    config.default_retry = false;
+    let failed = |source| AccessError::Client {
+        server: config.cluster_url.to_string(),
+        source,
+    };
+    let watches = ClientBuilder::try_from(config.clone()).map_err(failed)?;
+    let often = RateLimitLayer::new(BURST, Duration::from_secs(BURST / QPS));
+    Ok(Clients {
+        watches: watches.with_layer(&often).build(),
+        requests: Client::try_from(config.clone()).map_err(failed)?,
+    })
+}
+
+async fn config(access: &Access) -> Result<Config, AccessError> {
+    match access {
         Access::Kubeconfig(path) => {
             let failed = |source| AccessError::Kubeconfig {
                 path: path.clone(),
@@ -43,13 +78,8 @@ pub async fn connect(access: &Access) -> Result<Client, AccessError> {
             let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-            config.map_err(failed)?
+            config.map_err(failed)
         }
-        Access::Surroundings => Config::infer().await?,
-    };
-    config.connect_timeout = Some(CONNECT);
-    // Watches try again themselves, and count it.
-    config.default_retry = false;
-    let server = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| AccessError::Client { server, source })
+        Access::Surroundings => Ok(Config::infer().await?),
+    }
 }

@@ -1,15 +1,12 @@
 //! What may go wrong with a watch, sorted by what is to be done about it.
 
 use std::error::Error;
-use std::time::Duration;
 
 use ::kube::core::Status;
+use ::kube::runtime::watcher;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    /// The place in the server's history is forgotten: list anew.
-    #[error("{0}")]
-    Gone(String),
     /// The API version is not served (any more): look which is.
     #[error("{0}")]
     NotServed(String),
@@ -22,10 +19,6 @@ pub(super) enum Fault {
     /// No answer, or one that is cut short or makes no sense.
     #[error("{0}")]
     Broken(String),
-    #[error("the server ended the watch too soon")]
-    Short,
-    #[error("no answer within {0:?}")]
-    Silent(Duration),
 }
 
 /// How objects are asked for at first.
@@ -37,26 +30,39 @@ pub(super) enum Listing {
 }
 
 impl Fault {
-    /// `listing` is what was asked for, if anything was listed.
-    pub(super) fn of_status(status: &Status, listing: Option<Listing>) -> Self {
+    pub(super) fn of(error: &::kube::Error) -> Self {
+        match error {
+            ::kube::Error::Api(status) => Self::of_status(status),
+            // The others are of the connection, or of what came over it.
+            other => Self::Broken(chain(other)),
+        }
+    }
+
+    /// `listing` is how objects are listed.
+    pub(super) fn of_watch(error: &watcher::Error, listing: Listing) -> Self {
+        match error {
+            watcher::Error::WatchStartFailed(::kube::Error::Api(status))
+                if listing == Listing::Streamed && matches!(status.code, 400 | 422) =>
+            {
+                Self::NotStreamed(status.message.clone())
+            }
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => Self::of(error),
+            watcher::Error::WatchError(status) => Self::of_status(status),
+            watcher::Error::NoResourceVersion => Self::Broken(error.to_string()),
+        }
+    }
+
+    fn of_status(status: &Status) -> Self {
         let text = if status.message.is_empty() {
             format!("status {}", status.code)
         } else {
             status.message.clone()
         };
-        match (status.code, listing) {
-            (410, _) => Self::Gone(text),
-            (404, _) => Self::NotServed(text),
-            (400 | 422, Some(Listing::Streamed)) => Self::NotStreamed(text),
-            (_, _) => Self::Refused(text),
-        }
-    }
-
-    pub(super) fn of(error: &::kube::Error, listing: Option<Listing>) -> Self {
-        match error {
-            ::kube::Error::Api(status) => Self::of_status(status, listing),
-            // The others are of the connection, or of what came over it.
-            other => Self::Broken(chain(other)),
+        match status.code {
+            404 => Self::NotServed(text),
+            _ => Self::Refused(text),
         }
     }
 }
@@ -80,29 +86,28 @@ fn chain(error: &dyn Error) -> String {
 mod tests {
     use super::*;
 
-    fn of(code: u16, listing: Option<Listing>) -> Fault {
+    fn of(code: u16, listing: Listing) -> Fault {
         let status = Status {
             code,
             message: "m".to_owned(),
             ..Status::default()
         };
-        Fault::of(&::kube::Error::Api(status.boxed()), listing)
+        let error = ::kube::Error::Api(status.boxed());
+        Fault::of_watch(&watcher::Error::WatchStartFailed(error), listing)
     }
 
     #[test]
     fn a_server_that_does_not_stream_is_told_from_one_that_refuses() {
-        let streamed = Some(Listing::Streamed);
-        assert!(matches!(of(422, streamed), Fault::NotStreamed(_)));
-        assert!(matches!(of(422, Some(Listing::Paged)), Fault::Refused(_)));
-        assert!(matches!(of(403, streamed), Fault::Refused(_)));
-        assert!(matches!(of(410, None), Fault::Gone(_)));
-        assert!(matches!(of(404, streamed), Fault::NotServed(_)));
+        assert!(matches!(of(422, Listing::Streamed), Fault::NotStreamed(_)));
+        assert!(matches!(of(422, Listing::Paged), Fault::Refused(_)));
+        assert!(matches!(of(403, Listing::Streamed), Fault::Refused(_)));
+        assert!(matches!(of(404, Listing::Streamed), Fault::NotServed(_)));
     }
 
     #[test]
     fn a_broken_connection_says_why() {
         let cause = std::io::Error::other("connection refused");
-        let fault = Fault::of(&::kube::Error::ReadEvents(cause), None);
+        let fault = Fault::of(&::kube::Error::ReadEvents(cause));
         assert_eq!(
             fault.to_string(),
             "Error reading events stream: connection refused"

@@ -22,6 +22,6 @@ impl Objects {
         let request = request.body(object.to_string().into_bytes());
         let request = request.map_err(|e| e.to_string())?;
         let made = self.client.request(request).await;
-        made.map_err(|e| Fault::of(&e, None).to_string())
+        made.map_err(|e| Fault::of(&e).to_string())
     }
 }

@@ -15,7 +15,8 @@ use crate::xds::Encoded;
 
 impl Outbound {
     pub(super) fn all_places(&self) -> impl Iterator<Item = Place> {
-        let asked = self.hosts.values().flat_map(|j| &j.listeners);
+        let hosts = self.hosts.into_iter();
+        let asked = hosts.flat_map(|(_, joined)| &joined.listeners);
         let asked = asked.map(JoinedListener::place);
         asked.chain(self.fixed.keys().copied())
     }
@@ -49,14 +50,15 @@ impl Outbound {
     fn deciders(&self, place: Place, hosts: &Hosts) -> Vec<&JoinedHost> {
         let first = |sort| {
             let asks = |host: &Hostname| {
-                let (host, joined) = self.hosts.get_key_value(host)?;
+                let (host, joined) = self.hosts.get_full(host)?;
                 let asks = asks_at(joined, place)?;
                 (Sort::of(asks) == sort).then_some((host, &**joined))
             };
+            let mut own = self.hosts.into_iter().map(|(host, _)| host);
             let mut askers = hosts.askers(place, sort);
             let found = askers.by_ref().take(self.hosts.len()).find_map(asks);
             // A client that sees few of those who share a port looks at its own instead.
-            found.or_else(|| askers.next().and_then(|_| self.hosts.keys().find_map(asks)))
+            found.or_else(|| askers.next().and_then(|_| own.find_map(asks)))
         };
         let firsts: BTreeMap<_, _> = Sort::ALL.into_iter().filter_map(first).collect();
         firsts.into_values().collect()

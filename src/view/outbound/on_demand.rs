@@ -1,12 +1,13 @@
 //! Clusters that a client is sent when a request first needs them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Dirty, Outbound};
 use crate::ir::{Loading, outbound_listener};
 use crate::text::Str;
 use crate::view::Layer;
+use crate::view::sorted::Sorted;
 use crate::xds::{Encoded, ResourceType};
 
 /// What is there for those who ask. A listener's byte streams do not ask, so a cluster that one of them leads to
@@ -15,7 +16,7 @@ use crate::xds::{Encoded, ResourceType};
 pub struct OnDemand {
     pub layer: Layer,
     /// How many listeners name a cluster.
-    named: BTreeMap<Str, usize>,
+    named: Sorted<Str, usize>,
 }
 
 impl Outbound {
@@ -23,7 +24,7 @@ impl Outbound {
         self.packing.loading() == Loading::OnDemand
             && kind == ResourceType::Cluster
             && !outbound_listener::is_fixed(name)
-            && !self.on_demand.named.contains_key(name)
+            && self.on_demand.named.get(name).is_none()
     }
 
     /// A listener is about to be replaced: the clusters that it named, and those that it names.
@@ -34,16 +35,16 @@ impl Outbound {
         let before = clusters_of(self.layer.get(ResourceType::Listener, name));
         let after = clusters_of(new);
         for gone in before.difference(&after) {
-            if let Some(count) = self.on_demand.named.get_mut(gone) {
+            if let Some(count) = self.on_demand.named.get_mut_cow(gone) {
                 *count -= 1;
                 if *count == 0 {
-                    self.on_demand.named.remove(gone);
+                    self.on_demand.named.remove_cow(gone);
                     self.move_over(gone, dirty);
                 }
             }
         }
         for named in after.difference(&before) {
-            let count = self.on_demand.named.entry(named.clone()).or_default();
+            let count = self.on_demand.named.get_or_default_cow(named.clone());
             *count += 1;
             if *count == 1 {
                 self.move_over(named, dirty);

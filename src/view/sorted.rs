@@ -1,0 +1,9 @@
+//! Sorted maps whose copies share all that does not differ: what one namespace sees is nearly what another sees.
+
+use immutable_chunkmap::map::Map;
+
+/// A copy costs nothing; an edit of it copies what lies beside the edited entry.
+pub type Sorted<K, V> = Map<K, V, CHUNK>;
+
+/// Entries that lie together, and are copied together.
+const CHUNK: usize = 32;
