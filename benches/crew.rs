@@ -27,9 +27,10 @@ use super::stamp::Stamp;
 const RETRY: Duration = Duration::from_millis(50);
 /// One for all seats: what is read is used up at once.
 const BUFFER: usize = 256 << 10;
-/// Bytes of one seat before the others have their turn: among thousands, one that connects must not wait for all that
-/// the others are sent.
-const TURN: usize = 256 << 10;
+/// Bytes of one seat before the others have their turn.
+const TURN: usize = 1 << 20;
+/// Among more seats than this, one that connects must not wait for so much of all others: a turn is one buffer then.
+const MANY: usize = 2_000;
 /// Reasons of lost streams that are kept.
 const REASONS: usize = 8;
 const RUNNER: Token = Token(usize::MAX);
@@ -127,7 +128,11 @@ impl Crew {
 
     /// Reads for one turn; whether there may be more.
     fn read(&mut self, seat: usize, buffer: &mut [u8]) -> bool {
-        let mut turns = TURN / BUFFER;
+        let mut turns = if self.seats.len() > MANY {
+            1
+        } else {
+            TURN / BUFFER
+        };
         while turns > 0 && !self.seats[seat].stalled {
             self.last = Stamp::now();
             match self.seats[seat].read(buffer, &mut self.shared) {
