@@ -81,7 +81,8 @@ pub(super) fn dynamic_resources() -> Value {
                 "cluster_name": CLUSTER,
                 // Else the pod's address and Envoy's own marks go to the control plane as headers.
                 "skip_envoy_headers": true,
-                "retry_policy": {"retry_back_off": {"base_interval": "0.5s", "max_interval": "10s"}},
+                // Well within the time that a request waits for a cluster on demand, whatever went before.
+                "retry_policy": {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}},
             }}],
         },
     })
