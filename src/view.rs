@@ -99,7 +99,10 @@ impl Layer {
     }
 
     pub fn take(&mut self, kind: ResourceType, name: &Str) -> Option<Arc<Encoded>> {
-        let before = self.by_kind[kind as usize].remove_cow(name)?;
+        let entries = &mut self.by_kind[kind as usize];
+        // What is not there must not be looked for by a removal: that copies the way to it.
+        entries.get(name)?;
+        let before = entries.remove_cow(name)?;
         self.digests[kind as usize].take(&before);
         Some(before)
     }

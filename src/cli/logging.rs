@@ -67,7 +67,10 @@ pub fn directives(levels: &str) -> Result<String, String> {
     }
     // Other people's crates speak only of trouble. What the API server's client says, its watches say better.
     let others = if default == "off" { "off" } else { "warn" };
-    scoped.insert(0, format!("{others},kube_client=off,fairlead={default}"));
+    scoped.insert(
+        0,
+        format!("{others},kube_client=off,kube_runtime=off,fairlead={default}"),
+    );
     Ok(scoped.join(","))
 }
 
@@ -91,19 +94,19 @@ mod tests {
     fn istios_scopes_become_modules() {
         assert_eq!(
             directives("default:info,ads:debug").unwrap(),
-            "warn,kube_client=off,fairlead=info,fairlead::delivery=debug"
+            "warn,kube_client=off,kube_runtime=off,fairlead=info,fairlead::delivery=debug"
         );
         assert_eq!(
             directives("debug").unwrap(),
-            "warn,kube_client=off,fairlead=debug"
+            "warn,kube_client=off,kube_runtime=off,fairlead=debug"
         );
         assert_eq!(
             directives("all:none").unwrap(),
-            "off,kube_client=off,fairlead=off"
+            "off,kube_client=off,kube_runtime=off,fairlead=off"
         );
         assert_eq!(
             directives("").unwrap(),
-            "warn,kube_client=off,fairlead=info"
+            "warn,kube_client=off,kube_runtime=off,fairlead=info"
         );
     }
 

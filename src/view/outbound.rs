@@ -207,14 +207,12 @@ impl Outbound {
             let new = self
                 .relation(&host, common.snapshot)
                 .map(|relation| common.hosts.get(&host, relation, common.snapshot));
-            let old = match &new {
-                Some(new) => self.hosts.insert_cow(host.clone(), new.clone()),
-                None => self.hosts.remove_cow(&host),
-            };
-            if let (Some(old), Some(new)) = (&old, &new)
-                && Arc::ptr_eq(old, new)
-            {
-                continue;
+            let old = self.hosts.get(&host).cloned();
+            match (&old, &new) {
+                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => continue,
+                (None, None) => continue,
+                (_, Some(new)) => drop(self.hosts.insert_cow(host.clone(), new.clone())),
+                (Some(_), None) => drop(self.hosts.remove_cow(&host)),
             }
             queue.extend(self.lead(&host, old.as_deref(), new.as_deref()));
             self.replace(&host, old.as_deref(), new.as_deref(), common, dirty);

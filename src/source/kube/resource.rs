@@ -10,7 +10,7 @@ use super::observed::Observed;
 use crate::config::Kind;
 use crate::config::decode::{MESH_NAME, MESH_NAMESPACE};
 
-/// In seconds: how long the server lets a watch go on. One that ends no later than this is not silent, but lost.
+/// In seconds: how long the server lets a watch go on. One that goes on longer is lost.
 const WATCH: u32 = 120;
 
 /// What is asked of the server to see a kind's objects.

@@ -41,6 +41,8 @@ pub(super) struct Watch {
     /// Failures since it was well.
     failures: u32,
     presence: Presence,
+    /// Whether this watcher's listing is complete: till then silence says nothing.
+    listed: bool,
 }
 
 /// What was told of a kind that may not be served.
@@ -74,6 +76,7 @@ impl Watch {
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             failures: 0,
             presence: Presence::Unknown,
+            listed: false,
         }
     }
 
@@ -112,6 +115,7 @@ impl Watch {
 
     /// Lists and watches, till the kind must be looked for anew.
     async fn watch(&mut self, resource: Resource) -> Result<(), Unheard> {
+        self.listed = false;
         let config = match self.listing {
             Listing::Streamed => resource.watched.streaming_lists(),
             Listing::Paged => resource.watched,
@@ -146,7 +150,7 @@ impl Watch {
     }
 
     async fn next<S: Stream>(&mut self, mut events: Pin<&mut S>) -> Option<S::Item> {
-        if self.failures > 0 {
+        if self.failures > 0 && self.listed {
             match time::timeout(CALM, events.next()).await {
                 Ok(event) => return event,
                 Err(_) => self.well(),
@@ -158,6 +162,7 @@ impl Watch {
     async fn on_event(&mut self, event: Event<Observed>) -> Result<(), Unheard> {
         match event {
             Event::Init => {
+                self.listed = false;
                 match self.presence {
                     Presence::Unknown | Presence::Absent => {}
                     Presence::Served | Presence::Missed => {
@@ -166,19 +171,24 @@ impl Watch {
                 }
                 return self.tell(Said::Init).await;
             }
-            Event::InitApply(object) | Event::Apply(object) => {
-                let outcome = decode::live(self.kind, &object.tree.0);
-                let key = object.key(self.kind);
-                self.tell(Said::Apply(key, Box::new(outcome))).await?;
-            }
+            // A listing that breaks off again and again is not well by what it begins with.
+            Event::InitApply(object) => return self.apply(&object).await,
+            Event::Apply(object) => self.apply(&object).await?,
             Event::Delete(object) => self.tell(Said::Delete(object.key(self.kind))).await?,
             Event::InitDone => {
                 self.presence = Presence::Served;
+                self.listed = true;
                 self.tell(Said::InitDone).await?;
             }
         }
         self.well();
         Ok(())
+    }
+
+    async fn apply(&self, object: &Observed) -> Result<(), Unheard> {
+        let outcome = decode::live(self.kind, &object.tree.0);
+        let key = object.key(self.kind);
+        self.tell(Said::Apply(key, Box::new(outcome))).await
     }
 
     fn well(&mut self) {
