@@ -10,7 +10,7 @@ use crate::config::decode::json::Tree;
 use crate::config::{Key, Kind};
 use crate::text::Str;
 
-/// Of any kind, and of any content: no object can break a watch.
+/// Of any kind, and of any content that is JSON: what is wrong with an object is told by its decoder, and breaks no watch.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     /// Its place in the server's history alone; the rest is in the tree.
