@@ -6,7 +6,7 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/.cache/tools
 DENY_VERSION := 0.20.2
 
-.PHONY: bench-curves help demo build check fmt clippy layers deny envoy kubernetes prerequisites test test-all bench
+.PHONY: bench-curves help demo build check fmt clippy layers deny envoy kubernetes helm prerequisites test test-all bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,10 +39,13 @@ $(TOOLS)/bin/cargo-deny:
 envoy: ## the pinned stock Envoy into .cache/envoy, unless ENVOY_BIN names one
 	@conformance/prerequisites envoy
 
-kubernetes: ## etcd and kube-apiserver into .cache/kubernetes, built by Go, unless KUBEBUILDER_ASSETS names them
+kubernetes: ## etcd, kube-apiserver and kube-controller-manager into .cache/kubernetes, built by Go, unless KUBEBUILDER_ASSETS names them
 	@conformance/prerequisites kubernetes
 
-prerequisites: envoy kubernetes ## all that the tests need besides Rust
+helm: ## helm into .cache/helm, built by Go
+	@conformance/prerequisites helm
+
+prerequisites: envoy kubernetes helm ## all that the tests need besides Rust
 	@conformance/prerequisites namespaces
 
 test: build prerequisites ## every suite, large matrices sampled by a printed seed; JUnit in target/junit

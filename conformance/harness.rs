@@ -13,8 +13,10 @@
 pub mod api_server;
 pub mod client;
 pub mod control_plane;
+pub mod controllers;
 pub mod fixed;
 pub mod isolation;
+pub mod kubelet;
 pub mod load;
 pub mod manifest;
 pub mod mesh;

@@ -72,6 +72,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("bootstrap", &["config", "model::proxy"]),
     ("capture", &[]),
+    ("inject", &["config", "bootstrap", "model::proxy"]),
+    (
+        "admission",
+        &["clock", "config", "bootstrap", "inject", "telemetry"],
+    ),
+    (
+        "controllers",
+        &[
+            "clock",
+            "backoff",
+            "state",
+            "config",
+            "ca",
+            "inject",
+            "telemetry",
+        ],
+    ),
     ("echo", &[]),
     ("main", &["cli"]),
 ];
@@ -94,6 +111,7 @@ const PURE: &[&str] = &[
     "delivery/session",
     "bootstrap",
     "capture",
+    "inject",
 ];
 
 const IMPURE_WORDS: &[&str] = &[

@@ -1,5 +1,6 @@
 //! The composition root: everything is built, bound, then run. Connections alone are tasks of others.
 
+mod cluster;
 pub mod doors;
 pub mod history;
 pub mod intake;
@@ -25,6 +26,7 @@ use self::ports::Ports;
 use self::source::Started;
 use self::tasks::{Tasks, signals};
 use crate::acceptance::{Acceptance, Census, OfKind, Options, Places};
+use crate::admission::Webhooks;
 use crate::analyze;
 use crate::ca::authenticate::Authenticator;
 use crate::ca::authority::{Authority, Lifetimes};
@@ -35,6 +37,7 @@ use crate::cli::settings::{Home, Settings};
 use crate::clock;
 use crate::config::Kind;
 use crate::config::event::Event;
+use crate::controllers::{self, Installed};
 use crate::debug::{Count, Pages, Readers, Render};
 use crate::delivery::hub::{Hub, Message};
 use crate::delivery::server::{Server, Streams};
@@ -84,46 +87,49 @@ async fn start(
     let Started {
         mut batches,
         cluster,
+        installed,
     } = source;
     let Some(Some((events, _))) = tasks.unless_ended(batches.recv()).await else {
         return Ok(());
     };
     let engine = begin(settings, &dir, &mut acceptance, events)?;
-    let domain = &engine.snapshot().mesh.trust_domain;
-    let trust = trust(settings, &dir, domain, cluster)?;
-    let doors = Doors::bind(settings, trust.serving.live()).await?;
+    let mesh = engine.snapshot().mesh.clone();
+    let trust = trust(
+        settings,
+        &dir,
+        &mesh.trust_domain,
+        cluster,
+        installed.as_ref(),
+    )
+    .await?;
+    let doors = Doors::bind(settings, &home.source, trust.serving.live()).await?;
     if let Some(file) = &settings.ports_file {
         doors.ports.write(file)?;
     }
+    let (proxies, injected) = watch::channel(mesh.default_config.clone());
+    let webhooks = installed.map(|installed| {
+        let wired = (trust.authority.clone(), metrics.clone());
+        cluster::run(settings, installed, wired, injected, stop, tasks)
+    });
 
     let (hub, inbox) = mpsc::channel(MESSAGES);
-    let (kept, newest) = watch::channel(None);
-    let (places, read) = watch::channel(Places::default());
-    let (census, counted) = watch::channel(Census::default());
-    let intake = Intake {
-        acceptance,
-        hub: hub.clone(),
-        keeps: Keeps::of(&home.source),
-        kept,
-        places,
-        census,
-    };
+    let keeps = Keeps::of(&home.source);
+    let (intake, published) = Intake::new(acceptance, hub.clone(), keeps, proxies);
     intake.keep();
     info!(ports = %doors.ports, "serving");
     tasks.run("intake", intake.run(batches, stop.clone()));
-    tasks.run(
-        "accepted set",
-        intake::keep(dir.clone(), newest, metrics.clone()),
-    );
+    let written = intake::keep(dir.clone(), published.kept, metrics.clone());
+    tasks.run("accepted set", written);
     let plane = Plane {
+        webhooks,
         engine,
         metrics,
         trust,
         doors,
         hub,
         inbox,
-        read,
-        counted,
+        read: published.places,
+        counted: published.census,
     };
     plane.run(settings, dir, stop, tasks);
     Ok(())
@@ -152,6 +158,7 @@ fn begin(
 
 /// All that answers proxies and people, built and bound.
 struct Plane {
+    webhooks: Option<Webhooks>,
     engine: Engine,
     metrics: Arc<Metrics>,
     trust: Trust,
@@ -195,7 +202,9 @@ impl Plane {
             started: clock::mono(),
         };
         let over = CancellationToken::new();
-        self.doors.open(tasks, &server, pages, (stop, &over));
+        let webhooks = self.webhooks;
+        self.doors
+            .open(tasks, &server, pages, webhooks, (stop, &over));
         let grace = settings.shutdown_duration;
         let farewell = upkeep::farewell(server, grace, stop.clone(), over.clone());
         let hub = hub.run(self.inbox, over);
@@ -220,14 +229,19 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-fn trust(
+async fn trust(
     settings: &Settings,
     dir: &LockedDir,
     trust_domain: &str,
     cluster: Option<Box<dyn Cluster>>,
+    installed: Option<&Installed>,
 ) -> Result<Trust> {
+    if let (Some(installed), None) = (installed, &settings.ca_dir) {
+        controllers::authority::settle(installed, dir, trust_domain, clock::wall()).await?;
+    }
     let lifetimes = Lifetimes::new(settings.workload_cert_ttl, settings.max_workload_cert_ttl)?;
-    let names: Vec<Str> = settings.custom_host.iter().map(Str::new).collect();
+    let mut names: Vec<Str> = settings.custom_host.iter().map(Str::new).collect();
+    names.extend(own_names(settings));
     let plan = Plan {
         trust_domain,
         plugged: settings.ca_dir.as_deref(),
@@ -237,6 +251,23 @@ fn trust(
         cluster,
     };
     Ok(Trust::open(dir, plan, clock::wall())?)
+}
+
+/// Of the Services that lead to a control plane of this namespace and revision.
+fn own_names(settings: &Settings) -> Vec<Str> {
+    let namespace = &settings.namespace;
+    let mut services = vec!["istiod".to_owned(), "istio-pilot".to_owned()];
+    if settings.revision != "default" {
+        services.push(format!("istiod-{}", settings.revision));
+    }
+    let names = services.iter().flat_map(|service| {
+        let short = format!("{service}.{namespace}.svc");
+        [
+            Str::new(format!("{short}.{}", settings.domain)),
+            Str::new(short),
+        ]
+    });
+    names.collect()
 }
 
 fn limits(settings: &Settings) -> Limits {

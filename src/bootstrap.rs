@@ -3,7 +3,7 @@
 //! Pure: a [`Bootstrap`] in, Envoy's JSON out. Who may reach what of the pod is decided in `pages`, how the
 //! control plane is reached and trusted in `upstream`. What Envoy does for the mesh comes by xDS, never from here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
@@ -13,10 +13,12 @@ use crate::text::Str;
 
 mod pages;
 mod path;
+mod probes;
 mod upstream;
 
-pub use pages::{DrainKey, DrainKeyError};
+pub use pages::{DrainKey, DrainKeyError, NoRandomness, drain_authorization, new_drain_secret};
 pub use path::{FilePath, PathError};
+pub use probes::{AppProbe, AppProbes, Check, Scheme};
 pub use upstream::{ControlPlane, Endpoint, EndpointError};
 
 /// Everything that one Envoy's bootstrap says.
@@ -33,8 +35,11 @@ pub struct Workload {
     pub name: Str,
     pub namespace: Str,
     pub service_account: Str,
-    pub ip: IpAddr,
+    /// An address, or what the kubelet puts one in the place of.
+    pub ip: Str,
     pub labels: Labels,
+    /// Those by which a pod chooses something of the control plane.
+    pub annotations: Labels,
     /// `<namespace>.svc.cluster.local`, as in `node.id`.
     pub dns_domain: Str,
     /// `node.cluster`: the name under which traces show the workload.
@@ -65,6 +70,7 @@ pub struct Pod {
     /// `/stats/prometheus` and nothing else.
     pub prometheus: Option<SocketAddr>,
     pub drain: DrainKey,
+    pub probes: Option<AppProbes>,
     /// Connections from clients in all; more are closed at once.
     pub max_connections: u32,
     /// Statistics to keep besides the usual ones, by prefix.
@@ -79,22 +85,24 @@ const MAX_PAGE_CONNECTIONS: u32 = 256;
 impl Bootstrap {
     /// Envoy's `envoy.config.bootstrap.v3.Bootstrap` as JSON.
     pub fn render(&self) -> Value {
-        let pages = pages::listeners(&self.pod);
+        let probes = self.pod.probes.as_ref();
+        let mut listeners = pages::listeners(&self.pod);
+        listeners.extend(probes.map(AppProbes::listener));
+        let mut clusters = vec![
+            pages::admin_cluster(&self.pod.admin_socket),
+            self.control_plane.cluster(),
+        ];
+        clusters.extend(probes.into_iter().flat_map(AppProbes::clusters));
+        let needed: Vec<Str> = probes.into_iter().flat_map(AppProbes::stats).collect();
         json!({
             "node": node(&self.workload, &self.pod),
             "admin": pages::admin(&self.pod.admin_socket),
             "dynamic_resources": upstream::dynamic_resources(),
-            "static_resources": {
-                "listeners": pages,
-                "clusters": [
-                    pages::admin_cluster(&self.pod.admin_socket),
-                    self.control_plane.cluster(),
-                ],
-            },
+            "static_resources": {"listeners": listeners, "clusters": clusters},
             "bootstrap_extensions": [internal_listeners()],
             "layered_runtime": runtime(),
             "overload_manager": connection_limit(self.pod.max_connections),
-            "stats_config": stats(&self.pod.stats),
+            "stats_config": stats(self.pod.stats.iter().chain(&needed)),
         })
     }
 }
@@ -126,6 +134,9 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
         // The control plane makes no listener on a port that is taken here.
         "ENVOY_STATUS_PORT": pod.status.port(),
     });
+    if !workload.annotations.is_empty() {
+        metadata["ANNOTATIONS"] = json!(workload.annotations);
+    }
     if let Some(prometheus) = pod.prometheus {
         metadata["ENVOY_PROMETHEUS_PORT"] = json!(prometheus.port());
     }
@@ -194,10 +205,10 @@ const STATS_SUFFIXES: &[&str] = &[
     "ssl_context_update_by_sds",
 ];
 
-fn stats(asked: &[Str]) -> Value {
+fn stats<'a>(asked: impl Iterator<Item = &'a Str>) -> Value {
     let prefix = |p: &str| json!({"prefix": p});
     let usual = STATS_PREFIXES.iter().map(|p| prefix(p));
-    let asked = asked.iter().map(|p| prefix(p));
+    let asked = asked.map(|p| prefix(p));
     let suffixes = STATS_SUFFIXES.iter().map(|s| json!({"suffix": s}));
     let patterns: Vec<Value> = usual.chain(asked).chain(suffixes).collect();
     json!({"stats_matcher": {"inclusion_list": {"patterns": patterns}}})

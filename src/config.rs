@@ -10,6 +10,7 @@ pub mod event;
 pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;
+pub mod proxy_config;
 pub mod sidecar;
 pub mod value;
 pub mod virtual_service;

@@ -40,6 +40,10 @@ pub mod debug;
 pub mod bootstrap;
 pub mod capture;
 pub mod echo;
+pub mod inject;
+
+pub mod admission;
+pub mod controllers;
 
 pub mod dump;
 pub mod offline;

@@ -145,6 +145,15 @@ impl LockedDir {
 }
 
 impl LockedDir {
+    /// Takes a file away, if it is there.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error("remove", &path)(e)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// A file that is there, to write on at its end. The caller syncs.
     pub fn append_to(&self, name: &str) -> Result<File, StateError> {
         let path = self.path(name);

@@ -108,6 +108,16 @@ pub fn server_config(live: Arc<Live>) -> Result<Arc<ServerConfig>, Error> {
     Ok(Arc::new(config))
 }
 
+/// For the webhooks: the same certificate, for the API server, which shows none of its own.
+pub fn webhook_config(live: Arc<Live>) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(live.provider.clone())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(live);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// Accepts clients without a certificate, and those whose certificate leads to `roots`.
 pub fn client_verifier(roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())

@@ -1,6 +1,6 @@
 //! A real Kubernetes API server with its etcd on loopback. It runs no controller: what is not written is not there.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -54,11 +54,25 @@ impl ApiServer {
 
     /// `flags` go to the API server besides the usual ones.
     pub fn start_with(flags: &[&str]) -> Result<Self> {
-        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        // Nobody makes the service account `default` of a namespace, which pods would have to wait for.
+        let mut all = vec![
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--bind-address=127.0.0.1".to_owned(),
+        ];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        Self::start_at(Ipv4Addr::LOCALHOST, all)
+    }
+
+    /// For pods, which reach it at an address of this machine; Kubernetes' controllers are to run beside it.
+    pub fn start_for_pods(node: Ipv4Addr) -> Result<Self> {
+        Self::start_at(node, vec!["--bind-address=0.0.0.0".to_owned()])
+    }
+
+    fn start_at(address: Ipv4Addr, flags: Vec<String>) -> Result<Self> {
         let programs = Programs::find()?;
         let folder = tempfile::tempdir()?;
         let token = secret()?;
-        make_certificates(folder.path())?;
+        make_certificates(folder.path(), address)?;
         let guest = secret()?;
         let lines = format!("{token},admin,1,\"system:masters\"\n{guest},{GUEST},2\n");
         std::fs::write(folder.path().join("tokens.csv"), lines)?;
@@ -103,6 +117,16 @@ impl ApiServer {
         let options = KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
         Ok(kube::Client::try_from(config)?)
+    }
+
+    /// For the controller that publishes it to pods.
+    pub fn certificate_authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Where pods of a node reach it.
+    pub fn address(&self, node: Ipv4Addr) -> SocketAddrV4 {
+        SocketAddrV4::new(node, self.ports.server)
     }
 
     pub fn server_pid(&self) -> Option<u32> {
@@ -151,14 +175,19 @@ impl ApiServer {
     }
 }
 
+/// The folder of Kubernetes' programs.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an entry point reads the environment"
+)]
+pub fn programs() -> Result<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/kubernetes");
+    Ok(std::env::var_os("KUBEBUILDER_ASSETS").map_or(built, PathBuf::from))
+}
+
 impl Programs {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an entry point reads the environment"
-    )]
     fn find() -> Result<Self> {
-        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/kubernetes");
-        let folder = std::env::var_os("KUBEBUILDER_ASSETS").map_or(built, PathBuf::from);
+        let folder = programs()?;
         let found = Self {
             etcd: folder.join("etcd"),
             server: folder.join("kube-apiserver"),
@@ -211,7 +240,7 @@ fn start_server(
     let mut command = Command::new(&programs.server);
     command.arg(format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd));
     command.arg(format!("--secure-port={}", ports.server));
-    command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
+    command.arg("--advertise-address=127.0.0.1");
     command.args([
         file("cert-dir", "certificates"),
         file("tls-cert-file", "server.pem"),
@@ -228,8 +257,6 @@ fn start_server(
         "--service-cluster-ip-range=10.96.0.0/12",
         "--authorization-mode=RBAC",
         "--allow-privileged=true",
-        // Nobody makes the service account `default` of a namespace, which pods would have to wait for.
-        "--disable-admission-plugins=ServiceAccount",
         // Its own address is no endpoint that a test wants to see.
         "--endpoint-reconciler-type=none",
         "--profiling=false",
@@ -288,14 +315,18 @@ impl Ports {
     }
 }
 
-fn make_certificates(folder: &Path) -> Result<()> {
+fn make_certificates(folder: &Path, address: Ipv4Addr) -> Result<()> {
     let write = |name: &str, text: String| std::fs::write(folder.join(name), text);
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     write("ca.pem", ca.self_signed(&ca_key)?.pem())?;
     let key = KeyPair::generate()?;
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        address.to_string(),
+    ];
     let mut server = CertificateParams::new(names)?;
     let now = time::OffsetDateTime::from(clock::wall());
     server.not_before = now - time::Duration::days(1);

@@ -17,7 +17,26 @@ pub fn run(
     programs: Result<Vec<(&str, PathBuf)>>,
     trials: impl IntoIterator<Item = Trial>,
 ) -> ExitCode {
-    let arguments = Arguments::from_args();
+    run_with(&Arguments::from_args(), suite, programs, trials)
+}
+
+/// The same for scenarios that have the whole network to themselves.
+pub fn run_one_by_one(
+    suite: &str,
+    programs: Result<Vec<(&str, PathBuf)>>,
+    trials: impl IntoIterator<Item = Trial>,
+) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    run_with(&arguments, suite, programs, trials)
+}
+
+fn run_with(
+    arguments: &Arguments,
+    suite: &str,
+    programs: Result<Vec<(&str, PathBuf)>>,
+    trials: impl IntoIterator<Item = Trial>,
+) -> ExitCode {
     let entered = match arguments.list {
         true => Ok(()),
         false => programs.and_then(|programs| isolation::enter(&programs)),
@@ -32,7 +51,7 @@ pub fn run(
         }
         return ExitCode::FAILURE;
     }
-    libtest_mimic::run(&arguments, trials.into_iter().collect()).exit_code()
+    libtest_mimic::run(arguments, trials.into_iter().collect()).exit_code()
 }
 
 /// One scenario's outcome, as the runner takes it.

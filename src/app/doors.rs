@@ -9,7 +9,8 @@ use tokio_util::task::TaskTracker;
 
 use super::ports::Ports;
 use super::tasks::{Tasks, unfailing};
-use crate::cli::settings::Settings;
+use crate::admission::{self, Webhooks};
+use crate::cli::settings::{Settings, Source};
 use crate::debug::{self, Pages, listen, monitoring};
 use crate::delivery::server::{Door, Server};
 use crate::tls::{self, Live};
@@ -20,10 +21,11 @@ pub struct Doors {
     streams: Vec<(&'static str, TcpListener, Door)>,
     pages: Option<TcpListener>,
     monitoring: Option<TcpListener>,
+    webhooks: Option<(TcpListener, listen::Door)>,
 }
 
 impl Doors {
-    pub async fn bind(settings: &Settings, live: Arc<Live>) -> Result<Self> {
+    pub async fn bind(settings: &Settings, source: &Source, live: Arc<Live>) -> Result<Self> {
         let mut ports = Ports::default();
         let mut streams = Vec::new();
         let secure = ports
@@ -33,7 +35,7 @@ impl Doors {
             streams.push((
                 "secure-grpc",
                 listener,
-                Door::Proven(tls::server_config(live)?),
+                Door::Proven(tls::server_config(live.clone())?),
             ));
         }
         if let Some(listener) = ports.bind("grpc", settings.grpc_addr.address()).await? {
@@ -43,11 +45,17 @@ impl Doors {
         let monitoring = ports
             .bind("monitoring", settings.monitoring_addr.address())
             .await?;
+        let https = settings.https(source).address();
+        let webhooks = match ports.bind("https", https).await? {
+            Some(listener) => Some((listener, listen::Door::Tls(tls::webhook_config(live)?))),
+            None => None,
+        };
         Ok(Self {
             ports,
             streams,
             pages,
             monitoring,
+            webhooks,
         })
     }
 
@@ -57,6 +65,7 @@ impl Doors {
         tasks: &mut Tasks,
         server: &Arc<Server>,
         pages: Pages,
+        webhooks: Option<Webhooks>,
         (stop, over): (&CancellationToken, &CancellationToken),
     ) {
         for (name, listener, door) in self.streams {
@@ -67,17 +76,22 @@ impl Doors {
         }
         // Nobody waits for a page that is still being read at the end.
         let readers = TaskTracker::new();
+        let metrics = pages.metrics.clone();
+        let mut serve = |name, listener, door, router| {
+            let (readers, over, metrics) = (readers.clone(), over.clone(), metrics.clone());
+            let served = listen::serve(listener, door, router, readers, over, metrics);
+            tasks.run(name, unfailing(served));
+        };
         if let Some(listener) = self.pages {
             let router = debug::router(pages.clone());
-            let metrics = pages.metrics.clone();
-            let pages = listen::serve(listener, router, readers.clone(), over.clone(), metrics);
-            tasks.run("http", unfailing(pages));
+            serve("http", listener, listen::Door::Plain, router);
         }
         if let Some(listener) = self.monitoring {
-            let metrics = pages.metrics.clone();
             let router = monitoring::router(pages);
-            let pages = listen::serve(listener, router, readers, over.clone(), metrics);
-            tasks.run("monitoring", unfailing(pages));
+            serve("monitoring", listener, listen::Door::Plain, router);
+        }
+        if let (Some((listener, door)), Some(webhooks)) = (self.webhooks, webhooks) {
+            serve("https", listener, door, admission::router(webhooks));
         }
     }
 }

@@ -13,7 +13,8 @@ use super::journal::Journal;
 use crate::acceptance::{Acceptance, Census, Persisted, Places};
 use crate::backoff::Backoff;
 use crate::cli::settings;
-use crate::config::Kind;
+use crate::config::proxy_config::ProxyConfig;
+use crate::config::{Change, Kind, Spec};
 use crate::delivery::hub::Message;
 use crate::diagnostic::{Diagnostic, Level};
 use crate::source::{Batch, Event};
@@ -70,9 +71,44 @@ pub struct Intake {
     pub places: watch::Sender<Places>,
     /// How objects stand, for metrics.
     pub census: watch::Sender<Census>,
+    /// What MeshConfig says of sidecars, for who injects them.
+    pub proxies: watch::Sender<ProxyConfig>,
+}
+
+/// Where what an intake publishes is read.
+pub struct Published {
+    pub kept: watch::Receiver<Kept>,
+    pub places: watch::Receiver<Places>,
+    pub census: watch::Receiver<Census>,
 }
 
 impl Intake {
+    pub fn new(
+        acceptance: Acceptance,
+        hub: mpsc::Sender<Message>,
+        keeps: Keeps,
+        proxies: watch::Sender<ProxyConfig>,
+    ) -> (Self, Published) {
+        let (to_keep, kept) = watch::channel(None);
+        let (to_place, places) = watch::channel(Places::default());
+        let (to_count, census) = watch::channel(Census::default());
+        let intake = Self {
+            acceptance,
+            hub,
+            keeps,
+            kept: to_keep,
+            places: to_place,
+            census: to_count,
+            proxies,
+        };
+        let published = Published {
+            kept,
+            places,
+            census,
+        };
+        (intake, published)
+    }
+
     /// Until shutdown, or until the source ends.
     pub async fn run(
         mut self,
@@ -116,6 +152,7 @@ impl Intake {
         tell(self.acceptance.news());
         let moved = self.keeps == Keeps::All;
         let changed = moved || changes.iter().any(|c| self.keeps.holds(c.key.kind));
+        self.hand_on_mesh(&changes);
         if !changes.is_empty() {
             info!(changes = changes.len(), "configuration changed");
             // The hub ends only with the program.
@@ -124,6 +161,17 @@ impl Intake {
         match changed {
             true => Keep::Anew,
             false => Keep::AsItIs,
+        }
+    }
+
+    fn hand_on_mesh(&self, changes: &[Change]) {
+        let mesh = changes.iter().rfind(|c| c.key.kind == Kind::MeshConfig);
+        if let Some(change) = mesh {
+            let said = match change.object.as_deref().map(|o| &o.spec) {
+                Some(Spec::MeshConfig(mesh)) => mesh.default_config.clone(),
+                Some(_) | None => ProxyConfig::default(),
+            };
+            self.proxies.send_replace(said);
         }
     }
 

@@ -12,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::tasks::{Tasks, fallible};
 use crate::ca::review;
 use crate::cli::settings::{Home, Settings, Source};
+use crate::controllers::Installed;
 use crate::source::Batch;
 use crate::source::file::{self, Directory};
 use crate::source::kube::{self, Cluster};
 use crate::telemetry::metrics::Metrics;
+use crate::text::Str;
 
 /// Batches of the source that wait for acceptance. The source puts changes together when it is full.
 const BATCHES: usize = 4;
@@ -26,6 +28,8 @@ pub struct Started {
     pub batches: mpsc::Receiver<Batch>,
     /// Where it is a cluster: who knows its tokens.
     pub cluster: Option<Box<dyn review::Cluster>>,
+    /// And where we are installed in it.
+    pub installed: Option<Installed>,
 }
 
 /// Starts the source that the settings name.
@@ -43,10 +47,16 @@ pub async fn run(
             Ok(Started {
                 batches: follow("source", directory, metrics, stop, tasks),
                 cluster: None,
+                installed: None,
             })
         }
         Source::Kubernetes(access) => {
             let clients = kube::connect(access).await?;
+            let installed = Installed {
+                client: clients.requests.clone(),
+                namespace: Str::new(&settings.namespace),
+                revision: Str::new(&settings.revision),
+            };
             let objects = Objects(kube::Objects::new(clients.requests));
             let cluster = Cluster {
                 client: clients.watches,
@@ -63,6 +73,7 @@ pub async fn run(
             Ok(Started {
                 batches,
                 cluster: Some(Box::new(objects)),
+                installed: Some(installed),
             })
         }
     }

@@ -6,13 +6,14 @@
 use std::net::SocketAddr;
 
 use aws_lc_rs::digest;
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 
 use super::{FilePath, Pod, socket_address, typed};
 
 /// Names of all page listeners, for their limits.
-pub(super) const NAMES: &[&str] = &[STATUS, PAGES, PROMETHEUS];
+pub(super) const NAMES: &[&str] = &[STATUS, PAGES, PROMETHEUS, PROBES];
+pub(super) const PROBES: &str = "app-probes";
 const STATUS: &str = "status";
 const PAGES: &str = "admin-pages";
 const PROMETHEUS: &str = "prometheus";
@@ -53,6 +54,25 @@ pub struct DrainKeyError(usize);
 
 /// The user name that goes with the secret in `Authorization: Basic`.
 const DRAIN_USER: &str = "drain";
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("make a drain secret: no random numbers")]
+pub struct NoRandomness;
+
+/// A secret that nobody can guess.
+pub fn new_drain_secret() -> Result<String, NoRandomness> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| NoRandomness)?;
+    Ok(HEXLOWER.encode(&random))
+}
+
+/// The header by which the kubelet may drain.
+pub fn drain_authorization(secret: &str) -> String {
+    format!(
+        "Basic {}",
+        BASE64.encode(format!("{DRAIN_USER}:{secret}").as_bytes())
+    )
+}
 
 impl DrainKey {
     pub fn parse(secret: &str) -> Result<Self, DrainKeyError> {
@@ -168,7 +188,12 @@ fn refusal() -> Value {
 }
 
 /// One small HTTP server. Its limits keep strangers from holding Envoy's memory or connections.
-fn listener(name: &str, address: SocketAddr, routes: &[Value], filters: &[Value]) -> Value {
+pub(super) fn listener(
+    name: &str,
+    address: SocketAddr,
+    routes: &[Value],
+    filters: &[Value],
+) -> Value {
     let router = json!({
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": typed("envoy.extensions.filters.http.router.v3.Router")},

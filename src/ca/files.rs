@@ -1,5 +1,6 @@
 //! The CA's files: Istio's `cacerts` layout, made at the first start.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,10 +17,12 @@ use super::signer::{Parts, Signer, is_self_issued, self_signed};
 use super::{CaError, pem};
 use crate::state::{LockedDir, StateError, read_file};
 
-const CERTIFICATE: &str = "ca-cert.pem";
-const KEY: &str = "ca-key.pem";
-const ROOTS: &str = "root-cert.pem";
+pub const CERTIFICATE: &str = "ca-cert.pem";
+pub const KEY: &str = "ca-key.pem";
+pub const ROOTS: &str = "root-cert.pem";
 const CHAIN: &str = "cert-chain.pem";
+/// In the order in which they are written.
+const FILES: [&str; 4] = [KEY, CERTIFICATE, CHAIN, ROOTS];
 /// Where they are in the state directory.
 const FOLDER: &str = "ca";
 const MAX_FILE: u64 = 1 << 20;
@@ -124,6 +127,53 @@ pub fn open_plugged(
     })?;
     publish(dir, &signer)?;
     Ok(signer)
+}
+
+/// The CA's files by name, as a Secret has them.
+pub type Entries = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// Puts a CA that is kept elsewhere into the state directory, in the place of any that is there.
+pub fn adopt(dir: &LockedDir, entries: &Entries) -> Result<(), CaFilesError> {
+    let folder = dir.path(FOLDER);
+    for name in [CERTIFICATE, KEY] {
+        if !entries.contains_key(name) {
+            let missing = name;
+            return Err(CaFilesError::Missing { folder, missing });
+        }
+    }
+    let changed = |name: &&'static str| {
+        let there = read_file(&folder.join(name), MAX_FILE).ok().flatten();
+        there.as_ref() != entries.get(*name)
+    };
+    if !FILES.iter().any(changed) {
+        return Ok(());
+    }
+    // What a crash leaves half written is written anew from the same source.
+    for name in FILES {
+        match entries.get(name) {
+            Some(text) => dir.write(&file(name), text)?,
+            None => dir.remove(&file(name))?,
+        }
+    }
+    Ok(())
+}
+
+/// What [`adopt`] takes.
+pub fn entries(dir: &LockedDir) -> Result<Entries, CaFilesError> {
+    let mut entries = Entries::new();
+    for name in FILES {
+        if let Some(text) = read_file(&dir.path(&file(name)), MAX_FILE)? {
+            entries.insert(name.to_owned(), Zeroizing::new(text.to_vec()));
+        }
+    }
+    Ok(entries)
+}
+
+/// Whether the state directory has a CA that can be opened.
+pub fn is_whole(dir: &LockedDir) -> bool {
+    let folder = dir.path(FOLDER);
+    let found = Found::read(&folder).and_then(|found| found.stage(&folder));
+    matches!(found, Ok(Stage::Whole(_)))
 }
 
 /// Where a bootstrap finds the roots that verify the control plane.

@@ -1,6 +1,6 @@
 //! CAs and identities for tests.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use envoy_types::pb::envoy::config::core::v3::DataSource;
@@ -19,11 +19,10 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::authority::{Authority, Lifetimes};
-use super::key::LeafKey;
 use super::lease::unix;
 use super::pem;
 use super::signer::{Parts, Signer, self_signed};
-use super::token::TokenIssuer;
+use super::token::{TokenIssuer, new_key};
 use crate::identity::SpiffeId;
 use crate::tls;
 use crate::xds::Encoded;
@@ -86,8 +85,13 @@ pub fn authority(now: SystemTime) -> Authority {
 }
 
 pub fn token_issuer() -> TokenIssuer {
-    let key = LeafKey::generate().unwrap().pem().unwrap();
-    TokenIssuer::parse(key.as_bytes()).unwrap()
+    TokenIssuer::parse(new_key().unwrap().as_bytes()).unwrap()
+}
+
+/// The same one for many cases: an RSA key takes a while.
+pub fn shared_token_issuer() -> &'static TokenIssuer {
+    static SHARED: OnceLock<TokenIssuer> = OnceLock::new();
+    SHARED.get_or_init(token_issuer)
 }
 
 /// What a proxy makes of an encoded secret.

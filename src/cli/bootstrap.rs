@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::bootstrap::{
     Bootstrap, ControlPlane, DrainKey, Endpoint, FilePath, Locality, Pod, Workload,
+    new_drain_secret,
 };
 use crate::config::meta::Labels;
 use crate::model::proxy::Interception;
@@ -135,7 +136,7 @@ const ROOT_SECRET_FILE: &str = "cp-ca-sds.yaml";
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let secret = match &args.drain_secret {
         Some(secret) => secret.clone(),
-        None => new_secret()?,
+        None => new_drain_secret()?,
     };
     let bootstrap = args.bootstrap(&secret)?;
     let rendered = bootstrap.render();
@@ -202,7 +203,8 @@ impl Args {
             name: self.name.clone(),
             namespace: namespace.clone(),
             service_account: self.service_account.clone(),
-            ip: self.ip,
+            ip: Str::new(self.ip.to_string()),
+            annotations: Labels::new(),
             dns_domain: self.dns_domain.clone().unwrap_or_else(domain),
             cluster: self.cluster.clone().unwrap_or_else(cluster),
             labels,
@@ -275,6 +277,7 @@ impl Args {
             pages: unless_off(self.admin_bind, self.admin_port),
             prometheus: unless_off(self.prometheus_bind, self.prometheus_port),
             drain: DrainKey::parse(drain_secret)?,
+            probes: None,
             max_connections: self.max_connections,
             stats: self.stats.clone(),
         })
@@ -336,14 +339,6 @@ fn absolute(path: &Path) -> anyhow::Result<FilePath> {
 }
 
 /// 128 random bits, in hexadecimal.
-fn new_secret() -> anyhow::Result<String> {
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random)
-        .ok()
-        .context("make a drain secret: no random numbers")?;
-    Ok(data_encoding::HEXLOWER.encode(&random))
-}
-
 fn create_private_folder(folder: &Path) -> anyhow::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);

@@ -1,6 +1,7 @@
 //! Every setting of `fairlead discovery`: flag, environment, default, help. Checked once, here.
 
 use std::ffi::OsStr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,15 +108,37 @@ pub struct Settings {
     )]
     pub monitoring_addr: Listen,
 
-    /// Listen address for webhooks. They are not built yet, so it must stay empty.
+    /// Listen address for the webhooks that inject sidecars and validate objects; :15017 in a cluster unless
+    /// given, off without one.
     #[arg(
         long,
         env = "FAIRLEAD_HTTPS_ADDR",
         visible_alias = "httpsAddr",
-        default_value = "",
         value_name = "ADDRESS"
     )]
-    pub https_addr: Listen,
+    pub https_addr: Option<Listen>,
+
+    /// Namespace that this control plane is installed in: its authority's Secret and its Lease are there.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        default_value = "istio-system",
+        value_name = "NAME"
+    )]
+    pub namespace: String,
+
+    /// Revision of this control plane, as in the label istio.io/rev.
+    #[arg(long, env = "REVISION", default_value = "default", value_name = "NAME")]
+    pub revision: String,
+
+    /// Name of this replica, as its Lease shows it; the pod's.
+    #[arg(
+        long,
+        env = "POD_NAME",
+        default_value = "fairlead",
+        value_name = "NAME"
+    )]
+    pub pod_name: String,
 
     /// Let --grpc-addr be reached from other machines, where anybody may read any proxy's configuration.
     #[arg(long, env = "FAIRLEAD_INSECURE_UNAUTHENTICATED_XDS")]
@@ -190,6 +213,9 @@ pub struct Settings {
     pub log_as_json: bool,
 }
 
+/// As istiod's.
+const WEBHOOKS: u16 = 15017;
+
 /// Whether the environment gives this setting.
 pub fn is_in_environment(name: &OsStr) -> bool {
     #[expect(clippy::disallowed_methods, reason = "settings are read here")]
@@ -220,9 +246,6 @@ impl Settings {
 
     /// Refuses what contradicts itself or is not built, before anything is started.
     pub fn check(&self) -> Result<Home> {
-        if self.https_addr != Listen::Off {
-            bail!("--https-addr: webhooks are not built yet; leave it empty");
-        }
         if let Some(open) = self.grpc_addr.address().filter(|a| !a.ip().is_loopback())
             && !self.insecure_unauthenticated_xds
         {
@@ -254,7 +277,21 @@ impl Settings {
         let Some(state) = self.state_dir.clone() else {
             bail!("--state-dir is missing: the folder that keeps the CA over a restart")
         };
+        if self.https(&source) != Listen::Off && matches!(source, Source::Files(_)) {
+            bail!("--https-addr: webhooks are for an API server, and --config-dir has none");
+        }
         Ok(Home { source, state })
+    }
+
+    /// Where the webhooks listen.
+    pub fn https(&self, source: &Source) -> Listen {
+        match (self.https_addr, source) {
+            (Some(address), Source::Files(_) | Source::Kubernetes(_)) => address,
+            (None, Source::Files(_)) => Listen::Off,
+            (None, Source::Kubernetes(_)) => {
+                Listen::On(SocketAddr::from((Ipv6Addr::UNSPECIFIED, WEBHOOKS)))
+            }
+        }
     }
 
     fn source(&self, surroundings: Option<Access>) -> Result<Source> {
@@ -361,9 +398,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_name() {
+    fn webhooks_are_a_clusters_alone() {
         let why = settings(&["--https-addr=:15017"]).check().unwrap_err();
-        assert!(why.to_string().contains("not built yet"), "{why}");
+        assert!(why.to_string().contains("API server"), "{why}");
+        let files = Source::Files(PathBuf::from("x"));
+        let cluster = Source::Kubernetes(Access::Surroundings);
+        assert_eq!(settings(&[]).https(&files), Listen::Off);
+        assert_eq!(settings(&[]).https(&cluster).to_string(), "[::]:15017");
+        assert_eq!(settings(&["--https-addr="]).https(&cluster), Listen::Off);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::proxy_config::ProxyConfig;
 use super::sidecar::{OutboundMode, OutboundTrafficPolicy};
 use super::value::Span;
 use super::virtual_service::HttpRetry;
@@ -26,6 +27,7 @@ pub struct MeshConfig {
     pub default_virtual_service_export_to: Vec<Str>,
     pub default_destination_rule_export_to: Vec<Str>,
     pub default_http_retry_policy: Option<HttpRetry>,
+    pub default_config: ProxyConfig,
     pub access_log_file: Str,
     /// Empty means Istio's default text format.
     pub access_log_format: Str,
@@ -48,6 +50,7 @@ impl Default for MeshConfig {
             default_virtual_service_export_to: everywhere(),
             default_destination_rule_export_to: everywhere(),
             default_http_retry_policy: None,
+            default_config: ProxyConfig::default(),
             access_log_file: Str::default(),
             access_log_format: Str::default(),
         }

@@ -1,4 +1,4 @@
-//! Serves a router over plain HTTP, every wait and number bounded.
+//! Serves a router over HTTP or HTTPS, every wait and number bounded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +8,11 @@ use axum::{Extension, Router};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -31,9 +34,17 @@ const HEADERS: Duration = Duration::from_secs(10);
 /// Nobody needs a page for longer.
 const LIFE: Duration = Duration::from_secs(300);
 
+/// How a listener speaks.
+#[derive(Clone)]
+pub enum Door {
+    Plain,
+    Tls(Arc<ServerConfig>),
+}
+
 /// Accepts until `stop`; a request that is being answered then still is.
 pub async fn serve(
     listener: TcpListener,
+    door: Door,
     router: Router,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -51,31 +62,61 @@ pub async fn serve(
         };
         let router = router.clone().layer(Extension(Remote(remote)));
         let (stop, executor) = (stop.clone(), Tasks(tasks.clone()));
-        let caught = Caught {
-            socket,
-            remote,
-            first: FIRST,
-        };
+        let door = door.clone();
         tasks.spawn(async move {
-            connection(caught, router, executor, stop).await;
+            welcome(socket, remote, door, (router, executor, stop)).await;
             drop((permit, caller));
         });
     }
 }
 
-/// One connection, and how long it may be silent.
-struct Caught {
+async fn welcome(
     socket: TcpStream,
+    remote: SocketAddr,
+    door: Door,
+    (router, executor, stop): (Router, Tasks, CancellationToken),
+) {
+    let first = FIRST;
+    match door {
+        Door::Plain => {
+            let caught = Caught {
+                socket,
+                remote,
+                first,
+            };
+            connection(caught, router, executor, stop).await;
+        }
+        Door::Tls(config) => {
+            let handshake = TlsAcceptor::from(config).accept(socket);
+            match tokio::time::timeout(first, Box::pin(handshake)).await {
+                Ok(Ok(socket)) => {
+                    let caught = Caught {
+                        socket,
+                        remote,
+                        first,
+                    };
+                    connection(caught, router, executor, stop).await;
+                }
+                Ok(Err(error)) => debug!(%remote, %error, "TLS handshake"),
+                Err(_) => debug!(%remote, "TLS handshake took too long"),
+            }
+        }
+    }
+}
+
+/// One connection, and how long it may be silent.
+struct Caught<S> {
+    socket: S,
     remote: SocketAddr,
     first: Duration,
 }
 
-async fn connection(
+async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     Caught {
         socket,
         remote,
         first,
-    }: Caught,
+    }: Caught<S>,
     router: Router,
     executor: Tasks,
     stop: CancellationToken,
@@ -144,7 +185,14 @@ mod tests {
         let tasks = TaskTracker::new();
         (
             at,
-            serve(listener, router, tasks, stop.clone(), Arc::default()),
+            serve(
+                listener,
+                Door::Plain,
+                router,
+                tasks,
+                stop.clone(),
+                Arc::default(),
+            ),
         )
     }
 

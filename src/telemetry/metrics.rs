@@ -62,6 +62,16 @@ metrics! {
     faulty_objects: CounterByKind, "fairlead_k8s_faulty_objects_total", "Objects that came from the API server with a fault inside.";
     watch_failures: CounterByKind, "fairlead_k8s_watch_failures_total", "Watches and listings that broke off and were tried again.";
     relists: CounterByKind, "fairlead_k8s_relists_total", "Listings after the first, for what happened meanwhile is forgotten by the API server.";
+    injections: Counter, "sidecar_injection_requests_total", "Pods that the API server asked about.";
+    injection_successes: Counter, "sidecar_injection_success_total", "Pods that got a sidecar.";
+    injection_failures: Counter, "sidecar_injection_failure_total", "Pods refused because they could not get the sidecar they want.";
+    injection_skips: Counter, "sidecar_injection_skip_total", "Pods left as they are: by their own word, a selector, or as they cannot have a sidecar.";
+    injection_time: Histogram, "sidecar_injection_time_seconds", "Seconds from a question about a pod to its answer.";
+    validations_passed: Counter, "galley_validation_passed", "Objects found valid.";
+    validations_failed: Counter, "galley_validation_failed", "Objects refused, with the reason.";
+    validation_errors: Counter, "galley_validation_http_error", "Questions about objects that could not be read.";
+    webhook_patches: Counter, "webhook_patch_attempts_total", "Roots put into webhook configurations.";
+    webhook_patch_failures: Counter, "webhook_patch_failures_total", "Of these, those that failed.";
     in_flight: Gauge, "fairlead_in_flight_bytes", "Bytes of responses that connections have not taken yet.";
 }
 

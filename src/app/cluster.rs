@@ -1,0 +1,61 @@
+//! What runs beside serving where there is a cluster: the leader's work, and the injector's configuration followed.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::tasks::Tasks;
+use crate::admission::Webhooks;
+use crate::ca::authority::Authority;
+use crate::cli::settings::Settings;
+use crate::config::proxy_config::ProxyConfig;
+use crate::controllers::{Installed, injector, leader, roots, webhooks};
+use crate::telemetry::metrics::Metrics;
+
+/// Starts all of it, and gives what the webhooks answer by.
+pub fn run(
+    settings: &Settings,
+    installed: Installed,
+    (authority, metrics): (Arc<Authority>, Arc<Metrics>),
+    proxies: watch::Receiver<ProxyConfig>,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Webhooks {
+    let (leads, leading) = watch::channel(false);
+    // Two replicas of one name would both hold the lease.
+    let me = format!(
+        "{}_{:08x}",
+        settings.pod_name,
+        (crate::backoff::chance() * 4e9) as u32
+    );
+    tasks.run(
+        "leader",
+        leader::run(installed.clone(), me, leads, stop.clone()),
+    );
+    tasks.run(
+        "roots",
+        roots::run(
+            installed.clone(),
+            authority.clone(),
+            leading.clone(),
+            stop.clone(),
+        ),
+    );
+    tasks.run(
+        "webhook bundles",
+        webhooks::run(
+            installed.clone(),
+            authority,
+            metrics.clone(),
+            leading,
+            stop.clone(),
+        ),
+    );
+    let (publish, injection) = watch::channel(None);
+    tasks.run(
+        "injector",
+        injector::run(installed, proxies, publish, stop.clone()),
+    );
+    Webhooks { injection, metrics }
+}

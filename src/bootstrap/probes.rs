@@ -1,0 +1,206 @@
+//! The application's own probes, answered by its sidecar: the kubelet has no certificate, so it cannot ask itself.
+//!
+//! An HTTP probe is passed on. A TCP or gRPC probe becomes an active health check of Envoy's, whose outcome is the answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::pages::{PROBES, listener};
+use super::typed;
+use crate::config::value::Span;
+use crate::text::Str;
+
+/// Where the kubelet asks, and whom Envoy asks in its place.
+#[derive(Clone, Debug)]
+pub struct AppProbes {
+    pub address: SocketAddr,
+    /// The pod's own address: where the kubelet would have asked.
+    pub host: Str,
+    pub probes: Vec<AppProbe>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppProbe {
+    /// Such as `/app-health/<container>/readyz`.
+    pub path: Str,
+    /// Of the application.
+    pub port: u16,
+    pub timeout: Duration,
+    pub check: Check,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    Http {
+        /// With its query.
+        path: Str,
+        headers: Vec<(Str, Str)>,
+        scheme: Scheme,
+    },
+    Tcp {
+        period: Duration,
+    },
+    Grpc {
+        service: Str,
+        period: Duration,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    /// The certificate is not looked at, as the kubelet does not.
+    Https,
+}
+
+/// Capture lets what comes from this address pass, to the application and not to Envoy again.
+const FROM: &str = "127.0.0.6";
+const FROM_V6: &str = "::6";
+
+impl AppProbes {
+    pub(super) fn listener(&self) -> Value {
+        let numbered = || self.probes.iter().enumerate();
+        let routes: Vec<Value> = numbered().filter_map(|(n, probe)| probe.route(n)).collect();
+        let filters: Vec<Value> = numbered()
+            .filter_map(|(n, probe)| probe.filter(n))
+            .collect();
+        listener(PROBES, self.address, &routes, &filters)
+    }
+
+    /// Statistics by which Envoy's health check filter answers: without them every answer is no.
+    pub(super) fn stats(&self) -> impl Iterator<Item = Str> {
+        let numbered = self.probes.iter().enumerate();
+        let checked = numbered.filter(|(_, probe)| !matches!(probe.check, Check::Http { .. }));
+        checked.map(|(n, _)| Str::new(format!("cluster.{}.membership_", name(n))))
+    }
+
+    pub(super) fn clusters(&self) -> impl Iterator<Item = Value> {
+        let numbered = self.probes.iter().enumerate();
+        numbered.map(|(n, probe)| probe.cluster(n, &self.host))
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("app-probe-{n}")
+}
+
+impl AppProbe {
+    fn route(&self, n: usize) -> Option<Value> {
+        let Check::Http { path, headers, .. } = &self.check else {
+            return None;
+        };
+        let set = |(key, value): &(Str, Str)| {
+            json!({
+                "header": {"key": key, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            })
+        };
+        let host = headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case("host"));
+        let others = headers
+            .iter()
+            .filter(|(key, _)| !key.eq_ignore_ascii_case("host"));
+        let mut action = json!({
+            "cluster": name(n),
+            "prefix_rewrite": path,
+            "timeout": Span(self.timeout),
+        });
+        if let Some((_, host)) = host {
+            action["host_rewrite_literal"] = json!(host);
+        }
+        Some(json!({
+            "match": {"path": self.path},
+            "route": action,
+            "request_headers_to_add": others.map(set).collect::<Vec<_>>(),
+        }))
+    }
+
+    /// Answers from what the health check found last.
+    fn filter(&self, n: usize) -> Option<Value> {
+        if matches!(self.check, Check::Http { .. }) {
+            return None;
+        }
+        Some(json!({
+            "name": name(n),
+            "typed_config": {
+                "@type": typed("envoy.extensions.filters.http.health_check.v3.HealthCheck"),
+                "pass_through_mode": false,
+                "headers": [{"name": ":path", "string_match": {"exact": self.path}}],
+                "cluster_min_healthy_percentages": {name(n): {"value": 100}},
+            },
+        }))
+    }
+
+    fn cluster(&self, n: usize, host: &str) -> Value {
+        let mut cluster = json!({
+            "name": name(n),
+            "type": "STATIC",
+            "connect_timeout": Span(self.timeout),
+            "load_assignment": {"cluster_name": name(n), "endpoints": [{"lb_endpoints": [{"endpoint": {
+                "address": {"socket_address": {"address": host, "port_value": self.port}},
+            }}]}]},
+            "upstream_bind_config": {
+                "source_address": {"address": FROM, "port_value": 0},
+                "extra_source_addresses": [{"address": {"address": FROM_V6, "port_value": 0}}],
+            },
+            // One answer a connection, as the kubelet has it.
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": typed("envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
+                    "common_http_protocol_options": {"max_requests_per_connection": 1},
+                    "explicit_http_config": match self.check {
+                        Check::Grpc { .. } => json!({"http2_protocol_options": {}}),
+                        Check::Http { .. } | Check::Tcp { .. } => json!({"http_protocol_options": {}}),
+                    },
+                },
+            },
+        });
+        match &self.check {
+            Check::Http {
+                scheme: Scheme::Https,
+                ..
+            } => {
+                cluster["transport_socket"] = json!({
+                    "name": "envoy.transport_sockets.tls",
+                    "typed_config": {
+                        "@type": typed("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+                        "common_tls_context": {"tls_params": {"tls_maximum_protocol_version": "TLSv1_3"}},
+                    },
+                })
+            }
+            Check::Http {
+                scheme: Scheme::Http,
+                ..
+            } => {}
+            Check::Tcp { period } => {
+                cluster["health_checks"] =
+                    json!([self.health_check(*period, json!({"tcp_health_check": {}}))]);
+            }
+            Check::Grpc { service, period } => {
+                let check = json!({"grpc_health_check": {"service_name": service}});
+                cluster["health_checks"] = json!([self.health_check(*period, check)]);
+            }
+        }
+        cluster
+    }
+
+    /// Once in every period, with or without traffic; how often it must fail is the kubelet's to count.
+    fn health_check(&self, period: Duration, mut check: Value) -> Value {
+        let period = Span(period);
+        for field in [
+            "interval",
+            "no_traffic_interval",
+            "no_traffic_healthy_interval",
+        ] {
+            check[field] = json!(period);
+        }
+        check["timeout"] = json!(Span(self.timeout));
+        check["healthy_threshold"] = json!(1);
+        check["unhealthy_threshold"] = json!(1);
+        check["reuse_connection"] = json!(false);
+        check
+    }
+}
