@@ -15,9 +15,6 @@ mod harness;
 
 #[path = "cluster/admission.rs"]
 mod admission;
-#[path = "kube/definitions.rs"]
-#[allow(dead_code, reason = "the suite of the Kubernetes source uses the rest")]
-mod definitions;
 #[path = "cluster/installed.rs"]
 mod installed;
 #[path = "cluster/kept.rs"]

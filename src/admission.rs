@@ -20,7 +20,7 @@ use self::review::{Answer, Asked};
 use crate::bootstrap::new_drain_secret;
 use crate::clock;
 use crate::config::decode::{self, Decoded, Item};
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Level};
 use crate::inject::{Injection, Outcome, Request, inject};
 use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
@@ -174,6 +174,7 @@ fn judged(decoded: &Decoded) -> Answer {
             Item::Object(object) => warnings.extend(object.warnings.iter().map(told)),
             Item::Rejected(rejected) => errors.extend(rejected.diagnostics.iter().map(told)),
             Item::Notice(notice) if notice.code == Code::UnknownKind => {}
+            Item::Notice(notice) if notice.level == Level::Error => errors.push(told(notice)),
             Item::Notice(notice) => warnings.push(told(notice)),
             Item::Template(_) => {}
         }

@@ -2,6 +2,7 @@
 //!
 //! `kinds!` is the only list of kinds: a new one is a line here and its file.
 
+pub mod api;
 pub mod check;
 pub mod core;
 pub mod decode;

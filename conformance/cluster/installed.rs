@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::definitions;
 use super::harness::api_server::ApiServer;
 use super::harness::client::{Call, Target};
 use super::harness::controllers::Controllers;
@@ -34,7 +33,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Kubernetes alone, with Istio's kinds.
+    /// Kubernetes alone.
     pub fn bare() -> Result<Self> {
         let folder = tempfile::tempdir_in("/run")?;
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -64,8 +63,6 @@ impl Cluster {
             runtime: Arc::new(runtime),
             _folder: folder,
         };
-        let definitions = definitions::all();
-        cluster.apply_all(&definitions)?;
         Ok(cluster)
     }
 

@@ -203,7 +203,7 @@ impl Starting {
         command.arg("discovery").arg("--kubeconfig").arg(kubeconfig);
         command.arg("--state-dir").arg(folder.path().join("state"));
         command.arg("--ports-file").arg(&file);
-        for listener in ["secure-grpc", "grpc", "http", "monitoring"] {
+        for listener in ["secure-grpc", "grpc", "http", "monitoring", "https"] {
             command.arg(format!("--{listener}-addr=127.0.0.1:0"));
         }
         command.args(flags);

@@ -7,9 +7,10 @@ use super::lines;
 use super::mesh::{config_map_mesh, is_mesh};
 use super::pod::TemplateManifest;
 use super::reader::{self, Fault};
-use super::sheet::{Sheet, diagnostic};
+use super::sheet::{Sheet, diagnostic, faults_of};
 use super::yaml::{self, Node, Twice, Value};
 use super::{Item, NOWHERE, Outcome, PodTemplate, Rejected, unreadable};
+use crate::config::api::ApiKind;
 use crate::config::meta::{Labels, Meta};
 use crate::config::{Key, Kind, check};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
@@ -99,13 +100,14 @@ struct Named {
 }
 
 impl Manifest<'_> {
-    fn read(&self) -> Option<Item> {
+    fn read(&self) -> Vec<Item> {
         let (api, kind) = (self.api_version, self.kind);
         let class = kinds::classify(api, kind);
         if let Some(twice) = yaml::twice(self.root) {
-            return Some(self.ambiguous(class, &twice));
+            return vec![self.ambiguous(class, &twice)];
         }
-        match class {
+        let item = match class {
+            Class::NotYet => return self.not_yet(),
             Class::Read(kind) => Some(self.object(kind).into()),
             Class::OtherVersion(kind) => {
                 let served = kind.versions().join(", ");
@@ -117,16 +119,38 @@ impl Manifest<'_> {
                 is_mesh(self.root).then(|| config_map_mesh(self.root, self.file).into())
             }
             Class::PodTemplate => self.template(),
-            Class::NotYet => Some(self.notice(
-                Code::NotYetInEffect,
-                format!("{kind} of {api} is not in effect yet; this object changes nothing"),
-            )),
             Class::Ignored => None,
             Class::Unknown => Some(self.notice(
                 Code::UnknownKind,
                 format!("{kind} of {api} is no kind that is read; this object changes nothing"),
             )),
+        };
+        item.into_iter().collect()
+    }
+
+    /// An object of a kind that is not in effect: what is wrong with it, or that it changes nothing.
+    fn not_yet(&self) -> Vec<Item> {
+        let (api, kind) = (self.api_version, self.kind);
+        let (group, version) = api.split_once('/').unwrap_or(("", api));
+        let faults = match ApiKind::find(group, kind) {
+            None => Vec::new(),
+            Some(known) if !known.versions.contains(&version) => {
+                let served = known.versions.join(", ");
+                let message = format!("`{api}` is not served; {kind} is read in versions {served}");
+                vec![invalid("apiVersion", message)]
+            }
+            Some(known) => faults_of(known, self.root),
+        };
+        if faults.is_empty() {
+            let message =
+                format!("{kind} of {api} is not in effect yet; this object changes nothing");
+            return vec![self.notice(Code::NotYetInEffect, message)];
         }
+        let told = |fault| {
+            let found = diagnostic(fault, self.subject(), self.file, self.root);
+            Item::Notice(found)
+        };
+        faults.into_iter().map(told).collect()
     }
 
     fn object(&self, kind: Kind) -> Outcome {

@@ -266,6 +266,10 @@ impl Bounds for u64 {
     const MIN: i128 = 0;
     const MAX: i128 = u64::MAX as i128;
 }
+impl Bounds for i32 {
+    const MIN: i128 = i32::MIN as i128;
+    const MAX: i128 = i32::MAX as i128;
+}
 impl Bounds for i64 {
     const MIN: i128 = i64::MIN as i128;
     const MAX: i128 = i64::MAX as i128;

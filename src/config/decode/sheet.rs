@@ -11,6 +11,7 @@ use super::pod::PodManifest;
 use super::reader::{self, Fault, Reading};
 use super::yaml::{Node, Value};
 use super::{DecodedObject, NOWHERE, Outcome, Place, Rejected, spot};
+use crate::config::api::ApiKind;
 use crate::config::meta::Meta;
 use crate::config::{Key, Kind, Object, Spec, check, core};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
@@ -33,11 +34,13 @@ impl Sheet<'_> {
             spec,
             mistyped,
             unknown,
+            idle,
         } = read(self.key.kind, self.root);
         let Unread {
             mut faults,
-            not_yet,
+            mut not_yet,
         } = unread(self.key.kind, stray.into_iter().chain(unknown));
+        not_yet.extend(idle);
         // The API server prunes what it does not know, and a newer one knows more than we do.
         if *self.file == NOWHERE {
             faults.retain(|f| f.code != Code::UnknownField || f.level == Level::Error);
@@ -109,7 +112,10 @@ fn touches(a: &str, b: &str) -> bool {
 struct Readout {
     spec: Option<Spec>,
     mistyped: Vec<Fault>,
+    /// Fields that the kind's type does not have.
     unknown: Vec<String>,
+    /// Fields of Istio's that are not in effect.
+    idle: Vec<String>,
 }
 
 /// Reads the spec; at a value of wrong type it is read again without it, so that one mistake does not
@@ -117,14 +123,29 @@ struct Readout {
 fn read(kind: Kind, root: &Node) -> Readout {
     let mut mended: Option<Node> = None;
     let mut mistyped = Vec::new();
+    let api = ApiKind::find(kind.group(), kind.name());
     loop {
-        let Reading { value, unknown } = spec(kind, mended.as_ref().unwrap_or(root));
-        let fault = match value {
+        let tree = mended.as_ref().unwrap_or(root);
+        let Reading { value, unknown } = spec(kind, tree);
+        // Istio's whole type first: what it does not know, nobody does; what only it knows, is not in effect.
+        let whole = api.map(|api| api.read(tree));
+        let (typed, unknown, idle) = match whole {
+            None => (Ok(()), unknown, Vec::new()),
+            Some(whole) => {
+                let idle = unknown
+                    .into_iter()
+                    .filter(|path| !whole.unknown.contains(path));
+                let idle = idle.collect();
+                (whole.value, whole.unknown, idle)
+            }
+        };
+        let fault = match typed.and(value) {
             Ok(spec) => {
                 return Readout {
                     spec: Some(spec),
                     mistyped,
                     unknown,
+                    idle,
                 };
             }
             Err(fault) => fault,
@@ -137,6 +158,7 @@ fn read(kind: Kind, root: &Node) -> Readout {
                 spec: None,
                 mistyped,
                 unknown,
+                idle,
             };
         }
     }
@@ -179,6 +201,29 @@ fn section<'n, T: Deserialize<'n>>(root: &'n Node) -> Reading<T> {
 struct Unread {
     faults: Vec<Fault>,
     not_yet: BTreeSet<String>,
+}
+
+/// All that is wrong with an object of a kind that is not in effect yet: wrong values, and unknown fields.
+pub(super) fn faults_of(api: &ApiKind, root: &Node) -> Vec<Fault> {
+    let mut mended: Option<Node> = None;
+    let mut faults = Vec::new();
+    loop {
+        let Reading { value, unknown } = api.read(mended.as_ref().unwrap_or(root));
+        let fault = value.err();
+        let tree = mended.get_or_insert_with(|| root.clone());
+        let again = fault
+            .as_ref()
+            .is_some_and(|fault| faults.len() < MAX_FAULTS && lines::clear(tree, &fault.path));
+        faults.extend(fault);
+        if !again {
+            let stray = |path: String| {
+                let message = format!("{} has no such field", api.kind);
+                Fault::error(Code::UnknownField, path, message)
+            };
+            faults.extend(unknown.into_iter().map(stray));
+            return faults;
+        }
+    }
 }
 
 fn unread(kind: Kind, paths: impl Iterator<Item = String>) -> Unread {

@@ -58,6 +58,20 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
             .visit_u64(self.integer_as()?)
             .map_err(|e: Refusal| e.at(self.trail))
     }
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        visitor
+            .visit_i32(self.integer_as()?)
+            .map_err(|e: Refusal| e.at(self.trail))
+    }
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let number = match self.value {
+            Value::Float(number) => Some(*number),
+            Value::Int(number) => Some(*number as f64),
+            Value::Text(text) => text.parse().ok(),
+            Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => None,
+        };
+        visitor.visit_f64(number.ok_or_else(|| self.expected("a number"))?)
+    }
     fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         visitor
             .visit_i64(self.integer_as()?)
@@ -148,7 +162,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     }
 
     serde::forward_to_deserialize_any! {
-        i8 i16 i32 i128 u8 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
+        i8 i16 i128 u8 u128 f32 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
     }
 }
 

@@ -1,0 +1,255 @@
+//! <https://istio.io/latest/docs/reference/config/networking/virtual-service/>
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::value::Span;
+
+use super::Base64;
+
+use super::common::{Destination, Percent, StringMatch};
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualService {
+    pub hosts: Option<Vec<String>>,
+    pub gateways: Option<Vec<String>>,
+    pub http: Option<Vec<HttpRoute>>,
+    pub tls: Option<Vec<TlsRoute>>,
+    pub tcp: Option<Vec<TcpRoute>>,
+    pub export_to: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRoute {
+    pub name: Option<String>,
+    #[serde(rename = "match")]
+    pub matches: Option<Vec<HttpMatchRequest>>,
+    pub route: Option<Vec<HttpRouteDestination>>,
+    pub redirect: Option<HttpRedirect>,
+    pub direct_response: Option<HttpDirectResponse>,
+    pub delegate: Option<Delegate>,
+    pub rewrite: Option<HttpRewrite>,
+    pub timeout: Option<Span>,
+    pub retries: Option<HttpRetry>,
+    pub fault: Option<HttpFaultInjection>,
+    pub mirror: Option<Destination>,
+    pub mirror_percent: Option<u32>,
+    pub mirror_percentage: Option<Percent>,
+    pub mirrors: Option<Vec<HttpMirrorPolicy>>,
+    pub cors_policy: Option<CorsPolicy>,
+    pub headers: Option<HeaderChanges>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpMatchRequest {
+    pub name: Option<String>,
+    pub uri: Option<StringMatch>,
+    pub scheme: Option<StringMatch>,
+    pub method: Option<StringMatch>,
+    pub authority: Option<StringMatch>,
+    pub headers: Option<BTreeMap<String, StringMatch>>,
+    pub port: Option<u32>,
+    pub source_labels: Option<BTreeMap<String, String>>,
+    pub gateways: Option<Vec<String>>,
+    pub query_params: Option<BTreeMap<String, StringMatch>>,
+    pub ignore_uri_case: Option<bool>,
+    pub without_headers: Option<BTreeMap<String, StringMatch>>,
+    pub source_namespace: Option<String>,
+    pub stat_prefix: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteDestination {
+    pub destination: Option<Destination>,
+    pub weight: Option<i32>,
+    pub headers: Option<HeaderChanges>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderChanges {
+    pub request: Option<HeaderOperations>,
+    pub response: Option<HeaderOperations>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderOperations {
+    pub set: Option<BTreeMap<String, String>>,
+    pub add: Option<BTreeMap<String, String>>,
+    pub remove: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRedirect {
+    pub uri: Option<String>,
+    pub authority: Option<String>,
+    pub port: Option<u32>,
+    pub derive_port: Option<RedirectPort>,
+    pub scheme: Option<String>,
+    pub prefix_rewrite: Option<String>,
+    pub redirect_code: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum RedirectPort {
+    #[serde(rename = "FROM_PROTOCOL_DEFAULT")]
+    FromProtocolDefault,
+    #[serde(rename = "FROM_REQUEST_PORT")]
+    FromRequestPort,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpDirectResponse {
+    pub status: Option<u32>,
+    pub body: Option<HttpBody>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpBody {
+    pub string: Option<String>,
+    pub bytes: Option<Base64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Delegate {
+    pub name: Option<String>,
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRewrite {
+    pub uri: Option<String>,
+    pub authority: Option<String>,
+    pub uri_regex_rewrite: Option<RegexRewrite>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegexRewrite {
+    #[serde(rename = "match")]
+    pub matches: Option<String>,
+    pub rewrite: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRetry {
+    pub attempts: Option<i32>,
+    pub per_try_timeout: Option<Span>,
+    pub retry_on: Option<String>,
+    pub retry_remote_localities: Option<bool>,
+    pub retry_ignore_previous_hosts: Option<bool>,
+    pub backoff: Option<Span>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpFaultInjection {
+    pub delay: Option<Delay>,
+    pub abort: Option<Abort>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Delay {
+    pub percent: Option<i32>,
+    pub fixed_delay: Option<Span>,
+    pub exponential_delay: Option<Span>,
+    pub percentage: Option<Percent>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Abort {
+    pub http_status: Option<i32>,
+    pub grpc_status: Option<String>,
+    pub http2_error: Option<String>,
+    pub percentage: Option<Percent>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpMirrorPolicy {
+    pub destination: Option<Destination>,
+    pub percentage: Option<Percent>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CorsPolicy {
+    pub allow_origin: Option<Vec<String>>,
+    pub allow_origins: Option<Vec<StringMatch>>,
+    pub allow_methods: Option<Vec<String>>,
+    pub allow_headers: Option<Vec<String>>,
+    pub expose_headers: Option<Vec<String>>,
+    pub max_age: Option<Span>,
+    pub allow_credentials: Option<bool>,
+    pub unmatched_preflights: Option<UnmatchedPreflights>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum UnmatchedPreflights {
+    #[serde(rename = "UNSPECIFIED")]
+    Unspecified,
+    #[serde(rename = "FORWARD")]
+    Forward,
+    #[serde(rename = "IGNORE")]
+    Ignore,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsRoute {
+    #[serde(rename = "match")]
+    pub matches: Option<Vec<TlsMatchAttributes>>,
+    pub route: Option<Vec<RouteDestination>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsMatchAttributes {
+    pub sni_hosts: Option<Vec<String>>,
+    pub destination_subnets: Option<Vec<String>>,
+    pub port: Option<u32>,
+    pub source_labels: Option<BTreeMap<String, String>>,
+    pub gateways: Option<Vec<String>>,
+    pub source_namespace: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpRoute {
+    #[serde(rename = "match")]
+    pub matches: Option<Vec<L4MatchAttributes>>,
+    pub route: Option<Vec<RouteDestination>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct L4MatchAttributes {
+    pub destination_subnets: Option<Vec<String>>,
+    pub port: Option<u32>,
+    pub source_subnet: Option<String>,
+    pub source_labels: Option<BTreeMap<String, String>>,
+    pub gateways: Option<Vec<String>>,
+    pub source_namespace: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteDestination {
+    pub destination: Option<Destination>,
+    pub weight: Option<i32>,
+}
