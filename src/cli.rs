@@ -15,6 +15,7 @@ pub mod dump;
 pub mod echo;
 pub mod folder;
 pub mod init;
+pub mod inject;
 pub mod logging;
 pub mod settings;
 pub mod span;
@@ -48,6 +49,8 @@ enum Command {
     Bootstrap(bootstrap::Args),
     /// Capture a pod's traffic for its sidecar (IPv4, by iptables' REDIRECT), or fail.
     Init(init::Args),
+    /// Give the pods of manifests their sidecars, as the webhook would.
+    Inject(inject::Args),
     /// Run a workload that describes each request it gets.
     Echo(echo::Args),
     /// Show all of it on this machine, checked with real requests.
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Dump(args) => dump::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Inject(args) => inject::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Token(args) => token::run(&args),

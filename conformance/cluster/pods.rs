@@ -105,6 +105,11 @@ spec:
         args: [echo, --name, app, --http, '0.0.0.0:8080']
         readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1, failureThreshold: 1}
         livenessProbe: {tcpSocket: {port: 9999}, periodSeconds: 1, failureThreshold: 4}
+      - name: other
+        image: fairlead:1
+        args: [echo, --name, other, --http, '0.0.0.0:8081']
+        readinessProbe: {httpGet: {path: /, port: 8081, scheme: HTTPS}, periodSeconds: 1}
+        livenessProbe: {grpc: {port: 8081, service: x}, periodSeconds: 1, failureThreshold: 4}
 ",
     )?;
     let of = |what: &str, wanted: &dyn Fn(&Value) -> bool| {

@@ -148,6 +148,19 @@ metadata: {name: reader}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: guest}]",
     )?;
+    world.put_yaml(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: authority, namespace: istio-system}
+rules: [{apiGroups: [''], resources: [secrets], verbs: [get, create]}]",
+    )?;
+    world.put_yaml(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: authority, namespace: istio-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: authority}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: guest}]",
+    )?;
     let folder = tempfile::tempdir()?;
     let starting = Starting::with(&world.server.kubeconfig_of_guest(), folder, &[])?;
     eventually("say what is missing", || {

@@ -29,6 +29,10 @@ pub const SCENARIOS: &[Scenario] = &[
         "mesh_config_is_followed_in_its_config_map_and_in_a_file",
         mesh_config,
     ),
+    (
+        "an_object_of_another_revision_is_none_until_it_is_ours",
+        another_revision,
+    ),
 ];
 
 pub const MESH: &str = include_str!("mesh.yaml");
@@ -192,6 +196,30 @@ fn subset(name: &str, subset: &str) -> String {
 
 pub fn read(yaml: &str) -> Result<Value> {
     Ok(serde_saphyr::from_str(yaml)?)
+}
+
+fn another_revision() -> Result<()> {
+    let world = World::start()?;
+    world.put_all(NAMESPACES)?;
+    world.put_yaml(&service("cups", 81))?;
+    let of = |revision: &str, subset: &str| -> Result<Value> {
+        let mut rule = read(&rule("cups", subset))?;
+        rule["metadata"]["labels"] = serde_json::json!({"istio.io/rev": revision});
+        Ok(rule)
+    };
+    world.put(&of("canary", "theirs")?)?;
+    let plane = Plane::start(&world, &[])?;
+    let mut mirror = Mirror::join(&world, &plane, CALLER)?;
+    let subset = |name: &str| format!("outbound|80|{name}|cups.shop.svc.cluster.local");
+    ensure!(
+        !mirror.holds(Cluster, &subset("theirs")),
+        "another's rule is served"
+    );
+    world.put(&of("default", "ours")?)?;
+    mirror.until(|m| m.holds(Cluster, &subset("ours")));
+    world.put(&of("canary", "ours")?)?;
+    mirror.until(|m| !m.holds(Cluster, &subset("ours")));
+    Ok(())
 }
 
 fn registry() -> Result<()> {

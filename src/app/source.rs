@@ -60,6 +60,10 @@ pub async fn run(
             let objects = Objects(kube::Objects::new(clients.requests));
             let cluster = Cluster {
                 client: clients.watches,
+                home: kube::Home {
+                    namespace: installed.namespace.clone(),
+                    revision: installed.revision.clone(),
+                },
                 mesh: mesh
                     .map(|file| follow("mesh file", Directory::alone(file), metrics, stop, tasks)),
                 metrics: metrics.clone(),

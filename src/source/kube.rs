@@ -27,6 +27,7 @@ use self::watch::Watch;
 use super::Batch;
 use crate::config::Kind;
 use crate::telemetry::metrics::Metrics;
+use crate::text::Str;
 
 pub use self::access::{Access, AccessError, Clients, connect};
 pub use self::objects::Objects;
@@ -36,9 +37,21 @@ const TOLD: usize = 1024;
 /// How long a start goes on without a word of what it waits for.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// Where in its cluster this control plane is installed.
+#[derive(Clone, Debug)]
+pub struct Home {
+    pub namespace: Str,
+    /// Objects with another `istio.io/rev` are another control plane's.
+    pub revision: Str,
+}
+
+/// Its ConfigMap is `istio`, that of another `istio-<revision>`.
+pub const DEFAULT_REVISION: &str = "default";
+
 /// An API server, and what comes from elsewhere.
 pub struct Cluster {
     pub client: Client,
+    pub home: Home,
     /// The file of `--mesh-config`, followed by a source of its own; without it, the ConfigMap counts.
     pub mesh: Option<mpsc::Receiver<Batch>>,
     pub metrics: Arc<Metrics>,
@@ -49,6 +62,7 @@ pub struct Cluster {
 pub async fn run(cluster: Cluster, sink: mpsc::Sender<Batch>, shutdown: CancellationToken) {
     let Cluster {
         client,
+        home,
         mesh,
         metrics,
     } = cluster;
@@ -59,7 +73,8 @@ pub async fn run(cluster: Cluster, sink: mpsc::Sender<Batch>, shutdown: Cancella
         .collect();
     let (tell, told) = mpsc::channel(TOLD);
     let watches = join_all(kinds.iter().map(|kind| {
-        let watch = Watch::new(*kind, client.clone(), tell.clone(), metrics.clone());
+        let at = (client.clone(), home.clone());
+        let watch = Watch::new(*kind, at, tell.clone(), metrics.clone());
         watch.follow()
     }));
     drop(tell);

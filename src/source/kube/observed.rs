@@ -7,6 +7,8 @@ use ::kube::core::{ApiResource, DynamicResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
 use crate::config::decode::json::Tree;
+use crate::config::decode::yaml::Node;
+use crate::config::decode::{MESH_NAME, MESH_NAMESPACE};
 use crate::config::{Key, Kind};
 use crate::text::Str;
 
@@ -19,7 +21,24 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// The label `istio.io/rev`.
+    pub(super) fn revision(&self) -> Option<&str> {
+        let labels = self.tree.0.get("metadata")?.get("labels")?;
+        labels
+            .get("istio.io/rev")
+            .and_then(Node::text)
+            .filter(|rev| !rev.is_empty())
+    }
+
     pub(super) fn key(&self, kind: Kind) -> Key {
+        // One for the mesh, whatever its ConfigMap is called.
+        if kind == Kind::MeshConfig {
+            return Key {
+                kind,
+                namespace: MESH_NAMESPACE,
+                name: MESH_NAME,
+            };
+        }
         Key {
             kind,
             namespace: Str::new(self.tree.meta("namespace")),

@@ -7,8 +7,9 @@ use ::kube::{Api, Client, Error, discovery};
 
 use super::fault::Fault;
 use super::observed::Observed;
+use super::{DEFAULT_REVISION, Home};
 use crate::config::Kind;
-use crate::config::decode::{MESH_NAME, MESH_NAMESPACE};
+use crate::config::decode::MESH_NAME;
 
 /// In seconds: how long the server lets a watch go on. One that goes on longer is lost.
 const WATCH: u32 = 120;
@@ -24,13 +25,17 @@ pub(super) struct Resource {
 impl Resource {
     /// Where the server serves a kind now; None where it does not know it, as before Istio's
     /// CustomResourceDefinitions are there. Every served version holds every object.
-    pub(super) async fn find(kind: Kind, client: &Client) -> Result<Option<Self>, Fault> {
+    pub(super) async fn find(
+        kind: Kind,
+        client: &Client,
+        home: &Home,
+    ) -> Result<Option<Self>, Fault> {
         let all = |at| Self {
             api: Api::all_with(client.clone(), &at),
             watched: watched(),
         };
         match kind {
-            Kind::MeshConfig => Ok(Some(mesh(client))),
+            Kind::MeshConfig => Ok(Some(mesh(client, home))),
             Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice => {
                 let versions = kind.versions().first();
                 Ok(versions.map(|version| all(ApiResource::from_gvk(&named(kind, version)))))
@@ -63,11 +68,15 @@ fn named(kind: Kind, version: &str) -> GroupVersionKind {
 }
 
 /// The ConfigMap of its name alone.
-fn mesh(client: &Client) -> Resource {
+fn mesh(client: &Client, home: &Home) -> Resource {
     let at = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "ConfigMap"));
+    let name = match home.revision.as_str() {
+        DEFAULT_REVISION => MESH_NAME.to_string(),
+        revision => format!("{MESH_NAME}-{revision}"),
+    };
     Resource {
-        api: Api::namespaced_with(client.clone(), &MESH_NAMESPACE, &at),
-        watched: watched().fields(&format!("metadata.name={MESH_NAME}")),
+        api: Api::namespaced_with(client.clone(), &home.namespace, &at),
+        watched: watched().fields(&format!("metadata.name={name}")),
     }
 }
 

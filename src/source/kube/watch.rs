@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time;
 use tracing::{debug, info, warn};
 
+use super::Home;
 use super::fault::{Fault, Listing};
 use super::ledger::{Said, Told};
 use super::observed::Observed;
@@ -18,6 +19,7 @@ use super::resource::Resource;
 use crate::backoff::{Backoff, jittered};
 use crate::clock;
 use crate::config::Kind;
+use crate::config::api::ApiKind;
 use crate::config::decode;
 use crate::telemetry::metrics::Metrics;
 
@@ -34,6 +36,7 @@ const REFUSALS: u32 = 5;
 pub(super) struct Watch {
     kind: Kind,
     client: Client,
+    home: Home,
     tell: mpsc::Sender<Told>,
     metrics: Arc<Metrics>,
     listing: Listing,
@@ -63,13 +66,14 @@ struct Unheard;
 impl Watch {
     pub(super) fn new(
         kind: Kind,
-        client: Client,
+        (client, home): (Client, Home),
         tell: mpsc::Sender<Told>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             kind,
             client,
+            home,
             tell,
             metrics,
             listing: Listing::Streamed,
@@ -83,7 +87,7 @@ impl Watch {
     /// Tells what is and what happens, until nobody listens.
     pub(super) async fn follow(mut self) {
         loop {
-            let told = match Resource::find(self.kind, &self.client).await {
+            let told = match Resource::find(self.kind, &self.client, &self.home).await {
                 Ok(Some(resource)) => self.watch(resource).await,
                 Ok(None) => self.miss().await,
                 Err(fault) => {
@@ -172,7 +176,12 @@ impl Watch {
                 return self.tell(Said::Init).await;
             }
             // A listing that breaks off again and again is not well by what it begins with.
+            Event::InitApply(object) if self.is_anothers(&object) => return Ok(()),
             Event::InitApply(object) => return self.apply(&object).await,
+            // It may have been ours until now.
+            Event::Apply(object) if self.is_anothers(&object) => {
+                self.tell(Said::Delete(object.key(self.kind))).await?;
+            }
             Event::Apply(object) => self.apply(&object).await?,
             Event::Delete(object) => self.tell(Said::Delete(object.key(self.kind))).await?,
             Event::InitDone => {
@@ -183,6 +192,15 @@ impl Watch {
         }
         self.well();
         Ok(())
+    }
+
+    /// Whether an object of Istio's says that it is for another control plane.
+    fn is_anothers(&self, object: &Observed) -> bool {
+        let istios = ApiKind::find(self.kind.group(), self.kind.name()).is_some();
+        istios
+            && object
+                .revision()
+                .is_some_and(|rev| rev != self.home.revision)
     }
 
     async fn apply(&self, object: &Observed) -> Result<(), Unheard> {
