@@ -7,13 +7,15 @@ mod review;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
 use self::review::{Answer, Asked};
@@ -31,10 +33,15 @@ pub struct Webhooks {
     /// None until the injector's ConfigMap was read.
     pub injection: watch::Receiver<Option<Arc<Injection>>>,
     pub metrics: Arc<Metrics>,
+    room: Arc<Semaphore>,
 }
 
 /// The API server takes no object over 3 MB; a review holds it at most twice.
 const MAX_REVIEW: usize = 8 << 20;
+/// Reviews that are read and answered at once; anybody may send one, and each is a multiple of its text in memory.
+const AT_ONCE: usize = 8;
+/// The API server gives up after as long.
+const READ: Duration = Duration::from_secs(10);
 
 /// Port 15017. Paths below `/inject` and `/validate` are as in Istio: `/inject/cluster/<id>/net/<network>`.
 pub fn router(webhooks: Webhooks) -> Router {
@@ -44,20 +51,23 @@ pub fn router(webhooks: Webhooks) -> Router {
         .route("/validate", post(validate))
         .route("/validate/{*place}", post(validate))
         .route("/ready", get(|| async { "ready\n" }))
-        .layer(DefaultBodyLimit::max(MAX_REVIEW))
         .with_state(webhooks)
 }
 
-async fn inject_root(State(webhooks): State<Webhooks>, body: String) -> Response {
-    webhooks.on_pod(&body, &BTreeMap::new())
+async fn inject_root(State(webhooks): State<Webhooks>, body: Body) -> Response {
+    webhooks
+        .read(body, |body| webhooks.on_pod(body, &BTreeMap::new()))
+        .await
 }
 
 async fn inject_placed(
     State(webhooks): State<Webhooks>,
     Path(place): Path<String>,
-    body: String,
+    body: Body,
 ) -> Response {
-    webhooks.on_pod(&body, &pairs(&place))
+    webhooks
+        .read(body, |body| webhooks.on_pod(body, &pairs(&place)))
+        .await
 }
 
 /// `cluster/a/net/b` as pairs.
@@ -70,11 +80,37 @@ fn pairs(place: &str) -> BTreeMap<&str, &str> {
     pairs
 }
 
-async fn validate(State(webhooks): State<Webhooks>, body: String) -> Response {
-    webhooks.on_object(&body)
+async fn validate(State(webhooks): State<Webhooks>, body: Body) -> Response {
+    webhooks.read(body, |body| webhooks.on_object(body)).await
 }
 
 impl Webhooks {
+    pub fn new(injection: watch::Receiver<Option<Arc<Injection>>>, metrics: Arc<Metrics>) -> Self {
+        let room = Arc::new(Semaphore::new(AT_ONCE));
+        Self {
+            injection,
+            metrics,
+            room,
+        }
+    }
+
+    /// A whole review, in time and within its bound; then its answer.
+    async fn read(&self, body: Body, answer: impl FnOnce(&str) -> Response) -> Response {
+        let read = async {
+            let room = self.room.acquire().await.ok()?;
+            let body = to_bytes(body, MAX_REVIEW).await.ok()?;
+            let text = std::str::from_utf8(&body).ok()?;
+            let answer = answer(text);
+            drop(room);
+            Some(answer)
+        };
+        match tokio::time::timeout(READ, read).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => malformed("a review that is too large, or no text"),
+            Err(_) => malformed("a review that did not come in time"),
+        }
+    }
+
     fn on_pod(&self, body: &str, place: &BTreeMap<&str, &str>) -> Response {
         self.metrics.injections.inc();
         let begun = clock::mono();
@@ -221,10 +257,7 @@ mod tests {
         };
         // The sender may go: the last word stays.
         let (_, injection) = watch::channel(Some(Arc::new(injection)));
-        Webhooks {
-            injection,
-            metrics: Arc::default(),
-        }
+        Webhooks::new(injection, Arc::default())
     }
 
     async fn response(answer: Response) -> Value {

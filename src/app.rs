@@ -28,7 +28,6 @@ use self::tasks::{Tasks, signals};
 use crate::acceptance::{Acceptance, Census, OfKind, Options, Places};
 use crate::admission::Webhooks;
 use crate::analyze;
-use crate::ca::authenticate::Authenticator;
 use crate::ca::authority::{Authority, Lifetimes};
 use crate::ca::review::Cluster;
 use crate::ca::service::{CertificateService, METHOD};
@@ -38,7 +37,9 @@ use crate::clock;
 use crate::config::Kind;
 use crate::config::event::Event;
 use crate::controllers::{self, Installed};
-use crate::debug::{Count, Pages, Readers, Render};
+use crate::debug::desk::{Desk, Readers};
+use crate::debug::status::{self, StatusService};
+use crate::debug::{Count, Pages, Prepared, Render};
 use crate::delivery::hub::{Hub, Message};
 use crate::delivery::server::{Server, Streams};
 use crate::delivery::{Access, Limits};
@@ -108,7 +109,7 @@ async fn start(
     }
     let (proxies, injected) = watch::channel(mesh.default_config.clone());
     let webhooks = installed.map(|installed| {
-        let wired = (trust.authority.clone(), metrics.clone());
+        let wired = (trust.authority.clone(), dir.clone(), metrics.clone());
         cluster::run(settings, installed, wired, injected, stop, tasks)
     });
 
@@ -186,18 +187,22 @@ impl Plane {
         let root_namespace = self.engine.snapshot().mesh.root_namespace.clone();
         let metrics = self.metrics;
         let hub = Hub::new(self.engine, limits(settings)).counting(metrics.clone());
-        let server = server(settings, &authority, &authenticator, &self.hub, &metrics);
+        let desk = Desk {
+            hub: self.hub,
+            authenticator: authenticator.clone(),
+            readers: Readers::Proven,
+            root_namespace,
+        };
+        let server = server(settings, &authority, &desk, &metrics);
         let server = Arc::new(server);
         let pages = Pages {
-            hub: self.hub,
-            authenticator,
+            desk,
             authority,
             server: server.clone(),
             metrics: metrics.clone(),
             render: render(self.read),
             objects: objects(self.counted),
-            readers: Readers::Proven,
-            root_namespace,
+            prepared: prepared(self.webhooks.as_ref()),
             stop: stop.clone(),
             started: clock::mono(),
         };
@@ -280,14 +285,14 @@ fn limits(settings: &Settings) -> Limits {
 fn server(
     settings: &Settings,
     authority: &Arc<Authority>,
-    authenticator: &Arc<Authenticator>,
-    hub: &mpsc::Sender<Message>,
+    desk: &Desk,
     metrics: &Arc<Metrics>,
 ) -> Server {
-    let certificates = CertificateService::new(authority.clone(), authenticator.clone());
+    let certificates = CertificateService::new(authority.clone(), desk.authenticator.clone());
+    let status = StatusService::new(desk.clone(), &settings.pod_name);
     Server {
-        hub: hub.clone(),
-        authenticator: authenticator.clone(),
+        hub: desk.hub.clone(),
+        authenticator: desk.authenticator.clone(),
         authority: authority.clone(),
         limits: limits(settings),
         access: Access {
@@ -296,11 +301,23 @@ fn server(
             parting: settings.shutdown_duration / 2,
             ..Access::default()
         },
-        others: Router::new().route_service(METHOD, certificates),
+        others: Router::new()
+            .route_service(METHOD, certificates)
+            .route_service(status::METHOD, status),
         tasks: TaskTracker::new(),
         streams: Streams::default(),
         metrics: metrics.clone(),
     }
+}
+
+/// Whether pods can be injected, where they are to be.
+fn prepared(webhooks: Option<&Webhooks>) -> Prepared {
+    let injection = webhooks.map(|webhooks| webhooks.injection.clone());
+    Arc::new(move || {
+        injection
+            .as_ref()
+            .is_none_or(|injection| injection.borrow().is_some())
+    })
 }
 
 /// How objects stand now, for whoever asks.

@@ -3,8 +3,10 @@
 //! Pages that show configuration need a token of the mesh (or its client certificate's equivalent here, which
 //! plaintext cannot carry); loopback is no exception unless `Readers::Local` says so.
 
+pub mod desk;
 pub mod listen;
 pub mod monitoring;
+pub mod status;
 pub mod syncz;
 
 use std::net::SocketAddr;
@@ -12,57 +14,44 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::ca::authenticate::{Authenticator, Unauthenticated};
+use self::desk::Desk;
+use crate::ca::authenticate::Unauthenticated;
 use crate::ca::authority::Authority;
-use crate::clock;
-use crate::delivery::hub::Message;
-use crate::delivery::hub::report::{Inspect, Sight, StreamReport};
+use crate::delivery::hub::report::{Inspect, Sight};
 use crate::delivery::server::Server;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::objects::OfKind;
-use crate::text::Str;
 use crate::xds::Entry;
 
 /// Turns what a proxy must hold into the dump's stable shape.
 pub type Render = Arc<dyn Fn(&[Entry]) -> Result<Value, String> + Send + Sync>;
 
+/// Says whether everything that is served can be.
+pub type Prepared = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Says how objects stand, by kind, and how many files cannot be read.
 pub type Count = Arc<dyn Fn() -> (Vec<OfKind>, u64) + Send + Sync>;
-
-/// Who reads pages that show configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Readers {
-    /// Whoever shows a valid token.
-    #[default]
-    Proven,
-    /// Also anybody on this machine.
-    Local,
-}
 
 /// What the pages show, and to whom.
 #[derive(Clone)]
 pub struct Pages {
-    pub hub: mpsc::Sender<Message>,
-    pub authenticator: Arc<Authenticator>,
+    pub desk: Desk,
     pub authority: Arc<Authority>,
     pub server: Arc<Server>,
     pub metrics: Arc<Metrics>,
     pub render: Render,
     pub objects: Count,
-    pub readers: Readers,
-    /// Identities of this namespace see every proxy, others those of their own.
-    pub root_namespace: Str,
+    /// Whether what the webhooks answer by is there; without it a rollout goes no further.
+    pub prepared: Prepared,
     /// Cancelled when the program stops: it is not ready then.
     pub stop: CancellationToken,
     pub started: Instant,
@@ -92,7 +81,11 @@ pub fn router(pages: Pages) -> Router {
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
-    if pages.stop.is_cancelled() || pages.hub.is_closed() {
+    if !(pages.prepared)() {
+        let text = "the injector's configuration was not read yet\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    if pages.stop.is_cancelled() || pages.desk.hub.is_closed() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
     "ready\n".into_response()
@@ -100,7 +93,7 @@ async fn ready(State(pages): State<Pages>) -> Response {
 
 async fn guard(State(pages): State<Pages>, mut request: Request, next: Next) -> Response {
     let remote = request.extensions().get::<Remote>().copied();
-    match pages.sight(request.headers(), remote).await {
+    match pages.desk.sight(request.headers(), None, remote).await {
         Ok(sight) => {
             request.extensions_mut().insert(sight);
             next.run(request).await
@@ -116,49 +109,15 @@ async fn guard(State(pages): State<Pages>, mut request: Request, next: Next) -> 
     }
 }
 
-impl Pages {
-    async fn sight(
-        &self,
-        headers: &HeaderMap,
-        remote: Option<Remote>,
-    ) -> Result<Sight, Unauthenticated> {
-        let local = remote.is_some_and(|r| r.0.ip().to_canonical().is_loopback());
-        if self.readers == Readers::Local && local {
-            return Ok(Sight::All);
-        }
-        let proven = self
-            .authenticator
-            .authenticate(headers, None, clock::wall())
-            .await?;
-        let namespace = proven.identity.namespace();
-        if *namespace == self.root_namespace {
-            return Ok(Sight::All);
-        }
-        Ok(Sight::Namespace(namespace.clone()))
-    }
-
-    /// The hub's answer, or none if it is gone.
-    async fn inspect<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Inspect) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Inspect(question(reply));
-        self.hub.send(message).await.ok()?;
-        answer.await.ok()
-    }
-
-    async fn streams(&self, sight: Sight) -> Option<Vec<StreamReport>> {
-        self.inspect(|reply| Inspect::Streams(sight, reply)).await
-    }
-}
-
 async fn syncz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
-    match pages.streams(sight).await {
+    match pages.desk.streams(sight).await {
         Some(streams) => Json(syncz::items(&streams)).into_response(),
         None => gone(),
     }
 }
 
 async fn adsz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
-    match pages.streams(sight).await {
+    match pages.desk.streams(sight).await {
         Some(streams) => Json(syncz::connections(&streams)).into_response(),
         None => gone(),
     }
@@ -180,7 +139,9 @@ async fn config_dump(
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
     let question = wanted.clone();
-    let config = pages.inspect(|reply| Inspect::Config(question, sight, reply));
+    let config = pages
+        .desk
+        .inspect(|reply| Inspect::Config(question, sight, reply));
     let Some(config) = config.await else {
         return gone();
     };

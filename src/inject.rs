@@ -138,20 +138,22 @@ const VALIDATION: &str = "istio-validation";
 impl Parts {
     fn put_into(self, mut pod: Value, choices: &choices::Choices) -> Value {
         let spec = child(&mut pod, "spec");
-        let mut first: Vec<Value> = self.capture.into_iter().collect();
         match choices.form {
             // Before the pod's own init containers: those may use the mesh.
-            choices::Form::Native => first.push(self.proxy),
+            choices::Form::Native => {
+                let ours = self.capture.into_iter().chain([self.proxy]);
+                array(spec, "initContainers").splice(0..0, ours);
+            }
+            // Behind them: as long as they run, nobody is there to take what is captured.
             choices::Form::Container => {
                 let containers = array(spec, "containers");
                 match choices.hold_application {
                     true => containers.insert(0, self.proxy),
                     false => containers.push(self.proxy),
                 }
+                array(spec, "initContainers").extend(self.capture);
             }
         }
-        let init = array(spec, "initContainers");
-        init.splice(0..0, first);
         array(spec, "volumes").splice(0..0, self.volumes);
         if !self.pull_secrets.is_empty() {
             let secrets = array(spec, "imagePullSecrets");

@@ -14,6 +14,7 @@ pub mod route;
 pub mod scope;
 pub mod secret;
 pub mod stamp;
+pub mod status;
 mod tls;
 
 use std::fmt;

@@ -256,7 +256,24 @@ impl Client {
         }
     }
 
+    /// The next message as it came, of a method that is not delta.
+    pub async fn raw(&mut self) -> BytesMut {
+        loop {
+            if let Some(body) = self.whole_body() {
+                return body;
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
+            let frame = frame.expect("something comes").expect("no end").unwrap();
+            self.buffer.extend_from_slice(&frame.into_data().unwrap());
+        }
+    }
+
     fn whole(&mut self) -> Option<DeltaDiscoveryResponse> {
+        let body = self.whole_body()?;
+        Some(DeltaDiscoveryResponse::decode(body).unwrap())
+    }
+
+    fn whole_body(&mut self) -> Option<BytesMut> {
         let (prefix, rest) = self.buffer.split_first_chunk::<5>()?;
         let [flag, len @ ..] = *prefix;
         assert_eq!(flag, 0);
@@ -265,8 +282,7 @@ impl Client {
             return None;
         }
         self.buffer.advance(5);
-        let message = self.buffer.split_to(len);
-        Some(DeltaDiscoveryResponse::decode(message).unwrap())
+        Some(self.buffer.split_to(len))
     }
 }
 

@@ -13,6 +13,8 @@ use fairlead::ca::verify::LocalVerifier;
 use fairlead::clock;
 use fairlead::config::decode::{Item, documents};
 use fairlead::config::{Change, Key, Kind};
+use fairlead::debug::desk::{Desk, Readers};
+use fairlead::debug::status::{self, StatusService};
 use fairlead::delivery::hub::report::{Inspect, Sight, StreamReport, Summary};
 use fairlead::delivery::hub::{Hub, Message};
 use fairlead::delivery::server::{Door, Server, Streams};
@@ -86,13 +88,21 @@ impl Plane {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(running.run(inbox, stop.clone()));
+        let authenticator = Arc::new(Authenticator::new(verifier, TRUST_DOMAIN));
+        let desk = Desk {
+            hub: hub.clone(),
+            authenticator: authenticator.clone(),
+            readers: Readers::Proven,
+            root_namespace: "istio-system".into(),
+        };
+        let answers = StatusService::new(desk, "here");
         let server = Arc::new(Server {
             hub: hub.clone(),
-            authenticator: Arc::new(Authenticator::new(verifier, TRUST_DOMAIN)),
+            authenticator,
             authority: authority.clone(),
             limits,
             access,
-            others: axum::Router::new(),
+            others: axum::Router::new().route_service(status::METHOD, answers),
             tasks: tasks.clone(),
             streams: Streams::default(),
             metrics: metrics.clone(),

@@ -6,10 +6,12 @@ use envoy_types::pb::envoy::config::core::v3::DataSource;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use envoy_types::pb::envoy::service::status::v3::ClientConfig;
 use fairlead::ca::authenticate::Unauthenticated;
 use fairlead::ca::pem;
 use fairlead::delivery::{Access, Limits};
 use fairlead::xds::ResourceType::{Cluster as C, Secret as S};
+use fairlead::xds::status::{DiscoveryRequest, DiscoveryResponse};
 use prost::Message;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -256,26 +258,70 @@ async fn the_plaintext_port_serves_configuration_and_no_secret() {
     assert_eq!(plane.authority.issued(), 1, "our own certificate alone");
 }
 
+/// A question as `istioctl` puts it.
+async fn asked(plane: &Plane, token: Option<String>, type_url: &str, names: &[&str]) -> Client {
+    let call = Call {
+        path: Some(fairlead::debug::status::METHOD),
+        token,
+        ..Call::default()
+    };
+    let client = Client::call(plane, call).await;
+    let question = DiscoveryRequest {
+        type_url: type_url.to_owned(),
+        resource_names: names.iter().map(|n| (*n).to_owned()).collect(),
+        ..DiscoveryRequest::default()
+    };
+    client.send_raw(&question.encode_to_vec()).await;
+    client
+}
+
+async fn asked_without_token(plane: &Plane) -> Client {
+    let call = Call {
+        path: Some(fairlead::debug::status::METHOD),
+        ..Call::default()
+    };
+    Client::call(plane, call).await
+}
+
 #[tokio::test]
-async fn state_of_the_world_is_not_served_and_says_so() {
+async fn state_of_the_world_is_not_served_to_proxies_and_says_so() {
     let plane = Plane::start().await;
-    let path =
-        Some("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources");
-    let client = Client::call(
-        &plane,
-        Call {
-            path,
-            ..Call::default()
-        },
-    )
-    .await;
-    assert!(
-        client.headers["grpc-message"]
-            .to_str()
-            .unwrap()
-            .contains("DELTA_GRPC")
-    );
-    assert_eq!(ends_at_once(client).await, "12");
+    let token = plane.token("shop", "reviews");
+    let mut client = asked(&plane, Some(token), C.type_url(), &[]).await;
+    assert_eq!(client.end().await, "12");
+    let client = asked_without_token(&plane).await;
+    assert_eq!(status(&client.headers), "16");
+}
+
+/// `<name>.<namespace>` of the only proxy in an answer.
+fn proxy_name(answer: &DiscoveryResponse) -> String {
+    let status = ClientConfig::decode(&answer.resources[0].value[..]).unwrap();
+    let id = status.node.unwrap().id;
+    id.split('~').nth(2).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn who_may_see_a_proxy_is_told_how_it_stands() {
+    let plane = Plane::start().await;
+    let mut proxy = Client::connect(&plane).await;
+    proxy.subscribe(C, &[]).await;
+    let clusters = proxy.next(C).await;
+    proxy.ack(&clusters).await;
+    proxy.fence().await;
+    let system = Some(plane.token("istio-system", "reader"));
+    let mut reader = asked(&plane, system.clone(), "istio.io/debug/syncz", &[]).await;
+    let answer = DiscoveryResponse::decode(reader.raw().await).unwrap();
+    assert_eq!(answer.resources.len(), 1);
+    let plane_id = &answer.control_plane.as_ref().unwrap().identifier;
+    assert!(plane_id.contains("istiod"), "{plane_id}");
+    let named = proxy_name(&answer);
+    let mut reader = asked(&plane, system, "istio.io/debug/config_dump", &[&named]).await;
+    let dump = DiscoveryResponse::decode(reader.raw().await).unwrap();
+    assert_eq!(dump.resources.len(), 5, "one dump a type");
+    let stranger = Some(plane.token("elsewhere", "reader"));
+    let mut reader = asked(&plane, stranger, "istio.io/debug/syncz", &[]).await;
+    let answer = DiscoveryResponse::decode(reader.raw().await).unwrap();
+    assert!(answer.resources.is_empty());
 }
 
 #[tokio::test]

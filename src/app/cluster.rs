@@ -10,14 +10,15 @@ use crate::admission::Webhooks;
 use crate::ca::authority::Authority;
 use crate::cli::settings::Settings;
 use crate::config::proxy_config::ProxyConfig;
-use crate::controllers::{Installed, injector, leader, roots, webhooks};
+use crate::controllers::{Installed, authority, injector, leader, roots, webhooks};
+use crate::state::LockedDir;
 use crate::telemetry::metrics::Metrics;
 
 /// Starts all of it, and gives what the webhooks answer by.
 pub fn run(
     settings: &Settings,
     installed: Installed,
-    (authority, metrics): (Arc<Authority>, Arc<Metrics>),
+    (authority, dir, metrics): (Arc<Authority>, Arc<LockedDir>, Arc<Metrics>),
     proxies: watch::Receiver<ProxyConfig>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
@@ -52,10 +53,14 @@ pub fn run(
             stop.clone(),
         ),
     );
+    if settings.ca_dir.is_none() {
+        let watched = authority::watch_over(installed.clone(), dir, metrics.clone(), stop.clone());
+        tasks.run("authority", watched);
+    }
     let (publish, injection) = watch::channel(None);
     tasks.run(
         "injector",
         injector::run(installed, proxies, publish, stop.clone()),
     );
-    Webhooks { injection, metrics }
+    Webhooks::new(injection, metrics)
 }

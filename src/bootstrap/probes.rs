@@ -27,7 +27,8 @@ pub struct AppProbe {
     pub path: Str,
     /// Of the application.
     pub port: u16,
-    pub timeout: Duration,
+    /// None for what the kubelet bounds itself: a hook.
+    pub timeout: Option<Duration>,
     pub check: Check,
 }
 
@@ -82,6 +83,25 @@ impl AppProbes {
     }
 }
 
+/// The first one of a name replaces what the kubelet sends by itself; the next ones join it.
+fn added(headers: &[(Str, Str)]) -> Vec<Value> {
+    let set = |(i, (key, value)): (usize, &(Str, Str))| {
+        let again = headers[..i]
+            .iter()
+            .any(|(k, _)| k.eq_ignore_ascii_case(key));
+        let action = match again {
+            true => "APPEND_IF_EXISTS_OR_ADD",
+            false => "OVERWRITE_IF_EXISTS_OR_ADD",
+        };
+        // Envoy would take a percent sign for a command.
+        let value = value.replace('%', "%%");
+        json!({"header": {"key": key, "value": value}, "append_action": action})
+    };
+    let all = headers.iter().enumerate();
+    let others = all.filter(|(_, (key, _))| !key.eq_ignore_ascii_case("host"));
+    others.map(set).collect()
+}
+
 fn name(n: usize) -> String {
     format!("app-probe-{n}")
 }
@@ -91,22 +111,15 @@ impl AppProbe {
         let Check::Http { path, headers, .. } = &self.check else {
             return None;
         };
-        let set = |(key, value): &(Str, Str)| {
-            json!({
-                "header": {"key": key, "value": value},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            })
-        };
         let host = headers
             .iter()
             .find(|(key, _)| key.eq_ignore_ascii_case("host"));
-        let others = headers
-            .iter()
-            .filter(|(key, _)| !key.eq_ignore_ascii_case("host"));
+        let timeout = Span(self.timeout.unwrap_or_default());
         let mut action = json!({
             "cluster": name(n),
             "prefix_rewrite": path,
-            "timeout": Span(self.timeout),
+            "timeout": timeout,
+            "idle_timeout": timeout,
         });
         if let Some((_, host)) = host {
             action["host_rewrite_literal"] = json!(host);
@@ -114,7 +127,9 @@ impl AppProbe {
         Some(json!({
             "match": {"path": self.path},
             "route": action,
-            "request_headers_to_add": others.map(set).collect::<Vec<_>>(),
+            "request_headers_to_add": added(headers),
+            // The kubelet would follow it to this port, where nothing else is. That there is one is an answer, too.
+            "response_headers_to_remove": ["location"],
         }))
     }
 
@@ -138,7 +153,7 @@ impl AppProbe {
         let mut cluster = json!({
             "name": name(n),
             "type": "STATIC",
-            "connect_timeout": Span(self.timeout),
+            "connect_timeout": Span(self.connect_timeout()),
             "load_assignment": {"cluster_name": name(n), "endpoints": [{"lb_endpoints": [{"endpoint": {
                 "address": {"socket_address": {"address": host, "port_value": self.port}},
             }}]}]},
@@ -187,6 +202,10 @@ impl AppProbe {
         cluster
     }
 
+    fn connect_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(5))
+    }
+
     /// Once in every period, with or without traffic; how often it must fail is the kubelet's to count.
     fn health_check(&self, period: Duration, mut check: Value) -> Value {
         let period = Span(period);
@@ -197,7 +216,7 @@ impl AppProbe {
         ] {
             check[field] = json!(period);
         }
-        check["timeout"] = json!(Span(self.timeout));
+        check["timeout"] = json!(Span(self.connect_timeout()));
         check["healthy_threshold"] = json!(1);
         check["unhealthy_threshold"] = json!(1);
         check["reuse_connection"] = json!(false);

@@ -20,7 +20,7 @@ use crate::state::{LockedDir, StateError, read_file};
 pub const CERTIFICATE: &str = "ca-cert.pem";
 pub const KEY: &str = "ca-key.pem";
 pub const ROOTS: &str = "root-cert.pem";
-const CHAIN: &str = "cert-chain.pem";
+pub const CHAIN: &str = "cert-chain.pem";
 /// In the order in which they are written.
 const FILES: [&str; 4] = [KEY, CERTIFICATE, CHAIN, ROOTS];
 /// Where they are in the state directory.
@@ -133,14 +133,17 @@ pub fn open_plugged(
 pub type Entries = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 /// Puts a CA that is kept elsewhere into the state directory, in the place of any that is there.
-pub fn adopt(dir: &LockedDir, entries: &Entries) -> Result<(), CaFilesError> {
+pub fn adopt(dir: &LockedDir, entries: &Entries, now: SystemTime) -> Result<(), CaFilesError> {
     let folder = dir.path(FOLDER);
-    for name in [CERTIFICATE, KEY] {
-        if !entries.contains_key(name) {
-            let missing = name;
-            return Err(CaFilesError::Missing { folder, missing });
-        }
-    }
+    // What cannot sign must not take the place of what can.
+    let Stage::Whole(parts) = Found::among(entries, &folder)?.stage(&folder)? else {
+        let missing = CERTIFICATE;
+        return Err(CaFilesError::Missing { folder, missing });
+    };
+    Signer::new(parts, now).map_err(|reason| CaFilesError::Ca {
+        folder: folder.clone(),
+        reason,
+    })?;
     let changed = |name: &&'static str| {
         let there = read_file(&folder.join(name), MAX_FILE).ok().flatten();
         there.as_ref() != entries.get(*name)
@@ -182,6 +185,25 @@ pub fn roots_path(state_dir: &Path) -> PathBuf {
 }
 
 impl Found {
+    fn among(entries: &Entries, folder: &Path) -> Result<Self, CaFilesError> {
+        let path = |name: &str| folder.join(name);
+        let certificates = |name: &str| match entries.get(name) {
+            None => Ok(Vec::new()),
+            Some(text) => {
+                pem::certificates(text).map_err(|e| broken(&path(name), &pem::explain(&e)))
+            }
+        };
+        let key = entries.get(KEY).map(|text| pem::private_key(text));
+        Ok(Self {
+            certificate: certificates(CERTIFICATE)?.into_iter().next(),
+            key: key
+                .transpose()
+                .map_err(|e| broken(&path(KEY), &pem::explain(&e)))?,
+            chain: certificates(CHAIN)?,
+            roots: certificates(ROOTS)?,
+        })
+    }
+
     fn read(folder: &Path) -> Result<Self, CaFilesError> {
         Ok(Self {
             certificate: certificates(folder, CERTIFICATE)?.into_iter().next(),

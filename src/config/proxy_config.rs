@@ -14,6 +14,7 @@ use crate::text::Str;
 pub struct ProxyConfig {
     pub service_cluster: Option<Str>,
     pub drain_duration: Option<Span>,
+    pub termination_drain_duration: Option<Span>,
     pub discovery_address: Option<Str>,
     pub proxy_admin_port: Option<u16>,
     pub status_port: Option<u16>,
@@ -52,6 +53,9 @@ impl ProxyConfig {
                 .service_cluster
                 .or_else(|| base.service_cluster.clone()),
             drain_duration: self.drain_duration.or(base.drain_duration),
+            termination_drain_duration: self
+                .termination_drain_duration
+                .or(base.termination_drain_duration),
             discovery_address: self
                 .discovery_address
                 .or_else(|| base.discovery_address.clone()),

@@ -3,6 +3,7 @@
 //! The state directory holds a copy, by which a replica starts while the API server is away.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,12 +12,15 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use tokio::time;
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Installed;
+use crate::backoff::jittered;
 use crate::ca::files::{self, Entries};
 use crate::state::LockedDir;
+use crate::telemetry::metrics::Metrics;
 
 /// Istio's names.
 const PLUGGED: &str = "cacerts";
@@ -28,6 +32,7 @@ const TLS_KEYS: &[(&str, &str)] = &[
     ("tls.key", files::KEY),
     ("ca.crt", files::ROOTS),
 ];
+const LOOK: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_secs(10);
 /// Two replicas may start at once: one of them makes the Secret.
 const TRIES: usize = 3;
@@ -47,7 +52,7 @@ pub async fn settle(
         match secrets.find().await {
             Ok(Some((name, entries))) => {
                 info!(namespace = %installed.namespace, secret = name, "certificate authority");
-                files::adopt(dir, &entries)
+                files::adopt(dir, &entries, now)
                     .with_context(|| format!("use the authority of Secret {name}"))?;
                 return Ok(());
             }
@@ -85,6 +90,43 @@ pub async fn settle(
         }
     }
     bail!("Secret {OWN} comes and goes; is somebody else deleting it?")
+}
+
+/// Looks whether the Secret is still the one in force: what is plugged in later takes effect at the next start alone,
+/// and until all replicas were started anew, those of the two authorities do not trust each other.
+pub async fn watch_over(
+    installed: Installed,
+    dir: Arc<LockedDir>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let secrets = Secrets(Api::namespaced(
+        installed.client.clone(),
+        &installed.namespace,
+    ));
+    let mut told = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = time::sleep(jittered(LOOK)) => {}
+        }
+        let (Ok(found), Ok(own)) = (secrets.find().await, files::entries(&dir)) else {
+            continue;
+        };
+        let differs = found.as_ref().is_some_and(|(_, entries)| {
+            entries.get(files::KEY) != own.get(files::KEY)
+                || entries.get(files::CERTIFICATE) != own.get(files::CERTIFICATE)
+        });
+        metrics.authority_differs.set(u64::from(differs));
+        if differs && !told {
+            let name = found.map_or("", |(name, _)| name);
+            error!(
+                namespace = %installed.namespace, secret = name,
+                "the authority's Secret is not the one in force; start all replicas anew, or put it back"
+            );
+        }
+        told = differs;
+    }
 }
 
 enum Created {
@@ -143,7 +185,13 @@ fn entries(secret: Secret) -> Entries {
     };
     let data: BTreeMap<String, ByteString> = secret.data.unwrap_or_default();
     let present = data.into_iter().filter(|(_, value)| !value.0.is_empty());
-    present
-        .map(|(key, value)| (named(&key), Zeroizing::new(value.0)))
-        .collect()
+    let present = present.map(|(key, value)| (named(&key), Zeroizing::new(value.0)));
+    let mut entries: Entries = present.collect();
+    // Of a TLS Secret the intermediates stand behind the certificate itself.
+    if !entries.contains_key(files::CHAIN)
+        && let Some(certificate) = entries.get(files::CERTIFICATE)
+    {
+        entries.insert(files::CHAIN.to_owned(), certificate.clone());
+    }
+    entries
 }

@@ -1,11 +1,11 @@
 //! ConfigMap `istio-ca-root-cert` in every namespace: the roots by which workloads know the control plane.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Patch, PatchParams};
 use kube::core::PartialObjectMeta;
@@ -16,16 +16,22 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Installed, LOOK, MANAGER, WATCH, named};
+use crate::backoff::Backoff;
 use crate::ca::authority::Authority;
+use crate::ca::bundle::Bundle;
+use crate::ca::pem;
+use crate::clock;
+use crate::text::Str;
 
 /// Istio's name and key.
 pub const CONFIG_MAP: &str = "istio-ca-root-cert";
 const KEY: &str = "root-cert.pem";
-/// A namespace that could not be written is tried again with all others after this time.
-const AGAIN: Duration = LOOK;
+/// A namespace where writing fails, or where somebody writes something else, is left alone for up to this time.
+const LONGEST: Duration = Duration::from_secs(300);
+const AT_ONCE: usize = 16;
 const ASK: Duration = Duration::from_secs(10);
 
 /// Keeps every namespace's ConfigMap right while this replica leads.
@@ -57,16 +63,22 @@ async fn lead(client: &Client, authority: &Authority) {
     let mut namespaces = watcher(namespaces, config).default_backoff().boxed();
     let mut maps = watcher(maps, named(CONFIG_MAP)).default_backoff().boxed();
     let mut keeper = Keeper::default();
-    let mut look = time::interval(AGAIN);
+    let mut look = time::interval(LOOK);
     loop {
         tokio::select! {
             Some(event) = namespaces.next() => keeper.on_namespace(event),
             Some(event) = maps.next() => keeper.on_map(event),
-            _ = look.tick() => keeper.on_look(authority.bundle().pem()),
+            _ = look.tick() => keeper.on_look(authority.bundle()),
         }
-        for namespace in keeper.due() {
-            let written = write(client, &namespace, keeper.roots()).await;
-            keeper.on_written(namespace, written);
+        let due = keeper.due(clock::mono());
+        let roots = keeper.pem();
+        let writes = due.into_iter().map(|namespace| async {
+            let written = write(client, &namespace, &roots).await;
+            (namespace, written)
+        });
+        let mut writes = stream::iter(writes).buffer_unordered(AT_ONCE);
+        while let Some((namespace, written)) = writes.next().await {
+            keeper.on_written(namespace, written, clock::mono());
         }
     }
 }
@@ -89,15 +101,21 @@ async fn write(client: &Client, namespace: &str, roots: &str) -> Result<(), Stri
 }
 
 /// What there is, and what ought to be.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Keeper {
-    roots: String,
+    roots: Option<Bundle>,
     namespaces: Listed<()>,
-    /// What each namespace's ConfigMap says.
-    held: Listed<String>,
-    /// Not tried again before the next look.
-    failed: BTreeSet<String>,
+    /// Which roots each namespace's ConfigMap holds, however they are written; none if it is no list of certificates.
+    held: Listed<Option<Str>>,
+    /// When a namespace is written again at the earliest: after a failure, and after a write, for somebody else may
+    /// write something else there.
+    resting: BTreeMap<String, Rest>,
     told: bool,
+}
+
+struct Rest {
+    until: Instant,
+    backoff: Backoff,
 }
 
 /// Objects by namespace. Nothing is known before a first listing is complete.
@@ -160,7 +178,7 @@ impl Keeper {
             Ok(event) => self.held.on(event, |map| {
                 let namespace = map.namespace().unwrap_or_default();
                 let said = map.data.unwrap_or_default().remove(KEY);
-                (namespace, Some(said.unwrap_or_default()))
+                (namespace, Some(version(&said.unwrap_or_default())))
             }),
             Err(why) => self.tell(&why),
         }
@@ -173,22 +191,29 @@ impl Keeper {
         }
     }
 
-    fn on_look(&mut self, roots: String) {
-        self.roots = roots;
-        self.failed.clear();
+    fn on_look(&mut self, roots: Bundle) {
+        if self.roots.as_ref().map(Bundle::version) != Some(roots.version()) {
+            self.resting.clear();
+        }
+        self.roots = Some(roots);
     }
 
-    fn roots(&self) -> &str {
-        &self.roots
+    fn pem(&self) -> String {
+        self.roots.as_ref().map(Bundle::pem).unwrap_or_default()
     }
 
-    /// Namespaces whose ConfigMap is absent or says something else.
-    fn due(&self) -> Vec<String> {
-        if self.roots.is_empty() || !self.namespaces.complete || !self.held.complete {
+    /// Namespaces whose ConfigMap is absent or holds other roots.
+    fn due(&self, now: Instant) -> Vec<String> {
+        let Some(roots) = &self.roots else {
+            return Vec::new();
+        };
+        if !self.namespaces.complete || !self.held.complete {
             return Vec::new();
         }
         let wrong = |name: &&String| {
-            self.held.objects.get(*name) != Some(&self.roots) && !self.failed.contains(*name)
+            let held = self.held.objects.get(*name).and_then(Option::as_ref);
+            let rests = self.resting.get(*name).is_some_and(|rest| now < rest.until);
+            held != Some(roots.version()) && !rests
         };
         self.namespaces
             .objects
@@ -198,23 +223,41 @@ impl Keeper {
             .collect()
     }
 
-    fn on_written(&mut self, namespace: String, written: Result<(), String>) {
+    fn on_written(&mut self, namespace: String, written: Result<(), String>, now: Instant) {
+        let rest = self
+            .resting
+            .entry(namespace.clone())
+            .or_insert_with(|| Rest {
+                until: now,
+                backoff: Backoff::new(LOOK, LONGEST),
+            });
+        // Over and over the same news is none.
+        let is_first = rest.until == now;
+        rest.until = now + rest.backoff.after_failure();
         match written {
             Ok(()) => {
                 info!(%namespace, "{CONFIG_MAP} written");
-                self.held.objects.insert(namespace, self.roots.clone());
+                let version = self.roots.as_ref().map(|roots| roots.version().clone());
+                self.held.objects.insert(namespace, version);
             }
-            Err(why) => {
+            Err(why) if is_first => {
                 warn!(%namespace, %why, "{CONFIG_MAP} not written; it is tried again");
-                self.failed.insert(namespace);
             }
+            Err(why) => debug!(%namespace, %why, "{CONFIG_MAP} not written"),
         }
     }
+}
+
+/// Which roots a text holds.
+fn version(text: &str) -> Option<Str> {
+    let roots = pem::certificates(text.as_bytes()).ok()?;
+    Some(Bundle::new(roots).ok()?.version().clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::testing::{authority, now};
 
     fn namespace(name: &str) -> PartialObjectMeta<Namespace> {
         serde_json::from_value(json!({"metadata": {"name": name}})).unwrap()
@@ -226,9 +269,9 @@ mod tests {
         serde_json::from_value(map).unwrap()
     }
 
-    fn keeper() -> Keeper {
+    fn keeper(roots: &Bundle) -> Keeper {
         let mut keeper = Keeper::default();
-        keeper.on_look("roots".to_owned());
+        keeper.on_look(roots.clone());
         for event in [
             Event::Init,
             Event::InitApply(namespace("a")),
@@ -236,34 +279,61 @@ mod tests {
         ] {
             keeper.on_namespace(Ok(event));
         }
-        assert!(keeper.due().is_empty(), "before the listings are complete");
+        assert!(
+            keeper.due(clock::mono()).is_empty(),
+            "before the listings are complete"
+        );
         keeper.on_namespace(Ok(Event::InitDone));
         keeper.on_map(Ok(Event::Init));
-        keeper.on_map(Ok(Event::InitApply(map("b", "roots"))));
+        // As another control plane of the same authority may write it.
+        keeper.on_map(Ok(Event::InitApply(map(
+            "b",
+            &format!("# roots\n{}\n\n", roots.pem()),
+        ))));
         keeper.on_map(Ok(Event::InitDone));
         keeper
     }
 
     #[test]
     fn what_is_absent_changed_or_deleted_is_written() {
-        let mut keeper = keeper();
-        assert_eq!(keeper.due(), ["a"]);
-        keeper.on_written("a".to_owned(), Ok(()));
-        assert!(keeper.due().is_empty());
+        let mut keeper = keeper(&authority(now()).bundle());
+        let at = clock::mono();
+        assert_eq!(keeper.due(at), ["a"]);
+        keeper.on_written("a".to_owned(), Ok(()), at);
+        assert!(keeper.due(at).is_empty());
         keeper.on_map(Ok(Event::Apply(map("b", "other"))));
         keeper.on_map(Ok(Event::Delete(map("a", "roots"))));
-        assert_eq!(keeper.due(), ["a", "b"]);
+        let later = at + 3 * LOOK;
+        assert_eq!(keeper.due(later), ["a", "b"]);
         let going = json!({"metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
         keeper.on_namespace(Ok(Event::Apply(serde_json::from_value(going).unwrap())));
-        assert_eq!(keeper.due(), ["b"]);
+        assert_eq!(keeper.due(later), ["b"]);
     }
 
     #[test]
-    fn what_could_not_be_written_waits_for_the_next_look_and_new_roots_go_everywhere() {
-        let mut keeper = keeper();
-        keeper.on_written("a".to_owned(), Err("forbidden".to_owned()));
-        assert!(keeper.due().is_empty());
-        keeper.on_look("new".to_owned());
-        assert_eq!(keeper.due(), ["a", "b"]);
+    fn whoever_writes_something_else_is_answered_ever_more_seldom() {
+        let mut keeper = keeper(&authority(now()).bundle());
+        let mut at = clock::mono();
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            keeper.on_written("a".to_owned(), Ok(()), at);
+            keeper.on_map(Ok(Event::Apply(map("a", "theirs"))));
+            let before = at;
+            while keeper.due(at).is_empty() {
+                at += Duration::from_secs(1);
+            }
+            waits.push(at - before);
+        }
+        assert!(waits.is_sorted() && waits[3] >= 4 * waits[0], "{waits:?}");
+    }
+
+    #[test]
+    fn new_roots_go_everywhere_at_once() {
+        let mut keeper = keeper(&authority(now()).bundle());
+        let at = clock::mono();
+        keeper.on_written("a".to_owned(), Err("forbidden".to_owned()), at);
+        assert!(keeper.due(at).is_empty());
+        keeper.on_look(authority(now()).bundle());
+        assert_eq!(keeper.due(at), ["a", "b"]);
     }
 }

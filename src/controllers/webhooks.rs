@@ -49,6 +49,10 @@ pub async fn run(
         }
         let patcher = Patcher {
             client: installed.client.clone(),
+            service: Service {
+                name: installed.revised("istiod"),
+                namespace: installed.namespace.clone(),
+            },
             revision: installed.revision.clone(),
             authority: authority.clone(),
             metrics: metrics.clone(),
@@ -61,8 +65,15 @@ pub async fn run(
     }
 }
 
+/// Where our webhooks lead. Another control plane's, with the same label, lead elsewhere.
+struct Service {
+    name: String,
+    namespace: Str,
+}
+
 struct Patcher {
     client: Client,
+    service: Service,
     revision: Str,
     authority: Arc<Authority>,
     metrics: Arc<Metrics>,
@@ -99,7 +110,7 @@ impl Patcher {
             let bundle = BASE64.encode(self.authority.bundle().pem().as_bytes());
             let mut written = Vec::new();
             for object in &known {
-                if let Some(patch) = patch(&object.data, &bundle)
+                if let Some(patch) = patch(&object.data, &self.service, &bundle)
                     && self.write(&api, object, patch).await
                 {
                     written.push(object.name_any());
@@ -157,13 +168,16 @@ fn remember(known: &mut Vec<DynamicObject>, event: Event<DynamicObject>) {
 
 /// What makes the bundles of our webhooks right; None if they are. Each is written only if the webhook at its
 /// place is still the one that was seen.
-fn patch(configuration: &Value, bundle: &str) -> Option<Value> {
+fn patch(configuration: &Value, service: &Service, bundle: &str) -> Option<Value> {
     let webhooks = configuration["webhooks"].as_array()?;
     let mut steps = Vec::new();
     for (i, webhook) in webhooks.iter().enumerate() {
         let name = webhook["name"].as_str().unwrap_or_default();
-        let ours = OURS.iter().any(|end| name.ends_with(end));
-        if ours && webhook["clientConfig"]["caBundle"] != bundle {
+        let named = OURS.iter().any(|end| name.ends_with(end));
+        let to = &webhook["clientConfig"]["service"];
+        let ours =
+            to["name"] == service.name.as_str() && to["namespace"] == service.namespace.as_str();
+        if named && ours && webhook["clientConfig"]["caBundle"] != bundle {
             steps.push(json!({"op": "test", "path": format!("/webhooks/{i}/name"), "value": name}));
             let place = format!("/webhooks/{i}/clientConfig/caBundle");
             steps.push(json!({"op": "add", "path": place, "value": bundle}));
@@ -178,14 +192,22 @@ mod tests {
 
     #[test]
     fn only_bundles_of_our_webhooks_that_differ_are_written() {
-        let of =
-            |name: &str, bundle: &str| json!({"name": name, "clientConfig": {"caBundle": bundle}});
+        let service = Service {
+            name: "istiod".to_owned(),
+            namespace: "istio-system".into(),
+        };
+        let to = |namespace: &str, name: &str, bundle: &str| {
+            let service = json!({"name": "istiod", "namespace": namespace});
+            json!({"name": name, "clientConfig": {"service": service, "caBundle": bundle}})
+        };
+        let of = |name: &str, bundle: &str| to("istio-system", name, bundle);
         let configuration = json!({"webhooks": [
             of("other.example.com", ""),
             of("namespace.sidecar-injector.istio.io", "new"),
             of("object.sidecar-injector.istio.io", "old"),
+            to("elsewhere", "object.sidecar-injector.istio.io", "theirs"),
         ]});
-        let steps = patch(&configuration, "new").unwrap();
+        let steps = patch(&configuration, &service, "new").unwrap();
         assert_eq!(
             steps,
             json!([
@@ -193,7 +215,7 @@ mod tests {
                 {"op": "add", "path": "/webhooks/2/clientConfig/caBundle", "value": "new"},
             ])
         );
-        assert_eq!(patch(&json!({"webhooks": []}), "new"), None);
-        assert_eq!(patch(&json!({}), "new"), None);
+        assert_eq!(patch(&json!({"webhooks": []}), &service, "new"), None);
+        assert_eq!(patch(&json!({}), &service, "new"), None);
     }
 }

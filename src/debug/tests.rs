@@ -5,11 +5,15 @@ use http::header::AUTHORIZATION;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use tokio::sync::mpsc;
+
+use super::desk::Readers;
 use super::*;
-use crate::ca::authenticate::Verifier;
+use crate::ca::authenticate::{Authenticator, Verifier};
 use crate::ca::testing::{authority, token_issuer};
 use crate::ca::token::{AUDIENCE, Bearer, ISSUER, TokenIssuer};
 use crate::ca::verify::LocalVerifier;
+use crate::clock;
 use crate::delivery::hub::Hub;
 use crate::delivery::server::Streams;
 use crate::delivery::{Access, Limits};
@@ -44,15 +48,18 @@ fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
         metrics: metrics.clone(),
     };
     let pages = Pages {
-        hub,
-        authenticator,
+        desk: Desk {
+            hub,
+            authenticator,
+            readers,
+            root_namespace: "istio-system".into(),
+        },
         authority,
         server: Arc::new(server),
         metrics,
         render: Arc::new(|entries| Ok(Value::from(entries.len()))),
         objects: Arc::new(|| (vec![SIDECARS], 3)),
-        readers,
-        root_namespace: "istio-system".into(),
+        prepared: Arc::new(|| true),
         stop: CancellationToken::new(),
         started: clock::mono(),
     };

@@ -292,7 +292,7 @@ impl Caught {
                 Ok(response) => response,
                 Err(status) => Outgoing::response(status.response()),
             },
-            STATE_OF_THE_WORLD => {
+            STATE_OF_THE_WORLD if self.door == Entry::Open => {
                 let text = "only delta xDS is served: set ads_config.api_type to DELTA_GRPC";
                 Outgoing::response(Status::new(Code::Unimplemented, text).response())
             }

@@ -26,13 +26,14 @@ pub(super) fn container(
         let why = "global.proxy_init.image: say the image with `fairlead init`";
         return Err(InjectError::Values(why.to_owned()));
     }
+    if values.global.native_nftables {
+        let why = "global.nativeNftables: not implemented yet";
+        return Err(InjectError::Values(why.to_owned()));
+    }
     let mut args = args(choices, mode);
     let by_plugin = values.pilot.cni.enabled;
     if by_plugin {
         args.extend(["--run-validation", "--skip-rule-apply"].map(str::to_owned));
-    }
-    if values.global.native_nftables {
-        args.push("--native-nftables".to_owned());
     }
     let mut container = json!({
         "name": if by_plugin { VALIDATION } else { INIT },
@@ -74,7 +75,6 @@ fn args(choices: &Choices, mode: &str) -> Vec<String> {
         ("-q", traffic.include_outbound_ports.as_str()),
         ("-o", &traffic.exclude_outbound_ports),
         ("-c", &traffic.exclude_interfaces),
-        ("-k", &traffic.reroute_interfaces),
     ];
     let said = said.into_iter().filter(|(_, value)| !value.is_empty());
     args.extend(

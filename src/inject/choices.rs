@@ -2,9 +2,10 @@
 //!
 //! Annotations: <https://istio.io/latest/docs/reference/config/annotations/>.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::Ipv4Net;
 use serde_json::{Map, Value};
 
 use super::lists::Pod;
@@ -77,9 +78,10 @@ pub(super) struct Traffic {
     pub(super) include_outbound_ports: Str,
     pub(super) exclude_outbound_ports: Str,
     pub(super) exclude_interfaces: Str,
-    pub(super) reroute_interfaces: Str,
 }
 
+/// Of the proxy's listeners besides readiness of the application.
+const OWN_PORTS: [u16; 6] = [15000, 15001, 15006, 15008, 15021, 15090];
 /// An annotation of more bytes is refused before it is read.
 const MAX_ANNOTATION: usize = 64 << 10;
 
@@ -96,7 +98,7 @@ impl Choices {
         let rewritten = read
             .flag("sidecar.istio.io/rewriteAppHTTPProbers")?
             .unwrap_or(webhook.rewrite_app_http_probe);
-        let status_port = read.number("status.sidecar.istio.io/port")?;
+        let status_port = read.status_port(proxy.status_port.unwrap_or(values.status_port))?;
         let low = read.flag("sidecar.istio.io/capNetBindService")?;
         Ok(Self {
             form: read.form(injection)?,
@@ -113,9 +115,7 @@ impl Choices {
                 false => Probes::AsTheyAre,
             },
             hold_application: hold.unwrap_or(values.hold_application_until_proxy_starts),
-            status_port: status_port
-                .or(proxy.status_port)
-                .unwrap_or(values.status_port),
+            status_port,
             readiness: read.readiness(injection)?,
             traffic: read.traffic(injection)?,
             volumes: read.volumes("sidecar.istio.io/userVolume")?,
@@ -138,12 +138,17 @@ impl Choices {
         injection: &'i Injection,
     ) -> Result<Vec<&'i Value>, InjectError> {
         let of = |name: &Str| match injection.injector.templates.get(name) {
-            Some(overlay) => Ok(Some(&overlay.0)),
+            Some(overlay) => Ok(Some(overlay.part())),
             None if name == SIDECAR => Ok(None),
             None => Err(InjectError::Template(name.clone())),
         };
         let found: Result<Vec<Option<&Value>>, _> = self.templates.iter().map(of).collect();
         Ok(found?.into_iter().flatten().collect())
+    }
+
+    pub(super) fn termination_drain_duration(&self) -> Duration {
+        let said = self.proxy.termination_drain_duration;
+        said.map_or(Duration::from_secs(5), |span| span.0)
     }
 
     pub(super) fn drain_duration(&self) -> Duration {
@@ -207,18 +212,38 @@ impl Read<'_> {
 
     fn interception(&self, proxy: &ProxyConfig) -> Result<InterceptionMode, InjectError> {
         let key = "sidecar.istio.io/interceptionMode";
-        match self.text(key) {
-            None => Ok(proxy
+        let mode = match self.text(key) {
+            None => proxy
                 .interception_mode
-                .unwrap_or(InterceptionMode::Redirect)),
-            Some("REDIRECT") => Ok(InterceptionMode::Redirect),
-            Some("TPROXY") => Ok(InterceptionMode::Tproxy),
-            Some("NONE") => Ok(InterceptionMode::None),
-            Some(other) => Err(InjectError::annotation(
+                .unwrap_or(InterceptionMode::Redirect),
+            Some("REDIRECT") => InterceptionMode::Redirect,
+            Some("TPROXY") => InterceptionMode::Tproxy,
+            Some("NONE") => InterceptionMode::None,
+            Some(other) => {
+                return Err(InjectError::annotation(key, other, "say REDIRECT or NONE"));
+            }
+        };
+        match mode {
+            InterceptionMode::Redirect | InterceptionMode::None => Ok(mode),
+            // `fairlead init` would refuse it, and the pod would never start.
+            InterceptionMode::Tproxy => Err(InjectError::annotation(
                 key,
-                other,
-                "say REDIRECT, TPROXY or NONE",
+                "TPROXY",
+                "not implemented yet; say REDIRECT or NONE",
             )),
+        }
+    }
+
+    /// A port on which the proxy listens itself cannot be its status port, too.
+    fn status_port(&self, default: u16) -> Result<u16, InjectError> {
+        let key = "status.sidecar.istio.io/port";
+        let port = self.number(key)?.unwrap_or(default);
+        match OWN_PORTS.contains(&port) {
+            false => Ok(port),
+            true => {
+                let why = "the proxy uses this port itself";
+                Err(InjectError::annotation(key, &port.to_string(), why))
+            }
         }
     }
 
@@ -288,16 +313,17 @@ impl Read<'_> {
         let values = &injection.values.global.proxy;
         let reroute = "istio.io/reroute-virtual-interfaces";
         let older = "traffic.sidecar.istio.io/kubevirtInterfaces";
-        let reroute = match self.0.annotation(reroute) {
-            Some(_) => self.names(reroute, "")?,
-            None => self.names(older, "")?,
-        };
+        for key in [reroute, older] {
+            if let Some(asked) = self.text(key) {
+                return Err(InjectError::annotation(key, asked, "not implemented yet"));
+            }
+        }
         Ok(Traffic {
             include_outbound_ip_ranges: self.ranges(
                 "traffic.sidecar.istio.io/includeOutboundIPRanges",
                 values.include_ip_ranges.as_ref().map_or("*", Str::as_str),
             )?,
-            exclude_outbound_ip_ranges: self.ranges(
+            exclude_outbound_ip_ranges: self.some_ranges(
                 "traffic.sidecar.istio.io/excludeOutboundIPRanges",
                 &values.exclude_ip_ranges,
             )?,
@@ -308,20 +334,19 @@ impl Read<'_> {
                     .as_ref()
                     .map_or("*", Str::as_str),
             )?,
-            exclude_inbound_ports: self.ports(
+            exclude_inbound_ports: self.some_ports(
                 "traffic.sidecar.istio.io/excludeInboundPorts",
                 &values.exclude_inbound_ports,
             )?,
-            include_outbound_ports: self.ports(
+            include_outbound_ports: self.some_ports(
                 "traffic.sidecar.istio.io/includeOutboundPorts",
                 &values.include_outbound_ports,
             )?,
-            exclude_outbound_ports: self.ports(
+            exclude_outbound_ports: self.some_ports(
                 "traffic.sidecar.istio.io/excludeOutboundPorts",
                 &values.exclude_outbound_ports,
             )?,
             exclude_interfaces: self.names("traffic.sidecar.istio.io/excludeInterfaces", "")?,
-            reroute_interfaces: reroute,
         })
     }
 
@@ -338,31 +363,44 @@ impl Read<'_> {
             .split(',')
             .map(str::trim)
             .filter(|item| !item.is_empty());
-        match text == "*" || items.all(is_item) {
+        match items.all(is_item) {
             true => Ok(Str::new(text)),
             false => Err(InjectError::annotation(key, text, wanted)),
         }
     }
 
+    /// A list, or `*` for all.
     fn ports(&self, key: &'static str, default: &str) -> Result<Str, InjectError> {
+        match self.0.annotation(key).unwrap_or(default).trim() {
+            "*" => Ok(Str::new_static("*")),
+            _ => self.some_ports(key, default),
+        }
+    }
+
+    fn some_ports(&self, key: &'static str, default: &str) -> Result<Str, InjectError> {
         let port = |item: &str| item.parse::<u16>().is_ok();
         self.list(
             key,
             default,
             port,
-            "say ports (1 to 65535) with commas between, or `*`",
+            "say ports (1 to 65535) with commas between",
         )
     }
 
+    /// A list, or `*` for all.
     fn ranges(&self, key: &'static str, default: &str) -> Result<Str, InjectError> {
+        match self.0.annotation(key).unwrap_or(default).trim() {
+            "*" => Ok(Str::new_static("*")),
+            _ => self.some_ranges(key, default),
+        }
+    }
+
+    fn some_ranges(&self, key: &'static str, default: &str) -> Result<Str, InjectError> {
         let range =
-            |item: &str| item.parse::<IpNet>().is_ok() || item.parse::<std::net::IpAddr>().is_ok();
-        self.list(
-            key,
-            default,
-            range,
-            "say ranges such as 10.0.0.0/8 with commas between, or `*`",
-        )
+            |item: &str| item.parse::<Ipv4Net>().is_ok() || item.parse::<Ipv4Addr>().is_ok();
+        let wanted =
+            "say IPv4 ranges such as 10.0.0.0/8 with commas between (IPv6 is not implemented yet)";
+        self.list(key, default, range, wanted)
     }
 
     fn names(&self, key: &'static str, default: &str) -> Result<Str, InjectError> {
@@ -429,6 +467,17 @@ mod tests {
                 "ranges",
             ),
             ("sidecar.istio.io/interceptionMode", "redirect", "REDIRECT"),
+            (
+                "sidecar.istio.io/interceptionMode",
+                "TPROXY",
+                "not implemented",
+            ),
+            (
+                "traffic.sidecar.istio.io/excludeOutboundPorts",
+                "*",
+                "ports",
+            ),
+            ("status.sidecar.istio.io/port", "15021", "itself"),
             ("sidecar.istio.io/nativeSidecar", "maybe", "true"),
             ("sidecar.istio.io/logLevel", "loud", "levels"),
             ("status.sidecar.istio.io/port", "70000", "number"),

@@ -93,6 +93,13 @@ fn containers<'a>(spec: &'a Value, key: &str) -> Result<Vec<Container<'a>>, Inje
     list.iter().enumerate().map(named).collect()
 }
 
+/// A CronJob's name: its Jobs have the minute of their run behind it.
+fn without_minute(name: &str) -> Option<&str> {
+    let (bare, minute) = name.rsplit_once('-')?;
+    let digits = minute.bytes().all(|b| b.is_ascii_digit());
+    (digits && (8..=10).contains(&minute.len())).then_some(bare)
+}
+
 /// A Deployment's name where the pod is of its ReplicaSet, the owner's or the pod's own elsewhere.
 fn workload(meta: &Value, labels: &Labels) -> Str {
     let owners = meta["ownerReferences"].as_array();
@@ -104,5 +111,8 @@ fn workload(meta: &Value, labels: &Labels) -> Str {
     let name = owner.and_then(|o| o["name"].as_str()).unwrap_or(own);
     let hash = labels.get("pod-template-hash");
     let bare = hash.and_then(|h| name.strip_suffix(h.as_str())?.strip_suffix('-'));
-    Str::new(bare.unwrap_or(name))
+    let of_job = owner
+        .filter(|o| o["kind"] == "Job")
+        .and_then(|_| without_minute(name));
+    Str::new(bare.or(of_job).unwrap_or(name))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{InjectError, Injection, Outcome, Request, inject};
+use super::{InjectError, Injection, Outcome, Request, child, inject};
 
 /// Where a kind that makes pods keeps the pod, as a JSON pointer.
 const TEMPLATES: &[(&str, &str)] = &[
@@ -50,9 +50,14 @@ pub fn inject_manifest(
     };
     // The name of what makes the pod is its workload's.
     let mut pod = template.clone();
+    for (value, field) in [(&pod, pointer), (&pod["metadata"], "metadata")] {
+        if !value.is_object() && !value.is_null() {
+            return Err(InjectError::pod(field, "this is no object"));
+        }
+    }
     let named = pod["metadata"]["name"].is_string();
     if !named {
-        pod["metadata"]["name"] = manifest["metadata"]["name"].clone();
+        child(&mut pod, "metadata").insert("name".to_owned(), manifest["metadata"]["name"].clone());
     }
     let namespace = manifest["metadata"]["namespace"].as_str();
     let request = Request {

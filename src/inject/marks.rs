@@ -82,8 +82,13 @@ impl Marks {
 pub(super) fn canonical_name(pod: &Pod<'_>) -> Str {
     let labels = [NAME, "app.kubernetes.io/name", "app"];
     let said = labels.iter().find_map(|key| pod.labels.get(key));
-    let name = said.unwrap_or(&pod.workload);
-    name.chars().take(MAX_LABEL).collect()
+    let name: String = said
+        .unwrap_or(&pod.workload)
+        .chars()
+        .take(MAX_LABEL)
+        .collect();
+    // No label ends with a dash or a dot, as a name that was cut may.
+    Str::new(name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()))
 }
 
 fn canonical_revision(pod: &Pod<'_>) -> Str {

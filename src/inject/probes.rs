@@ -22,8 +22,6 @@ const PROBES: &[(&str, &str)] = &[
     ("startupProbe", "startupz"),
 ];
 const HOOKS: &[(&str, &str)] = &[("preStop", "prestopz"), ("postStart", "poststartz")];
-/// Nobody waits longer for a hook.
-const HOOK: Duration = Duration::from_secs(30);
 /// Kubernetes' own defaults.
 const PERIOD: u64 = 10;
 const TIMEOUT: u64 = 1;
@@ -85,7 +83,8 @@ fn of_container(
         let hook = &mut container["lifecycle"][*key];
         if let Some(asked) = Asked::read(hook, &ports, &format!("{field}.lifecycle.{key}"))? {
             let mut probe = asked.probe(path.clone(), hook);
-            probe.timeout = HOOK;
+            // The kubelet waits as long as the pod may take to end.
+            probe.timeout = None;
             found.push(probe);
             ask_envoy(hook, &path, status_port);
         }
@@ -185,7 +184,7 @@ impl Asked {
         AppProbe {
             path,
             port: self.port,
-            timeout: seconds("timeoutSeconds", TIMEOUT),
+            timeout: Some(seconds("timeoutSeconds", TIMEOUT)),
             check: match self.how {
                 How::Http {
                     path,

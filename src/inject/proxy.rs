@@ -33,7 +33,7 @@ pub(super) fn container(
         "args": args(choices, text),
         "env": env(choices),
         "ports": [{"name": "http-status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
-        "lifecycle": lifecycle(drain_secret),
+        "lifecycle": lifecycle(choices, drain_secret),
         "resources": choices.resources,
         "securityContext": security_context(choices, injection),
         "volumeMounts": mounts(choices),
@@ -124,8 +124,13 @@ fn env(choices: &Choices) -> Vec<Value> {
     env
 }
 
-/// Draining begins with the pod's end: open connections are finished, new ones still answered.
-fn lifecycle(drain_secret: &str) -> Value {
+/// Draining begins with the pod's end: open connections are finished, new ones still answered. A sidecar that is an init
+/// container goes on till the application has ended; a container beside it is ended when its hook is over, and so waits.
+fn lifecycle(choices: &Choices, drain_secret: &str) -> Value {
+    if choices.form == Form::Container {
+        let seconds = choices.termination_drain_duration().as_secs();
+        return json!({"preStop": {"sleep": {"seconds": seconds}}});
+    }
     json!({"preStop": {"httpGet": {
         "path": "/drain",
         "port": STATUS_PORT,

@@ -36,7 +36,7 @@ pub enum Policy {
 
 /// YAML inside YAML, as in Istio, or a tree.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Overlay(pub Value);
+pub struct Overlay(Value);
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -217,12 +217,24 @@ fn parse<T: for<'de> Deserialize<'de> + Default>(
 
 impl<'de> Deserialize<'de> for Overlay {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match Value::deserialize(d)? {
+        let tree = match Value::deserialize(d)? {
             Value::String(text) => serde_saphyr::from_str(&text)
-                .map(Self)
-                .map_err(|e| serde::de::Error::custom(format!("this is no YAML: {e}"))),
-            tree => Ok(Self(tree)),
+                .map_err(|e| serde::de::Error::custom(format!("this is no YAML: {e}")))?,
+            tree => tree,
+        };
+        match tree.is_object() {
+            true => Ok(Self(tree)),
+            false => Err(serde::de::Error::custom(
+                "a template is a part of a pod, an object",
+            )),
         }
+    }
+}
+
+impl Overlay {
+    /// A part of a pod: an object.
+    pub fn part(&self) -> &Value {
+        &self.0
     }
 }
 

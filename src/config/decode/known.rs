@@ -128,7 +128,6 @@ const MESH_CONFIG: &[&str] = &[
     "defaultConfig.statNameLength",
     "defaultConfig.statsCompression",
     "defaultConfig.statsdUdpAddress",
-    "defaultConfig.terminationDrainDuration",
     "defaultConfig.tracing",
     "defaultConfig.tracingServiceName",
     "defaultInboundHttpRetryPolicy",

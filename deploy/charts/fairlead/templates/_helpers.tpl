@@ -43,10 +43,23 @@ app.kubernetes.io/name: istiod
 app.kubernetes.io/part-of: istio
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-istio.io/rev: {{ include "fairlead.revision" . }}
+istio.io/rev: {{ include "fairlead.revision" . | quote }}
 {{- end -}}
 
 {{- define "fairlead.selector" -}}
 app: istiod
-istio.io/rev: {{ include "fairlead.revision" . }}
+istio.io/rev: {{ include "fairlead.revision" . | quote }}
+{{- end -}}
+
+{{/* Names of the webhooks' objects: of the whole cluster, so another namespace's stand apart. */}}
+{{- define "fairlead.apart" -}}
+{{ if ne .Release.Namespace "istio-system" }}-{{ .Release.Namespace }}{{ end }}
+{{- end -}}
+
+{{- define "fairlead.injectorName" -}}
+istio-sidecar-injector{{ include "fairlead.suffix" . }}{{ include "fairlead.apart" . }}
+{{- end -}}
+
+{{- define "fairlead.tagName" -}}
+istio-revision-tag-{{ .tag }}{{ include "fairlead.apart" .root }}
 {{- end -}}
