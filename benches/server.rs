@@ -90,6 +90,10 @@ impl Home {
             let address = address.unwrap_or_else(|| free.into());
             command.arg(format!("--{name}-addr={address}"));
         }
+        // Webhooks are a cluster's; the one here asks for none of its pods.
+        if flag == "--kubeconfig" {
+            command.arg("--https-addr=127.0.0.1:0");
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?);
         let started = Stamp::now();
         let child = command.stderr(log).spawn();
