@@ -21,6 +21,8 @@ mod installed;
 mod kept;
 #[path = "cluster/mesh.rs"]
 mod mesh;
+#[path = "cluster/outage.rs"]
+mod outage;
 #[path = "cluster/pods.rs"]
 mod pods;
 
@@ -28,6 +30,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     mesh::SCENARIOS,
     pods::SCENARIOS,
     kept::SCENARIOS,
+    outage::SCENARIOS,
     admission::SCENARIOS,
 ];
 

@@ -53,6 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "view",
             "delivery",
             "ca",
+            "tls",
             "telemetry",
         ],
     ),

@@ -5,6 +5,7 @@ pub mod doors;
 pub mod history;
 pub mod intake;
 mod journal;
+mod pods;
 pub mod ports;
 pub mod source;
 pub mod tasks;
@@ -31,6 +32,7 @@ use crate::analyze;
 use crate::ca::authority::{Authority, Lifetimes};
 use crate::ca::review::Cluster;
 use crate::ca::service::{CertificateService, METHOD};
+use crate::ca::standby::Standby;
 use crate::ca::trust::{Plan, Trust};
 use crate::cli::settings::{Home, Settings};
 use crate::clock;
@@ -95,14 +97,11 @@ async fn start(
     };
     let engine = begin(settings, &dir, &mut acceptance, events)?;
     let mesh = engine.snapshot().mesh.clone();
-    let trust = trust(
-        settings,
-        &dir,
-        &mesh.trust_domain,
-        cluster,
-        installed.as_ref(),
-    )
-    .await?;
+    let (hub, inbox) = mpsc::channel(MESSAGES);
+    let standby = standby(settings, &mesh.trust_domain, &hub);
+    let known = (cluster, standby.clone());
+    let (domain, place) = (&mesh.trust_domain, installed.as_ref());
+    let trust = trust(settings, &dir, domain, known, place).await?;
     let doors = Doors::bind(settings, &home.source, trust.serving.live()).await?;
     if let Some(file) = &settings.ports_file {
         doors.ports.write(file)?;
@@ -110,10 +109,10 @@ async fn start(
     let (proxies, injected) = watch::channel(mesh.default_config.clone());
     let webhooks = installed.map(|installed| {
         let wired = (trust.authority.clone(), dir.clone(), metrics.clone());
+        cluster::follow_keys(&installed, &dir, standby, stop, tasks);
         cluster::run(settings, installed, wired, injected, stop, tasks)
     });
 
-    let (hub, inbox) = mpsc::channel(MESSAGES);
     let keeps = Keeps::of(&home.source);
     let (intake, published) = Intake::new(acceptance, hub.clone(), keeps, proxies);
     intake.keep();
@@ -234,11 +233,23 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
+/// Keys that speak for a cluster's tokens while it does not answer, unless that is not wanted.
+fn standby(
+    settings: &Settings,
+    trust_domain: &str,
+    hub: &mpsc::Sender<Message>,
+) -> Option<Arc<Standby>> {
+    let pods = || Box::new(pods::Pods(hub.clone()));
+    settings
+        .token_standby
+        .then(|| Arc::new(Standby::new(trust_domain, pods())))
+}
+
 async fn trust(
     settings: &Settings,
     dir: &LockedDir,
     trust_domain: &str,
-    cluster: Option<Box<dyn Cluster>>,
+    (cluster, standby): (Option<Box<dyn Cluster>>, Option<Arc<Standby>>),
     installed: Option<&Installed>,
 ) -> Result<Trust> {
     if let (Some(installed), None) = (installed, &settings.ca_dir) {
@@ -254,6 +265,7 @@ async fn trust(
         names: &names,
         past: dir.path(ACCEPTED).exists().then_some(ACCEPTED),
         cluster,
+        standby,
     };
     Ok(Trust::open(dir, plan, clock::wall())?)
 }

@@ -17,6 +17,7 @@ pub mod review;
 pub mod service;
 pub mod serving;
 pub mod signer;
+pub mod standby;
 #[cfg(test)]
 pub mod testing;
 pub mod token;

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod injector;
+pub mod keys;
 pub mod leader;
 pub mod roots;
 pub mod webhooks;

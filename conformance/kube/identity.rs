@@ -18,7 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
         of_nobody,
     ),
     (
-        "while_the_cluster_is_away_known_tokens_hold_and_new_ones_do_not",
+        "while_the_cluster_is_away_tokens_of_pods_that_are_there_hold",
         away,
     ),
 ];
@@ -112,13 +112,26 @@ fn away() -> Result<()> {
     let known = world.token(SYSTEM, AUDIENCE, None)?;
     let new = world.token(SYSTEM, AUDIENCE, Some("reader"))?;
     ensure!(status(&plane, &known)? == 200);
+    super::harness::wait::eventually("the cluster's keys are known", || {
+        ensure!(
+            plane.log().contains("keys of the cluster's tokens"),
+            "{}",
+            plane.log()
+        );
+        Ok(())
+    })?;
+    let gone = world.token(SYSTEM, AUDIENCE, None)?;
     world.server.kill();
     ensure!(status(&plane, &known)? == 200);
+    // Its pod is there, and the cluster's own keys say that it is the cluster's.
     let got = status(&plane, &new)?;
+    ensure!(got == 200, "{got}");
+    // Bound to no pod, it may have been taken back.
+    let got = status(&plane, &gone)?;
     ensure!(got == 503, "{got}");
     world.server.restart()?;
-    super::harness::wait::eventually("the new one is known too", || {
-        let got = status(&plane, &new)?;
+    super::harness::wait::eventually("the other is known, too", || {
+        let got = status(&plane, &gone)?;
         ensure!(got == 200, "{got}");
         Ok(())
     })

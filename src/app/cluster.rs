@@ -8,11 +8,26 @@ use tokio_util::sync::CancellationToken;
 use super::tasks::Tasks;
 use crate::admission::Webhooks;
 use crate::ca::authority::Authority;
+use crate::ca::standby::Standby;
 use crate::cli::settings::Settings;
 use crate::config::proxy_config::ProxyConfig;
-use crate::controllers::{Installed, authority, injector, leader, roots, webhooks};
+use crate::controllers::{Installed, authority, injector, keys, leader, roots, webhooks};
 use crate::state::LockedDir;
 use crate::telemetry::metrics::Metrics;
+
+/// Keeps the keys of the cluster's tokens, if there is a standby to use them.
+pub fn follow_keys(
+    installed: &Installed,
+    dir: &Arc<LockedDir>,
+    standby: Option<Arc<Standby>>,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) {
+    if let Some(standby) = standby {
+        let followed = keys::run(installed.clone(), dir.clone(), standby, stop.clone());
+        tasks.run("cluster keys", followed);
+    }
+}
 
 /// Starts all of it, and gives what the webhooks answer by.
 pub fn run(

@@ -103,6 +103,14 @@ impl Authenticator {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Callers let in by the cluster's keys alone, for it did not answer, since the start.
+    pub fn by_standby(&self) -> u64 {
+        self.verifier
+            .cluster
+            .as_ref()
+            .map_or(0, Reviewer::by_standby)
+    }
+
     async fn proven(
         &self,
         headers: &HeaderMap,

@@ -1,6 +1,7 @@
 //! Tokens of a cluster's own, which the cluster checks: a TokenReview (`authentication.k8s.io/v1`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
@@ -11,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::authenticate::Credential;
 use super::lease::from_unix;
+use super::standby::Standby;
 use super::token::{AUDIENCE, Audience};
 use super::verify::TokenError;
 use crate::identity::SpiffeId;
@@ -31,6 +33,7 @@ pub struct Reviewer {
     cluster: Box<dyn Cluster>,
     trust_domain: Str,
     turns: Semaphore,
+    standby: Option<Arc<Standby>>,
 }
 
 const COLLECTION: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -78,7 +81,18 @@ impl Reviewer {
             cluster,
             trust_domain: Str::new(trust_domain),
             turns: Semaphore::new(TURNS),
+            standby: None,
         }
+    }
+
+    /// Asks keys where the cluster does not answer.
+    pub fn with_standby(self, standby: Option<Arc<Standby>>) -> Self {
+        Self { standby, ..self }
+    }
+
+    /// Credentials given without the cluster's word, since the start.
+    pub fn by_standby(&self) -> u64 {
+        self.standby.as_ref().map_or(0, |standby| standby.used())
     }
 
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Credential, TokenError> {
@@ -95,8 +109,11 @@ impl Reviewer {
         }
         let asked = tokio::time::timeout(PATIENCE, self.ask(token));
         let silent = || TokenError::Unanswered(format!("nothing within {PATIENCE:?}"));
-        let status = asked.await.unwrap_or_else(|_| Err(silent()))?;
-        self.credential(&status, expires)
+        match (asked.await.unwrap_or_else(|_| Err(silent())), &self.standby) {
+            (Ok(status), _) => self.credential(&status, expires),
+            (Err(unanswered), Some(standby)) => standby.verify(token, unanswered, now).await,
+            (Err(unanswered), None) => Err(unanswered),
+        }
     }
 
     async fn ask(&self, token: &str) -> Result<Status, TokenError> {

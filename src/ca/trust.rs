@@ -12,6 +12,7 @@ use super::authority::{Authority, Lifetimes};
 use super::files::{self, CaFilesError};
 use super::review::{Cluster, Reviewer};
 use super::serving::Serving;
+use super::standby::Standby;
 use super::token::{AUDIENCE, ISSUER, IssueError, TokenIssuer};
 use super::verify::{KeySetError, LocalVerifier};
 use crate::state::LockedDir;
@@ -29,6 +30,8 @@ pub struct Plan<'a> {
     pub past: Option<&'a str>,
     /// Who knows tokens that are not ours.
     pub cluster: Option<Box<dyn Cluster>>,
+    /// Who knows them while the cluster does not answer.
+    pub standby: Option<Arc<Standby>>,
 }
 
 pub struct Trust {
@@ -71,7 +74,9 @@ impl Trust {
         let cluster = plan.cluster.take();
         let verifier = Verifier {
             own: local,
-            cluster: cluster.map(|cluster| Reviewer::new(cluster, plan.trust_domain)),
+            cluster: cluster.map(|cluster| {
+                Reviewer::new(cluster, plan.trust_domain).with_standby(plan.standby.take())
+            }),
         };
         let authenticator = Authenticator::new(verifier, plan.trust_domain);
         let serving = Serving::new(authority.clone(), plan.names, now);
@@ -102,6 +107,7 @@ mod tests {
             names: &[],
             past: None,
             cluster: None,
+            standby: None,
         };
         let dir = StateDir::prepare(root).unwrap().lock().unwrap();
         Trust::open(&dir, plan, now()).unwrap()

@@ -131,6 +131,19 @@ pub struct Settings {
     #[arg(long, env = "REVISION", default_value = "default", value_name = "NAME")]
     pub revision: String,
 
+    /// While the API server does not answer, take tokens by the cluster's public keys if their pod is still known.
+    #[arg(
+        long,
+        env = "FAIRLEAD_TOKEN_STANDBY",
+        default_value_t = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        value_name = "BOOL"
+    )]
+    pub token_standby: bool,
+
     /// Name of this replica, as its Lease shows it; the pod's.
     #[arg(
         long,

@@ -11,17 +11,16 @@ pub mod extensions;
 pub mod gateway;
 pub mod security;
 pub mod service_entry;
+pub mod shapes;
 pub mod sidecar;
 pub mod telemetry;
 pub mod virtual_service;
 pub mod workload;
 
-use std::borrow::Cow;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
-
+use self::shapes::{Anything, Base64, List, Map, Text};
 use super::decode::reader::{self, Reading};
 use super::decode::yaml::{self, Node};
 
@@ -168,62 +167,4 @@ fn read<T: for<'de> Deserialize<'de>>(object: &Node) -> Reading<()> {
         value: yaml::Value::Null,
     };
     reader::read::<Option<T>>(object.get("spec").unwrap_or(ABSENT), "spec").map(drop)
-}
-
-/// JSON of another's making: an extension's settings, or a part of Envoy's configuration.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Anything(pub Value);
-
-impl<'de> Deserialize<'de> for Anything {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Value::deserialize(d).map(Self)
-    }
-}
-
-impl JsonSchema for Anything {
-    fn schema_name() -> Cow<'static, str> {
-        "Anything".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-    }
-}
-
-/// Bytes, as protobuf's JSON has them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Base64(pub Vec<u8>);
-
-impl<'de> Deserialize<'de> for Base64 {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        let bare = text.trim_end_matches('=');
-        let bytes = data_encoding::BASE64_NOPAD
-            .decode(bare.as_bytes())
-            .or_else(|_| data_encoding::BASE64URL_NOPAD.decode(bare.as_bytes()));
-        bytes
-            .map(Self)
-            .map_err(|_| serde::de::Error::custom("this is no base64"))
-    }
-}
-
-impl JsonSchema for Base64 {
-    fn schema_name() -> Cow<'static, str> {
-        "Base64".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "format": "byte"})
-    }
-}
-
-/// A duration is a text to the API server.
-impl JsonSchema for super::value::Span {
-    fn schema_name() -> Cow<'static, str> {
-        "Span".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string"})
-    }
 }

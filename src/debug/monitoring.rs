@@ -77,6 +77,7 @@ impl Pages {
         m.rds_reject.set(refused(ResourceType::Route));
         m.srds_reject.set(refused(ResourceType::ScopedRoute));
         m.issued.show(self.authority.issued());
+        m.by_standby.show(self.desk.authenticator.by_standby());
         m.unauthenticated.show(self.desk.authenticator.refused());
         m.retries.of(Attempt::Secret).show(self.authority.failed());
         let seconds = |at: SystemTime| {

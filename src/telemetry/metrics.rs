@@ -72,6 +72,7 @@ metrics! {
     validation_errors: Counter, "galley_validation_http_error", "Questions about objects that could not be read.";
     webhook_patches: Counter, "webhook_patch_attempts_total", "Roots put into webhook configurations.";
     webhook_patch_failures: Counter, "webhook_patch_failures_total", "Of these, those that failed.";
+    by_standby: Counter, "fairlead_tokens_taken_by_keys_total", "Callers let in by the cluster's public keys alone, while the API server did not answer.";
     authority_differs: Gauge, "fairlead_authority_differs", "1 while the authority's Secret is not the one in force.";
     in_flight: Gauge, "fairlead_in_flight_bytes", "Bytes of responses that connections have not taken yet.";
 }

@@ -1,11 +1,11 @@
 //! What several kinds have in common.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::Span;
+
+use super::{List, Map, Text};
 
 /// A port by its number.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -18,16 +18,16 @@ pub struct PortSelector {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StringMatch {
-    pub exact: Option<String>,
-    pub prefix: Option<String>,
-    pub regex: Option<String>,
+    pub exact: Option<Text>,
+    pub prefix: Option<Text>,
+    pub regex: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
-    pub host: Option<String>,
-    pub subset: Option<String>,
+    pub host: Option<Text>,
+    pub subset: Option<Text>,
     pub port: Option<PortSelector>,
 }
 
@@ -35,31 +35,31 @@ pub struct Destination {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadSelector {
-    pub match_labels: Option<BTreeMap<String, String>>,
+    pub match_labels: Option<Map<Text>>,
 }
 
 /// Networking's kinds do so.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelsSelector {
-    pub labels: Option<BTreeMap<String, String>>,
+    pub labels: Option<Map<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetReference {
-    pub group: Option<String>,
-    pub kind: Option<String>,
-    pub name: Option<String>,
-    pub namespace: Option<String>,
+    pub group: Option<Text>,
+    pub kind: Option<Text>,
+    pub name: Option<Text>,
+    pub namespace: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Port {
     pub number: Option<u32>,
-    pub protocol: Option<String>,
-    pub name: Option<String>,
+    pub protocol: Option<Text>,
+    pub name: Option<Text>,
     pub target_port: Option<u32>,
 }
 
@@ -72,14 +72,14 @@ pub struct Percent {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pair {
-    pub name: Option<String>,
-    pub value: Option<String>,
+    pub name: Option<Text>,
+    pub value: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Named {
-    pub name: Option<String>,
+    pub name: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -143,30 +143,30 @@ pub enum H2UpgradePolicy {
 pub struct ServerTls {
     pub https_redirect: Option<bool>,
     pub mode: Option<ServerTlsMode>,
-    pub server_certificate: Option<String>,
-    pub private_key: Option<String>,
-    pub ca_certificates: Option<String>,
-    pub ca_crl: Option<String>,
-    pub credential_name: Option<String>,
-    pub credential_names: Option<Vec<String>>,
-    pub ca_cert_credential_name: Option<String>,
-    pub tls_certificates: Option<Vec<ServerCertificate>>,
-    pub subject_alt_names: Option<Vec<String>>,
-    pub verify_certificate_spki: Option<Vec<String>>,
-    pub verify_certificate_hash: Option<Vec<String>>,
+    pub server_certificate: Option<Text>,
+    pub private_key: Option<Text>,
+    pub ca_certificates: Option<Text>,
+    pub ca_crl: Option<Text>,
+    pub credential_name: Option<Text>,
+    pub credential_names: Option<List<Text>>,
+    pub ca_cert_credential_name: Option<Text>,
+    pub tls_certificates: Option<List<ServerCertificate>>,
+    pub subject_alt_names: Option<List<Text>>,
+    pub verify_certificate_spki: Option<List<Text>>,
+    pub verify_certificate_hash: Option<List<Text>>,
     pub min_protocol_version: Option<TlsVersion>,
     pub max_protocol_version: Option<TlsVersion>,
-    pub cipher_suites: Option<Vec<String>>,
-    pub ecdh_curves: Option<Vec<String>>,
+    pub cipher_suites: Option<List<Text>>,
+    pub ecdh_curves: Option<List<Text>>,
     pub insecure_skip_verify: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerCertificate {
-    pub server_certificate: Option<String>,
-    pub private_key: Option<String>,
-    pub ca_certificates: Option<String>,
+    pub server_certificate: Option<Text>,
+    pub private_key: Option<Text>,
+    pub ca_certificates: Option<Text>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -216,7 +216,7 @@ pub enum PluginPhase {
 #[serde(rename_all = "camelCase")]
 pub struct TrafficSelector {
     pub mode: Option<TrafficMode>,
-    pub ports: Option<Vec<PortSelector>>,
+    pub ports: Option<List<PortSelector>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -1,29 +1,29 @@
 //! <https://istio.io/latest/docs/reference/config/networking/destination-rule/>
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::Span;
+
+use super::{List, Map, Text};
 
 use super::common::{ConnectionPool, Pair, PortSelector, WorkloadSelector};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationRule {
-    pub host: Option<String>,
+    pub host: Option<Text>,
     pub traffic_policy: Option<TrafficPolicy>,
-    pub subsets: Option<Vec<Subset>>,
-    pub export_to: Option<Vec<String>>,
+    pub subsets: Option<List<Subset>>,
+    pub export_to: Option<List<Text>>,
     pub workload_selector: Option<WorkloadSelector>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Subset {
-    pub name: Option<String>,
-    pub labels: Option<BTreeMap<String, String>>,
+    pub name: Option<Text>,
+    pub labels: Option<Map<Text>>,
     pub traffic_policy: Option<TrafficPolicy>,
 }
 
@@ -34,7 +34,7 @@ pub struct TrafficPolicy {
     pub connection_pool: Option<ConnectionPool>,
     pub outlier_detection: Option<OutlierDetection>,
     pub tls: Option<ClientTls>,
-    pub port_level_settings: Option<Vec<PortTrafficPolicy>>,
+    pub port_level_settings: Option<List<PortTrafficPolicy>>,
     pub tunnel: Option<TunnelSettings>,
     pub proxy_protocol: Option<ProxyProtocol>,
     pub retry_budget: Option<RetryBudget>,
@@ -53,8 +53,8 @@ pub struct PortTrafficPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TunnelSettings {
-    pub protocol: Option<String>,
-    pub target_host: Option<String>,
+    pub protocol: Option<Text>,
+    pub target_host: Option<Text>,
     pub target_port: Option<u32>,
 }
 
@@ -111,10 +111,10 @@ pub enum SimpleLb {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsistentHash {
-    pub http_header_name: Option<String>,
+    pub http_header_name: Option<Text>,
     pub http_cookie: Option<HttpCookie>,
     pub use_source_ip: Option<bool>,
-    pub http_query_parameter_name: Option<String>,
+    pub http_query_parameter_name: Option<Text>,
     pub ring_hash: Option<RingHash>,
     pub maglev: Option<Maglev>,
     pub minimum_ring_size: Option<u32>,
@@ -123,10 +123,10 @@ pub struct ConsistentHash {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpCookie {
-    pub name: Option<String>,
-    pub path: Option<String>,
+    pub name: Option<Text>,
+    pub path: Option<Text>,
     pub ttl: Option<Span>,
-    pub attributes: Option<Vec<Pair>>,
+    pub attributes: Option<List<Pair>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -144,17 +144,17 @@ pub struct Maglev {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalityLb {
-    pub distribute: Option<Vec<Distribute>>,
-    pub failover: Option<Vec<Failover>>,
-    pub failover_priority: Option<Vec<String>>,
+    pub distribute: Option<List<Distribute>>,
+    pub failover: Option<List<Failover>>,
+    pub failover_priority: Option<List<Text>>,
     pub enabled: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ZoneAwareLb {
-    pub failover: Option<Vec<Failover>>,
-    pub failover_priority: Option<Vec<String>>,
+    pub failover: Option<List<Failover>>,
+    pub failover_priority: Option<List<Text>>,
     pub enabled: Option<bool>,
     pub min_cluster_size: Option<u32>,
 }
@@ -163,18 +163,18 @@ pub struct ZoneAwareLb {
 #[serde(rename_all = "camelCase")]
 pub struct Distribute {
     #[serde(rename = "from")]
-    pub source: Option<String>,
+    pub source: Option<Text>,
     #[serde(rename = "to")]
-    pub target: Option<BTreeMap<String, u32>>,
+    pub target: Option<Map<u32>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failover {
     #[serde(rename = "from")]
-    pub source: Option<String>,
+    pub source: Option<Text>,
     #[serde(rename = "to")]
-    pub target: Option<String>,
+    pub target: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -188,7 +188,7 @@ pub struct Warmup {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendUtilization {
-    pub metric_names_for_computing_utilization: Option<Vec<String>>,
+    pub metric_names_for_computing_utilization: Option<List<Text>>,
     pub error_utilization_penalty_percent: Option<u32>,
     pub weight_expiration_period: Option<Span>,
     pub weight_stabilization_period: Option<Span>,
@@ -207,21 +207,21 @@ pub struct OutlierDetection {
     pub base_ejection_time: Option<Span>,
     pub max_ejection_percent: Option<i32>,
     pub min_health_percent: Option<i32>,
-    pub outlier_detection_http_error_codes: Option<Vec<u32>>,
+    pub outlier_detection_http_error_codes: Option<List<u32>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientTls {
     pub mode: Option<ClientTlsMode>,
-    pub client_certificate: Option<String>,
-    pub private_key: Option<String>,
-    pub ca_certificates: Option<String>,
-    pub credential_name: Option<String>,
-    pub subject_alt_names: Option<Vec<String>>,
-    pub sni: Option<String>,
+    pub client_certificate: Option<Text>,
+    pub private_key: Option<Text>,
+    pub ca_certificates: Option<Text>,
+    pub credential_name: Option<Text>,
+    pub subject_alt_names: Option<List<Text>>,
+    pub sni: Option<Text>,
     pub insecure_skip_verify: Option<bool>,
-    pub ca_crl: Option<String>,
+    pub ca_crl: Option<Text>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -1,11 +1,9 @@
 //! <https://istio.io/latest/docs/reference/config/networking/envoy-filter/>
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Anything;
+use super::{Anything, List, Map, Text};
 
 use super::common::{LabelsSelector, Named, PluginPhase, TargetReference};
 
@@ -13,8 +11,8 @@ use super::common::{LabelsSelector, Named, PluginPhase, TargetReference};
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyFilter {
     pub workload_selector: Option<LabelsSelector>,
-    pub target_refs: Option<Vec<TargetReference>>,
-    pub config_patches: Option<Vec<ConfigPatch>>,
+    pub target_refs: Option<List<TargetReference>>,
+    pub config_patches: Option<List<ConfigPatch>>,
     pub priority: Option<i32>,
 }
 
@@ -83,36 +81,36 @@ pub enum PatchContext {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyMatch {
-    pub proxy_version: Option<String>,
-    pub metadata: Option<BTreeMap<String, String>>,
+    pub proxy_version: Option<Text>,
+    pub metadata: Option<Map<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerMatch {
     pub port_number: Option<u32>,
-    pub port_name: Option<String>,
+    pub port_name: Option<Text>,
     pub filter_chain: Option<FilterChainMatch>,
-    pub listener_filter: Option<String>,
-    pub name: Option<String>,
+    pub listener_filter: Option<Text>,
+    pub name: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FilterChainMatch {
-    pub name: Option<String>,
-    pub sni: Option<String>,
-    pub transport_protocol: Option<String>,
-    pub application_protocols: Option<String>,
+    pub name: Option<Text>,
+    pub sni: Option<Text>,
+    pub transport_protocol: Option<Text>,
+    pub application_protocols: Option<Text>,
     pub filter: Option<FilterMatch>,
     pub destination_port: Option<u32>,
-    pub transport_socket: Option<String>,
+    pub transport_socket: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FilterMatch {
-    pub name: Option<String>,
+    pub name: Option<Text>,
     pub sub_filter: Option<Named>,
 }
 
@@ -120,24 +118,24 @@ pub struct FilterMatch {
 #[serde(rename_all = "camelCase")]
 pub struct RouteConfigurationMatch {
     pub port_number: Option<u32>,
-    pub port_name: Option<String>,
-    pub gateway: Option<String>,
+    pub port_name: Option<Text>,
+    pub gateway: Option<Text>,
     pub vhost: Option<VirtualHostMatch>,
-    pub name: Option<String>,
+    pub name: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualHostMatch {
-    pub name: Option<String>,
-    pub domain_name: Option<String>,
+    pub name: Option<Text>,
+    pub domain_name: Option<Text>,
     pub route: Option<RouteMatch>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteMatch {
-    pub name: Option<String>,
+    pub name: Option<Text>,
     pub action: Option<RouteAction>,
 }
 
@@ -157,9 +155,9 @@ pub enum RouteAction {
 #[serde(rename_all = "camelCase")]
 pub struct ClusterMatch {
     pub port_number: Option<u32>,
-    pub service: Option<String>,
-    pub subset: Option<String>,
-    pub name: Option<String>,
+    pub service: Option<Text>,
+    pub subset: Option<Text>,
+    pub name: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Anything;
+use super::{Anything, List, Text};
 
 use super::common::{PluginPhase, TargetReference, TrafficSelector, WorkloadSelector};
 
@@ -12,20 +12,20 @@ use super::common::{PluginPhase, TargetReference, TrafficSelector, WorkloadSelec
 pub struct WasmPlugin {
     pub selector: Option<WorkloadSelector>,
     pub target_ref: Option<TargetReference>,
-    pub target_refs: Option<Vec<TargetReference>>,
-    pub url: Option<String>,
-    pub sha256: Option<String>,
+    pub target_refs: Option<List<TargetReference>>,
+    pub url: Option<Text>,
+    pub sha256: Option<Text>,
     pub image_pull_policy: Option<PullPolicy>,
-    pub image_pull_secret: Option<String>,
-    pub verification_key: Option<String>,
+    pub image_pull_secret: Option<Text>,
+    pub verification_key: Option<Text>,
     pub plugin_config: Option<Anything>,
-    pub plugin_name: Option<String>,
+    pub plugin_name: Option<Text>,
     pub phase: Option<WasmPhase>,
     pub priority: Option<i32>,
     pub fail_strategy: Option<FailStrategy>,
     pub vm_config: Option<VmConfig>,
     #[serde(rename = "match")]
-    pub matches: Option<Vec<TrafficSelector>>,
+    pub matches: Option<List<TrafficSelector>>,
     #[serde(rename = "type")]
     pub kind: Option<PluginType>,
 }
@@ -75,15 +75,15 @@ pub enum PluginType {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VmConfig {
-    pub env: Option<Vec<EnvVar>>,
+    pub env: Option<List<EnvVar>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
-    pub name: Option<String>,
+    pub name: Option<Text>,
     pub value_from: Option<EnvValueSource>,
-    pub value: Option<String>,
+    pub value: Option<Text>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -98,11 +98,11 @@ pub enum EnvValueSource {
 #[serde(rename_all = "camelCase")]
 pub struct TrafficExtension {
     pub selector: Option<WorkloadSelector>,
-    pub target_refs: Option<Vec<TargetReference>>,
+    pub target_refs: Option<List<TargetReference>>,
     pub phase: Option<PluginPhase>,
     pub priority: Option<i32>,
     #[serde(rename = "match")]
-    pub matches: Option<Vec<TrafficSelector>>,
+    pub matches: Option<List<TrafficSelector>>,
     pub wasm: Option<WasmConfig>,
     pub lua: Option<LuaConfig>,
 }
@@ -110,13 +110,13 @@ pub struct TrafficExtension {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WasmConfig {
-    pub url: Option<String>,
-    pub sha256: Option<String>,
+    pub url: Option<Text>,
+    pub sha256: Option<Text>,
     pub image_pull_policy: Option<PullPolicy>,
-    pub image_pull_secret: Option<String>,
-    pub verification_key: Option<String>,
+    pub image_pull_secret: Option<Text>,
+    pub verification_key: Option<Text>,
     pub plugin_config: Option<Anything>,
-    pub plugin_name: Option<String>,
+    pub plugin_name: Option<Text>,
     pub fail_strategy: Option<FailStrategy>,
     pub vm_config: Option<VmConfig>,
     #[serde(rename = "type")]
@@ -126,5 +126,5 @@ pub struct WasmConfig {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LuaConfig {
-    pub inline_code: Option<String>,
+    pub inline_code: Option<Text>,
 }

@@ -1,11 +1,11 @@
 //! <https://istio.io/latest/docs/reference/config/security/>
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::Span;
+
+use super::{List, Map, Text};
 
 use super::common::{Named, TargetReference, WorkloadSelector};
 
@@ -14,8 +14,8 @@ use super::common::{Named, TargetReference, WorkloadSelector};
 pub struct AuthorizationPolicy {
     pub selector: Option<WorkloadSelector>,
     pub target_ref: Option<TargetReference>,
-    pub target_refs: Option<Vec<TargetReference>>,
-    pub rules: Option<Vec<Rule>>,
+    pub target_refs: Option<List<TargetReference>>,
+    pub rules: Option<List<Rule>>,
     pub action: Option<Action>,
     pub provider: Option<Named>,
 }
@@ -36,10 +36,10 @@ pub enum Action {
 #[serde(rename_all = "camelCase")]
 pub struct Rule {
     #[serde(rename = "from")]
-    pub source: Option<Vec<From>>,
+    pub source: Option<List<From>>,
     #[serde(rename = "to")]
-    pub target: Option<Vec<To>>,
-    pub when: Option<Vec<Condition>>,
+    pub target: Option<List<To>>,
+    pub when: Option<List<Condition>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -51,20 +51,20 @@ pub struct From {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    pub principals: Option<Vec<String>>,
-    pub not_principals: Option<Vec<String>>,
-    pub request_principals: Option<Vec<String>>,
-    pub not_request_principals: Option<Vec<String>>,
-    pub namespaces: Option<Vec<String>>,
-    pub not_namespaces: Option<Vec<String>>,
-    pub service_accounts: Option<Vec<String>>,
-    pub not_service_accounts: Option<Vec<String>>,
-    pub trust_domains: Option<Vec<String>>,
-    pub not_trust_domains: Option<Vec<String>>,
-    pub ip_blocks: Option<Vec<String>>,
-    pub not_ip_blocks: Option<Vec<String>>,
-    pub remote_ip_blocks: Option<Vec<String>>,
-    pub not_remote_ip_blocks: Option<Vec<String>>,
+    pub principals: Option<List<Text>>,
+    pub not_principals: Option<List<Text>>,
+    pub request_principals: Option<List<Text>>,
+    pub not_request_principals: Option<List<Text>>,
+    pub namespaces: Option<List<Text>>,
+    pub not_namespaces: Option<List<Text>>,
+    pub service_accounts: Option<List<Text>>,
+    pub not_service_accounts: Option<List<Text>>,
+    pub trust_domains: Option<List<Text>>,
+    pub not_trust_domains: Option<List<Text>>,
+    pub ip_blocks: Option<List<Text>>,
+    pub not_ip_blocks: Option<List<Text>>,
+    pub remote_ip_blocks: Option<List<Text>>,
+    pub not_remote_ip_blocks: Option<List<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -76,22 +76,22 @@ pub struct To {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestOperation {
-    pub hosts: Option<Vec<String>>,
-    pub not_hosts: Option<Vec<String>>,
-    pub ports: Option<Vec<String>>,
-    pub not_ports: Option<Vec<String>>,
-    pub methods: Option<Vec<String>>,
-    pub not_methods: Option<Vec<String>>,
-    pub paths: Option<Vec<String>>,
-    pub not_paths: Option<Vec<String>>,
+    pub hosts: Option<List<Text>>,
+    pub not_hosts: Option<List<Text>>,
+    pub ports: Option<List<Text>>,
+    pub not_ports: Option<List<Text>>,
+    pub methods: Option<List<Text>>,
+    pub not_methods: Option<List<Text>>,
+    pub paths: Option<List<Text>>,
+    pub not_paths: Option<List<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    pub key: Option<String>,
-    pub values: Option<Vec<String>>,
-    pub not_values: Option<Vec<String>>,
+    pub key: Option<Text>,
+    pub values: Option<List<Text>>,
+    pub not_values: Option<List<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -99,7 +99,7 @@ pub struct Condition {
 pub struct PeerAuthentication {
     pub selector: Option<WorkloadSelector>,
     pub mtls: Option<MutualTls>,
-    pub port_level_mtls: Option<BTreeMap<String, MutualTls>>,
+    pub port_level_mtls: Option<Map<MutualTls>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -125,25 +125,25 @@ pub enum MutualTlsMode {
 pub struct RequestAuthentication {
     pub selector: Option<WorkloadSelector>,
     pub target_ref: Option<TargetReference>,
-    pub target_refs: Option<Vec<TargetReference>>,
-    pub jwt_rules: Option<Vec<JwtRule>>,
+    pub target_refs: Option<List<TargetReference>>,
+    pub jwt_rules: Option<List<JwtRule>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JwtRule {
-    pub issuer: Option<String>,
-    pub audiences: Option<Vec<String>>,
-    pub jwks_uri: Option<String>,
-    pub jwks: Option<String>,
-    pub from_headers: Option<Vec<JwtHeader>>,
-    pub from_params: Option<Vec<String>>,
-    pub from_cookies: Option<Vec<String>>,
-    pub output_payload_to_header: Option<String>,
+    pub issuer: Option<Text>,
+    pub audiences: Option<List<Text>>,
+    pub jwks_uri: Option<Text>,
+    pub jwks: Option<Text>,
+    pub from_headers: Option<List<JwtHeader>>,
+    pub from_params: Option<List<Text>>,
+    pub from_cookies: Option<List<Text>>,
+    pub output_payload_to_header: Option<Text>,
     pub forward_original_token: Option<bool>,
-    pub output_claim_to_headers: Option<Vec<ClaimToHeader>>,
+    pub output_claim_to_headers: Option<List<ClaimToHeader>>,
     pub timeout: Option<Span>,
-    pub space_delimited_claims: Option<Vec<String>>,
+    pub space_delimited_claims: Option<List<Text>>,
     pub presence: Option<Presence>,
 }
 
@@ -158,13 +158,13 @@ pub enum Presence {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JwtHeader {
-    pub name: Option<String>,
-    pub prefix: Option<String>,
+    pub name: Option<Text>,
+    pub prefix: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimToHeader {
-    pub header: Option<String>,
-    pub claim: Option<String>,
+    pub header: Option<Text>,
+    pub claim: Option<Text>,
 }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::{List, Text};
+
 use super::common::{LabelsSelector, Port};
 
 use super::workload::WorkloadEntry;
@@ -10,15 +12,15 @@ use super::workload::WorkloadEntry;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceEntry {
-    pub hosts: Option<Vec<String>>,
-    pub addresses: Option<Vec<String>>,
-    pub ports: Option<Vec<Port>>,
+    pub hosts: Option<List<Text>>,
+    pub addresses: Option<List<Text>>,
+    pub ports: Option<List<Port>>,
     pub location: Option<Location>,
     pub resolution: Option<Resolution>,
-    pub endpoints: Option<Vec<WorkloadEntry>>,
+    pub endpoints: Option<List<WorkloadEntry>>,
     pub workload_selector: Option<LabelsSelector>,
-    pub export_to: Option<Vec<String>>,
-    pub subject_alt_names: Option<Vec<String>>,
+    pub export_to: Option<List<Text>>,
+    pub subject_alt_names: Option<List<Text>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

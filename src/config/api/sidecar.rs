@@ -3,14 +3,16 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::{List, Text};
+
 use super::common::{ConnectionPool, Destination, LabelsSelector, Port, ServerTls};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sidecar {
     pub workload_selector: Option<LabelsSelector>,
-    pub ingress: Option<Vec<IngressListener>>,
-    pub egress: Option<Vec<EgressListener>>,
+    pub ingress: Option<List<IngressListener>>,
+    pub egress: Option<List<EgressListener>>,
     pub inbound_connection_pool: Option<ConnectionPool>,
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
 }
@@ -19,9 +21,9 @@ pub struct Sidecar {
 #[serde(rename_all = "camelCase")]
 pub struct IngressListener {
     pub port: Option<Port>,
-    pub bind: Option<String>,
+    pub bind: Option<Text>,
     pub capture_mode: Option<CaptureMode>,
-    pub default_endpoint: Option<String>,
+    pub default_endpoint: Option<Text>,
     pub tls: Option<ServerTls>,
     pub connection_pool: Option<ConnectionPool>,
 }
@@ -30,9 +32,9 @@ pub struct IngressListener {
 #[serde(rename_all = "camelCase")]
 pub struct EgressListener {
     pub port: Option<Port>,
-    pub bind: Option<String>,
+    pub bind: Option<Text>,
     pub capture_mode: Option<CaptureMode>,
-    pub hosts: Option<Vec<String>>,
+    pub hosts: Option<List<Text>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -1,11 +1,11 @@
 //! <https://istio.io/latest/docs/reference/config/telemetry/>
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::Span;
+
+use super::{List, Map, Text};
 
 use super::common::{Named, TargetReference, WorkloadSelector};
 
@@ -14,10 +14,10 @@ use super::common::{Named, TargetReference, WorkloadSelector};
 pub struct Telemetry {
     pub selector: Option<WorkloadSelector>,
     pub target_ref: Option<TargetReference>,
-    pub target_refs: Option<Vec<TargetReference>>,
-    pub tracing: Option<Vec<Tracing>>,
-    pub metrics: Option<Vec<Metrics>>,
-    pub access_logging: Option<Vec<AccessLogging>>,
+    pub target_refs: Option<List<TargetReference>>,
+    pub tracing: Option<List<Tracing>>,
+    pub metrics: Option<List<Metrics>>,
+    pub access_logging: Option<List<AccessLogging>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -25,11 +25,11 @@ pub struct Telemetry {
 pub struct Tracing {
     #[serde(rename = "match")]
     pub matches: Option<ModeSelector>,
-    pub providers: Option<Vec<Named>>,
+    pub providers: Option<List<Named>>,
     pub random_sampling_percentage: Option<f64>,
     pub disable_span_reporting: Option<bool>,
     pub disable_context_propagation: Option<bool>,
-    pub custom_tags: Option<BTreeMap<String, CustomTag>>,
+    pub custom_tags: Option<Map<CustomTag>>,
     pub use_request_id_for_trace_sampling: Option<bool>,
     pub enable_istio_tags: Option<bool>,
 }
@@ -62,34 +62,34 @@ pub struct CustomTag {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Literal {
-    pub value: Option<String>,
+    pub value: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Formatter {
-    pub value: Option<String>,
+    pub value: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Environment {
-    pub name: Option<String>,
-    pub default_value: Option<String>,
+    pub name: Option<Text>,
+    pub default_value: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestHeader {
-    pub name: Option<String>,
-    pub default_value: Option<String>,
+    pub name: Option<Text>,
+    pub default_value: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metrics {
-    pub providers: Option<Vec<Named>>,
-    pub overrides: Option<Vec<MetricsOverrides>>,
+    pub providers: Option<List<Named>>,
+    pub overrides: Option<List<MetricsOverrides>>,
     pub reporting_interval: Option<Span>,
 }
 
@@ -99,14 +99,14 @@ pub struct MetricsOverrides {
     #[serde(rename = "match")]
     pub matches: Option<MetricSelector>,
     pub disabled: Option<bool>,
-    pub tag_overrides: Option<BTreeMap<String, TagOverride>>,
+    pub tag_overrides: Option<Map<TagOverride>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricSelector {
     pub metric: Option<IstioMetric>,
-    pub custom_metric: Option<String>,
+    pub custom_metric: Option<Text>,
     pub mode: Option<WorkloadMode>,
 }
 
@@ -140,7 +140,7 @@ pub enum IstioMetric {
 #[serde(rename_all = "camelCase")]
 pub struct TagOverride {
     pub operation: Option<TagOperation>,
-    pub value: Option<String>,
+    pub value: Option<Text>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -156,7 +156,7 @@ pub enum TagOperation {
 pub struct AccessLogging {
     #[serde(rename = "match")]
     pub matches: Option<ModeSelector>,
-    pub providers: Option<Vec<Named>>,
+    pub providers: Option<List<Named>>,
     pub disabled: Option<bool>,
     pub filter: Option<Filter>,
 }
@@ -164,5 +164,5 @@ pub struct AccessLogging {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Filter {
-    pub expression: Option<String>,
+    pub expression: Option<Text>,
 }

@@ -1,34 +1,32 @@
 //! <https://istio.io/latest/docs/reference/config/networking/virtual-service/>
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::Span;
 
-use super::Base64;
+use super::{Base64, List, Map, Text};
 
 use super::common::{Destination, Percent, StringMatch};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualService {
-    pub hosts: Option<Vec<String>>,
-    pub gateways: Option<Vec<String>>,
-    pub http: Option<Vec<HttpRoute>>,
-    pub tls: Option<Vec<TlsRoute>>,
-    pub tcp: Option<Vec<TcpRoute>>,
-    pub export_to: Option<Vec<String>>,
+    pub hosts: Option<List<Text>>,
+    pub gateways: Option<List<Text>>,
+    pub http: Option<List<HttpRoute>>,
+    pub tls: Option<List<TlsRoute>>,
+    pub tcp: Option<List<TcpRoute>>,
+    pub export_to: Option<List<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRoute {
-    pub name: Option<String>,
+    pub name: Option<Text>,
     #[serde(rename = "match")]
-    pub matches: Option<Vec<HttpMatchRequest>>,
-    pub route: Option<Vec<HttpRouteDestination>>,
+    pub matches: Option<List<HttpMatchRequest>>,
+    pub route: Option<List<HttpRouteDestination>>,
     pub redirect: Option<HttpRedirect>,
     pub direct_response: Option<HttpDirectResponse>,
     pub delegate: Option<Delegate>,
@@ -39,7 +37,7 @@ pub struct HttpRoute {
     pub mirror: Option<Destination>,
     pub mirror_percent: Option<u32>,
     pub mirror_percentage: Option<Percent>,
-    pub mirrors: Option<Vec<HttpMirrorPolicy>>,
+    pub mirrors: Option<List<HttpMirrorPolicy>>,
     pub cors_policy: Option<CorsPolicy>,
     pub headers: Option<HeaderChanges>,
 }
@@ -47,20 +45,20 @@ pub struct HttpRoute {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpMatchRequest {
-    pub name: Option<String>,
+    pub name: Option<Text>,
     pub uri: Option<StringMatch>,
     pub scheme: Option<StringMatch>,
     pub method: Option<StringMatch>,
     pub authority: Option<StringMatch>,
-    pub headers: Option<BTreeMap<String, StringMatch>>,
+    pub headers: Option<Map<StringMatch>>,
     pub port: Option<u32>,
-    pub source_labels: Option<BTreeMap<String, String>>,
-    pub gateways: Option<Vec<String>>,
-    pub query_params: Option<BTreeMap<String, StringMatch>>,
+    pub source_labels: Option<Map<Text>>,
+    pub gateways: Option<List<Text>>,
+    pub query_params: Option<Map<StringMatch>>,
     pub ignore_uri_case: Option<bool>,
-    pub without_headers: Option<BTreeMap<String, StringMatch>>,
-    pub source_namespace: Option<String>,
-    pub stat_prefix: Option<String>,
+    pub without_headers: Option<Map<StringMatch>>,
+    pub source_namespace: Option<Text>,
+    pub stat_prefix: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -81,20 +79,20 @@ pub struct HeaderChanges {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderOperations {
-    pub set: Option<BTreeMap<String, String>>,
-    pub add: Option<BTreeMap<String, String>>,
-    pub remove: Option<Vec<String>>,
+    pub set: Option<Map<Text>>,
+    pub add: Option<Map<Text>>,
+    pub remove: Option<List<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRedirect {
-    pub uri: Option<String>,
-    pub authority: Option<String>,
+    pub uri: Option<Text>,
+    pub authority: Option<Text>,
     pub port: Option<u32>,
     pub derive_port: Option<RedirectPort>,
-    pub scheme: Option<String>,
-    pub prefix_rewrite: Option<String>,
+    pub scheme: Option<Text>,
+    pub prefix_rewrite: Option<Text>,
     pub redirect_code: Option<u32>,
 }
 
@@ -116,22 +114,22 @@ pub struct HttpDirectResponse {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpBody {
-    pub string: Option<String>,
+    pub string: Option<Text>,
     pub bytes: Option<Base64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delegate {
-    pub name: Option<String>,
-    pub namespace: Option<String>,
+    pub name: Option<Text>,
+    pub namespace: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRewrite {
-    pub uri: Option<String>,
-    pub authority: Option<String>,
+    pub uri: Option<Text>,
+    pub authority: Option<Text>,
     pub uri_regex_rewrite: Option<RegexRewrite>,
 }
 
@@ -139,8 +137,8 @@ pub struct HttpRewrite {
 #[serde(rename_all = "camelCase")]
 pub struct RegexRewrite {
     #[serde(rename = "match")]
-    pub matches: Option<String>,
-    pub rewrite: Option<String>,
+    pub matches: Option<Text>,
+    pub rewrite: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -148,7 +146,7 @@ pub struct RegexRewrite {
 pub struct HttpRetry {
     pub attempts: Option<i32>,
     pub per_try_timeout: Option<Span>,
-    pub retry_on: Option<String>,
+    pub retry_on: Option<Text>,
     pub retry_remote_localities: Option<bool>,
     pub retry_ignore_previous_hosts: Option<bool>,
     pub backoff: Option<Span>,
@@ -174,8 +172,8 @@ pub struct Delay {
 #[serde(rename_all = "camelCase")]
 pub struct Abort {
     pub http_status: Option<i32>,
-    pub grpc_status: Option<String>,
-    pub http2_error: Option<String>,
+    pub grpc_status: Option<Text>,
+    pub http2_error: Option<Text>,
     pub percentage: Option<Percent>,
 }
 
@@ -189,11 +187,11 @@ pub struct HttpMirrorPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CorsPolicy {
-    pub allow_origin: Option<Vec<String>>,
-    pub allow_origins: Option<Vec<StringMatch>>,
-    pub allow_methods: Option<Vec<String>>,
-    pub allow_headers: Option<Vec<String>>,
-    pub expose_headers: Option<Vec<String>>,
+    pub allow_origin: Option<List<Text>>,
+    pub allow_origins: Option<List<StringMatch>>,
+    pub allow_methods: Option<List<Text>>,
+    pub allow_headers: Option<List<Text>>,
+    pub expose_headers: Option<List<Text>>,
     pub max_age: Option<Span>,
     pub allow_credentials: Option<bool>,
     pub unmatched_preflights: Option<UnmatchedPreflights>,
@@ -213,38 +211,38 @@ pub enum UnmatchedPreflights {
 #[serde(rename_all = "camelCase")]
 pub struct TlsRoute {
     #[serde(rename = "match")]
-    pub matches: Option<Vec<TlsMatchAttributes>>,
-    pub route: Option<Vec<RouteDestination>>,
+    pub matches: Option<List<TlsMatchAttributes>>,
+    pub route: Option<List<RouteDestination>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TlsMatchAttributes {
-    pub sni_hosts: Option<Vec<String>>,
-    pub destination_subnets: Option<Vec<String>>,
+    pub sni_hosts: Option<List<Text>>,
+    pub destination_subnets: Option<List<Text>>,
     pub port: Option<u32>,
-    pub source_labels: Option<BTreeMap<String, String>>,
-    pub gateways: Option<Vec<String>>,
-    pub source_namespace: Option<String>,
+    pub source_labels: Option<Map<Text>>,
+    pub gateways: Option<List<Text>>,
+    pub source_namespace: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpRoute {
     #[serde(rename = "match")]
-    pub matches: Option<Vec<L4MatchAttributes>>,
-    pub route: Option<Vec<RouteDestination>>,
+    pub matches: Option<List<L4MatchAttributes>>,
+    pub route: Option<List<RouteDestination>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct L4MatchAttributes {
-    pub destination_subnets: Option<Vec<String>>,
+    pub destination_subnets: Option<List<Text>>,
     pub port: Option<u32>,
-    pub source_subnet: Option<String>,
-    pub source_labels: Option<BTreeMap<String, String>>,
-    pub gateways: Option<Vec<String>>,
-    pub source_namespace: Option<String>,
+    pub source_subnet: Option<Text>,
+    pub source_labels: Option<Map<Text>>,
+    pub gateways: Option<List<Text>>,
+    pub source_namespace: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -2,23 +2,23 @@
 //!
 //! <https://istio.io/latest/docs/reference/config/networking/workload-group/>
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::{List, Map, Text};
 
 use super::common::{Pair, WorkloadSelector};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadEntry {
-    pub address: Option<String>,
-    pub ports: Option<BTreeMap<String, u32>>,
-    pub labels: Option<BTreeMap<String, String>>,
-    pub network: Option<String>,
-    pub locality: Option<String>,
+    pub address: Option<Text>,
+    pub ports: Option<Map<u32>>,
+    pub labels: Option<Map<Text>>,
+    pub network: Option<Text>,
+    pub locality: Option<Text>,
     pub weight: Option<u32>,
-    pub service_account: Option<String>,
+    pub service_account: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -32,8 +32,8 @@ pub struct WorkloadGroup {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadMetadata {
-    pub labels: Option<BTreeMap<String, String>>,
-    pub annotations: Option<BTreeMap<String, String>>,
+    pub labels: Option<Map<Text>>,
+    pub annotations: Option<Map<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -53,31 +53,31 @@ pub struct ReadinessProbe {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpProbe {
-    pub path: Option<String>,
+    pub path: Option<Text>,
     pub port: Option<u32>,
-    pub host: Option<String>,
-    pub scheme: Option<String>,
-    pub http_headers: Option<Vec<Pair>>,
+    pub host: Option<Text>,
+    pub scheme: Option<Text>,
+    pub http_headers: Option<List<Pair>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpProbe {
-    pub host: Option<String>,
+    pub host: Option<Text>,
     pub port: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecProbe {
-    pub command: Option<Vec<String>>,
+    pub command: Option<List<Text>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrpcProbe {
     pub port: Option<u32>,
-    pub service: Option<String>,
+    pub service: Option<Text>,
 }
 
 /// A kind of its own; MeshConfig's `defaultConfig` is another message of the same name.
@@ -86,12 +86,12 @@ pub struct GrpcProbe {
 pub struct ProxyConfig {
     pub selector: Option<WorkloadSelector>,
     pub concurrency: Option<i32>,
-    pub environment_variables: Option<BTreeMap<String, String>>,
+    pub environment_variables: Option<Map<Text>>,
     pub image: Option<ProxyImage>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyImage {
-    pub image_type: Option<String>,
+    pub image_type: Option<Text>,
 }

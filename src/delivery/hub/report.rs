@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{Hub, StreamId};
+use crate::config::Kind;
 use crate::delivery::session::Standing;
 use crate::model::proxy::Proxy;
 use crate::text::Str;
@@ -35,6 +36,8 @@ pub enum Inspect {
     /// Everything a proxy must hold, by `node.id` or `<name>.<namespace>`.
     Config(String, Sight, oneshot::Sender<Option<Vec<Entry>>>),
     Summary(oneshot::Sender<Summary>),
+    /// Whether there is a pod of this namespace and name.
+    Pod(Str, Str, oneshot::Sender<bool>),
 }
 
 /// One stream, for `/debug/syncz`.
@@ -68,6 +71,11 @@ impl Hub {
             Inspect::Streams(sight, reply) => drop(reply.send(self.streams(&sight, now))),
             Inspect::Config(proxy, sight, reply) => drop(reply.send(self.config(&proxy, &sight))),
             Inspect::Summary(reply) => drop(reply.send(self.summary())),
+            Inspect::Pod(namespace, name, reply) => {
+                let workloads = &self.engine.snapshot().workloads;
+                let pod = workloads.named(Kind::Pod, &namespace, &name);
+                let _ = reply.send(pod.is_some());
+            }
         }
     }
 
