@@ -6,7 +6,7 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/.cache/tools
 DENY_VERSION := 0.20.2
 
-.PHONY: bench-curves help demo build check fmt clippy layers deny envoy kubernetes helm prerequisites test test-all bench
+.PHONY: bench-curves help demo build check fmt clippy layers deny envoy kubernetes helm prerequisites test test-all soak bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ test: build prerequisites ## every suite, large matrices sampled by a printed se
 
 test-all: build prerequisites ## the same with every matrix in full and longer property runs
 	FAIRLEAD_MATRIX=full PROPTEST_CASES=2048 $(CARGO) run --locked --quiet --example tally
+
+soak: build prerequisites ## what takes long: ten minutes without the API server, under load
+	FAIRLEAD_OUTAGE_SECONDS=600 $(CARGO) test --locked --quiet --test cluster -- without_the_api_server
 
 # Such as BENCH='--proxies 500 --rounds 15'.
 BENCH ?=
