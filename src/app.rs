@@ -109,7 +109,7 @@ async fn start(
     let (proxies, injected) = watch::channel(mesh.default_config.clone());
     let webhooks = installed.map(|installed| {
         let wired = (trust.authority.clone(), dir.clone(), metrics.clone());
-        cluster::follow_keys(&installed, &dir, standby, stop, tasks);
+        cluster::follow_keys(&installed, standby, stop, tasks);
         cluster::run(settings, installed, wired, injected, stop, tasks)
     });
 

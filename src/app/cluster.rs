@@ -18,13 +18,12 @@ use crate::telemetry::metrics::Metrics;
 /// Keeps the keys of the cluster's tokens, if there is a standby to use them.
 pub fn follow_keys(
     installed: &Installed,
-    dir: &Arc<LockedDir>,
     standby: Option<Arc<Standby>>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) {
     if let Some(standby) = standby {
-        let followed = keys::run(installed.clone(), dir.clone(), standby, stop.clone());
+        let followed = keys::run(installed.clone(), standby, stop.clone());
         tasks.run("cluster keys", followed);
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::tasks::{Tasks, fallible};
-use crate::ca::review;
+use crate::ca::review::{self, Unmade};
 use crate::cli::settings::{Home, Settings, Source};
 use crate::controllers::Installed;
 use crate::source::Batch;
@@ -90,8 +90,13 @@ impl review::Cluster for Objects {
         &'a self,
         collection: &'static str,
         object: Value,
-    ) -> BoxFuture<'a, Result<Value, String>> {
-        self.0.create(collection, object).boxed()
+    ) -> BoxFuture<'a, Result<Value, Unmade>> {
+        let made = self.0.create(collection, object);
+        made.map_err(|why| match why {
+            kube::Uncreated::Away(why) => Unmade::Away(why),
+            kube::Uncreated::Refused(why) => Unmade::Refused(why),
+        })
+        .boxed()
     }
 }
 

@@ -9,6 +9,7 @@ use jsonwebtoken::dangerous::insecure_decode_claims;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::authenticate::Credential;
 use super::lease::from_unix;
@@ -25,7 +26,18 @@ pub trait Cluster: Send + Sync {
         &'a self,
         collection: &'static str,
         object: Value,
-    ) -> BoxFuture<'a, Result<Value, String>>;
+    ) -> BoxFuture<'a, Result<Value, Unmade>>;
+}
+
+/// Why a cluster made nothing.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unmade {
+    /// It is not there, or is not well.
+    #[error("{0}")]
+    Away(String),
+    /// It answered, such as that this is not allowed, or too much.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Asks a cluster about tokens, about few at a time.
@@ -39,9 +51,9 @@ pub struct Reviewer {
 const COLLECTION: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// Questions at one time: many proxies that come at once wait here, not at the API server.
 const TURNS: usize = 32;
-/// How long a caller waits for an answer, its turn included.
-/// Less than a connection may take to introduce itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller waits for its turn, and then for an answer.
+/// Twice that is less than a connection may take to introduce itself.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Where a token's pod stands in what the cluster knows of its user.
 const POD: &str = "authentication.kubernetes.io/pod-name";
 
@@ -107,28 +119,37 @@ impl Reviewer {
         if now >= expires {
             return Err(TokenError::Expired);
         }
-        let asked = tokio::time::timeout(PATIENCE, self.ask(token));
-        let silent = || TokenError::Unanswered(format!("nothing within {PATIENCE:?}"));
-        match (asked.await.unwrap_or_else(|_| Err(silent())), &self.standby) {
-            (Ok(status), _) => self.credential(&status, expires),
-            (Err(unanswered), Some(standby)) => standby.verify(token, unanswered, now).await,
-            (Err(unanswered), None) => Err(unanswered),
+        let why = match self.ask(token).await? {
+            Ok(status) => return self.credential(&status, expires),
+            Err(away) => TokenError::Unanswered(away),
+        };
+        match &self.standby {
+            Some(standby) => standby.verify(token, why, now).await,
+            None => Err(why),
         }
     }
 
-    async fn ask(&self, token: &str) -> Result<Status, TokenError> {
-        let unanswered = |why: String| TokenError::Unanswered(why);
-        let turn = self.turns.acquire().await;
+    /// The cluster's word, or why it is away. To wait for a turn in vain says nothing of the cluster: whoever
+    /// asks much could bring that about.
+    async fn ask(&self, token: &str) -> Result<Result<Status, String>, TokenError> {
+        let unanswered = TokenError::Unanswered;
+        let turn = timeout(PATIENCE, self.turns.acquire()).await;
+        let turn = turn.map_err(|_| unanswered("too many are asked about".to_owned()))?;
         let _turn = turn.map_err(|e| unanswered(e.to_string()))?;
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": [AUDIENCE]},
         });
-        let answer = self.cluster.create(COLLECTION, review).await;
-        let mut answer = answer.map_err(unanswered)?;
+        let mut answer = match timeout(PATIENCE, self.cluster.create(COLLECTION, review)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(Unmade::Refused(why))) => return Err(unanswered(why)),
+            Ok(Err(Unmade::Away(why))) => return Ok(Err(why)),
+            Err(_) => return Ok(Err(format!("nothing within {PATIENCE:?}"))),
+        };
         let status = answer.get_mut("status").map(Value::take);
-        serde_json::from_value(status.unwrap_or_default()).map_err(|e| unanswered(e.to_string()))
+        let status = serde_json::from_value(status.unwrap_or_default());
+        status.map(Ok).map_err(|e| unanswered(e.to_string()))
     }
 
     fn credential(&self, status: &Status, expires: SystemTime) -> Result<Credential, TokenError> {
@@ -165,18 +186,19 @@ mod tests {
 
     use super::*;
     use crate::ca::lease::unix;
-    use crate::ca::testing::{after, id, now, token_issuer};
-    use crate::ca::token::Bearer;
+    use crate::ca::standby::{BoundPod, IssuerKeys, Pods};
+    use crate::ca::testing::{after, bound_token, id, now, token_issuer};
+    use crate::ca::token::{Bearer, ISSUER};
 
     /// Answers every question the same, and keeps what was asked.
-    struct Answers(Result<Value, String>, std::sync::Arc<Mutex<Vec<Value>>>);
+    struct Answers(Result<Value, Unmade>, std::sync::Arc<Mutex<Vec<Value>>>);
 
     impl Cluster for Answers {
         fn create<'a>(
             &'a self,
             collection: &'static str,
             object: Value,
-        ) -> BoxFuture<'a, Result<Value, String>> {
+        ) -> BoxFuture<'a, Result<Value, Unmade>> {
             assert_eq!(collection, COLLECTION);
             self.1.lock().unwrap().push(object);
             std::future::ready(self.0.clone()).boxed()
@@ -270,15 +292,55 @@ mod tests {
         assert_eq!(verify_at(&good(), after(3600)), Err(TokenError::Expired));
     }
 
+    /// Keys of the issuer of `token`, and a pod for everybody.
+    struct Everybody;
+
+    impl Pods for Everybody {
+        fn is_there(&self, _: BoundPod) -> BoxFuture<'_, bool> {
+            std::future::ready(true).boxed()
+        }
+    }
+
+    fn verify_after(
+        answer: Result<Value, Unmade>,
+        standby: Option<Arc<Standby>>,
+        token: &str,
+    ) -> Result<Credential, TokenError> {
+        let answers = Answers(answer, std::sync::Arc::default());
+        let reviewer = Reviewer::new(Box::new(answers), "cluster.local").with_standby(standby);
+        runtime().block_on(reviewer.verify(token, now()))
+    }
+
     #[test]
     fn a_cluster_that_is_away_lets_nobody_in() {
-        let answers = Answers(Err("connection refused".into()), std::sync::Arc::default());
-        let reviewer = Reviewer::new(Box::new(answers), "cluster.local");
-        let got = runtime().block_on(reviewer.verify(&token(), now()));
+        let away = Unmade::Away("connection refused".into());
         assert_eq!(
-            got,
+            verify_after(Err(away), None, &token()),
             Err(TokenError::Unanswered("connection refused".into()))
         );
+    }
+
+    #[test]
+    fn keys_are_asked_only_while_the_cluster_is_away() {
+        let issuer = token_issuer();
+        let token = bound_token(&issuer, "reviews-1", Some("u-1"));
+        let standby = Standby::new("cluster.local", Box::new(Everybody));
+        let keys = IssuerKeys {
+            issuer: ISSUER.to_owned(),
+            keys: issuer.jwks(),
+        };
+        standby.replace(&keys).unwrap();
+        let standby = Some(Arc::new(standby));
+        let after = |answer| verify_after(answer, standby.clone(), &token);
+        let away = Unmade::Away("connection refused".into());
+        assert_eq!(after(Err(away)).unwrap().identity, id("reviews"));
+        let refused = Unmade::Refused("forbidden".into());
+        let got = after(Err(refused));
+        assert_eq!(got, Err(TokenError::Unanswered("forbidden".into())));
+        let got = after(Ok(json!({"status": "odd"})));
+        assert!(matches!(got, Err(TokenError::Unanswered(_))), "{got:?}");
+        let got = after(Ok(json!({"status": {"authenticated": false}})));
+        assert_eq!(got, Err(TokenError::Unknown));
     }
 
     #[test]

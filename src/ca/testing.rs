@@ -22,7 +22,7 @@ use super::authority::{Authority, Lifetimes};
 use super::lease::unix;
 use super::pem;
 use super::signer::{Parts, Signer, self_signed};
-use super::token::{TokenIssuer, new_key};
+use super::token::{AUDIENCE, Bearer, TokenIssuer, new_key};
 use crate::identity::SpiffeId;
 use crate::tls;
 use crate::xds::Encoded;
@@ -37,6 +37,20 @@ pub fn after(seconds: u64) -> SystemTime {
 
 pub fn id(service_account: &str) -> SpiffeId {
     SpiffeId::new("cluster.local", "shop", service_account).unwrap()
+}
+
+/// A token of `reviews`, as Kubernetes binds it to a pod.
+pub fn bound_token(issuer: &TokenIssuer, pod: &str, uid: Option<&str>) -> String {
+    let bearer = Bearer {
+        namespace: "shop",
+        service_account: "reviews",
+        pod: Some(pod),
+    };
+    let hour = Duration::from_secs(3600);
+    let mut claims = bearer.claims(AUDIENCE, hour, now()).unwrap();
+    let bound = claims.kubernetes.pod.as_mut().unwrap();
+    bound.uid = uid.map(str::to_owned);
+    issuer.sign(&claims).unwrap()
 }
 
 pub fn root_parts(now: SystemTime) -> Parts {

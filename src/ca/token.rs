@@ -196,7 +196,12 @@ pub(super) fn new_key() -> Result<Zeroizing<String>, IssueError> {
 }
 
 impl Bearer<'_> {
-    fn claims(self, audience: &str, life: Duration, now: SystemTime) -> Result<Claims, IssueError> {
+    pub(super) fn claims(
+        self,
+        audience: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Claims, IssueError> {
         let Self {
             namespace,
             service_account,

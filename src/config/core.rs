@@ -120,6 +120,8 @@ pub struct SlicePort {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Pod {
+    /// The cluster's own, by which two pods of one name are told apart; none of a pod in a file.
+    pub uid: Str,
     pub service_account: Str,
     pub node_name: Str,
     pub host_network: bool,

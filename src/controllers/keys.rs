@@ -1,9 +1,9 @@
-//! The cluster's public keys for tokens, followed and kept for a time without the API server.
+//! The cluster's public keys for tokens, followed for a time without the API server.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use serde_json::Value;
 use tokio::time;
@@ -13,11 +13,8 @@ use tracing::{debug, info, warn};
 use super::Installed;
 use crate::backoff::jittered;
 use crate::ca::standby::{IssuerKeys, Standby};
-use crate::state::LockedDir;
+use crate::clock;
 
-/// In the state directory.
-const FILE: &str = "token/cluster-keys.json";
-const MAX_FILE: u64 = 1 << 20;
 /// What an issuer of tokens publishes (OpenID Connect Discovery).
 const ISSUER: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/openid/v1/jwks";
@@ -25,44 +22,36 @@ const ASK: Duration = Duration::from_secs(10);
 /// Keys change when the cluster's are rotated; the old ones stay for as long as their tokens live.
 const LOOK: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_secs(10);
+/// Keys that nobody confirmed for so long speak for nobody.
+const LAST: Duration = Duration::from_secs(24 * 3600);
 
-/// Keeps the standby at the cluster's newest keys, beginning with those of the last run.
+/// Keeps the standby at the cluster's newest keys.
 pub async fn run(
     installed: Installed,
-    dir: Arc<LockedDir>,
     standby: Arc<Standby>,
     stop: CancellationToken,
 ) -> Result<()> {
-    let mut held = dir
-        .read(FILE, MAX_FILE)?
-        .and_then(|text| serde_json::from_slice::<IssuerKeys>(&text).ok());
-    if let Some(keys) = &held {
-        take(&standby, keys);
-    }
+    let mut held: Option<(IssuerKeys, Instant)> = None;
     let mut told = false;
     loop {
-        let wait = match time::timeout(ASK, ask(&installed.client)).await {
-            Ok(Ok(keys)) => {
-                if held.as_ref() != Some(&keys) {
-                    info!(issuer = keys.issuer, "keys of the cluster's tokens");
+        let asked = time::timeout(ASK, ask(&installed.client)).await;
+        let now = clock::mono();
+        let wait = match asked.unwrap_or_else(|_| bail!("no answer in time")) {
+            Ok(keys) => {
+                if held.as_ref().is_none_or(|(known, _)| *known != keys) {
                     take(&standby, &keys);
-                    dir.write(FILE, &serde_json::to_vec(&keys)?)?;
-                    held = Some(keys);
                 }
+                held = Some((keys, now));
                 told = false;
                 LOOK
             }
-            outcome => {
-                let why = match outcome {
-                    Ok(Err(why)) => format!("{why:#}"),
-                    Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
-                };
-                if told {
-                    debug!(%why, "keys of the cluster's tokens not read");
-                } else {
-                    warn!(%why, "keys of the cluster's tokens not read: without them no new proxy is served while the API server is away");
+            Err(why) => {
+                tell(&why, &mut told);
+                let lost = |(_, seen): &(IssuerKeys, Instant)| now.duration_since(*seen) > LAST;
+                if held.take_if(|held| lost(held)).is_some() {
+                    warn!("the keys of the cluster's tokens are too old to be relied on");
+                    standby.forget();
                 }
-                told = true;
                 AGAIN
             }
         };
@@ -73,9 +62,25 @@ pub async fn run(
     }
 }
 
+fn tell(why: &anyhow::Error, told: &mut bool) {
+    let why = format!("{why:#}");
+    if std::mem::replace(told, true) {
+        debug!(why, "keys of the cluster's tokens not read");
+    } else {
+        warn!(
+            why,
+            "keys of the cluster's tokens not read: without them no new proxy is served while the API server is away"
+        );
+    }
+}
+
 fn take(standby: &Standby, keys: &IssuerKeys) {
-    if let Err(why) = standby.replace(keys) {
-        warn!(%why, "keys of the cluster's tokens");
+    match standby.replace(keys) {
+        Ok(()) => info!(
+            issuer = keys.issuer,
+            "the cluster's tokens can be checked without it"
+        ),
+        Err(why) => warn!(%why, "the cluster's tokens cannot be checked without it"),
     }
 }
 

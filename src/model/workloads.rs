@@ -15,6 +15,8 @@ use crate::text::Str;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
     pub key: Key,
+    /// Of a Pod; empty if it is of no cluster.
+    pub uid: Str,
     pub labels: Labels,
     pub service_account: Str,
     /// Where it is reached; a Pod without an IP yet has none.
@@ -67,6 +69,7 @@ impl Workload {
         Some(Self {
             tag: tag(name, meta, &meta.labels, cluster),
             key,
+            uid: pod.uid.clone(),
             labels: meta.labels.clone(),
             service_account: pod.service_account.clone(),
             places: pod.ips.iter().copied().map(Place::Ip).collect(),
@@ -97,6 +100,7 @@ impl Workload {
         Self {
             tag: tag(&meta.name, meta, &labels, cluster),
             key,
+            uid: Str::default(),
             tls_mode: tls_mode(&labels),
             labels,
             service_account: entry.service_account.clone(),

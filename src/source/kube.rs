@@ -30,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
 
 pub use self::access::{Access, AccessError, Clients, connect};
-pub use self::objects::Objects;
+pub use self::objects::{Objects, Uncreated};
 
 /// What the watches tell waits here; when it is full they read no further, and the server waits.
 const TOLD: usize = 1024;

@@ -23,6 +23,7 @@ pub(super) struct PodManifest {
 #[serde(default, rename_all = "camelCase")]
 struct PodMeta {
     name: Str,
+    uid: Str,
     labels: Labels,
     owner_references: Vec<Owner>,
 }
@@ -112,6 +113,7 @@ impl PodManifest {
             .chain(beside)
             .flat_map(|c| c.ports);
         Ok(Pod {
+            uid: metadata.uid,
             service_account: account,
             node_name: spec.node_name,
             host_network: spec.host_network,

@@ -1,5 +1,6 @@
 //! What the hub tells debug pages and metrics of itself.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -9,6 +10,7 @@ use super::{Hub, StreamId};
 use crate::config::Kind;
 use crate::delivery::session::Standing;
 use crate::model::proxy::Proxy;
+use crate::model::workloads::Workload;
 use crate::text::Str;
 use crate::view::ProxyId;
 use crate::xds::{Entry, ResourceType};
@@ -36,8 +38,8 @@ pub enum Inspect {
     /// Everything a proxy must hold, by `node.id` or `<name>.<namespace>`.
     Config(String, Sight, oneshot::Sender<Option<Vec<Entry>>>),
     Summary(oneshot::Sender<Summary>),
-    /// Whether there is a pod of this namespace and name.
-    Pod(Str, Str, oneshot::Sender<bool>),
+    /// The pod of this namespace and name.
+    Pod(Str, Str, oneshot::Sender<Option<Arc<Workload>>>),
 }
 
 /// One stream, for `/debug/syncz`.
@@ -74,7 +76,7 @@ impl Hub {
             Inspect::Pod(namespace, name, reply) => {
                 let workloads = &self.engine.snapshot().workloads;
                 let pod = workloads.named(Kind::Pod, &namespace, &name);
-                let _ = reply.send(pod.is_some());
+                let _ = reply.send(pod.cloned());
             }
         }
     }
