@@ -69,15 +69,20 @@ any other those of its own namespace\n";
 
 /// Port 8080.
 pub fn router(pages: Pages) -> Router {
-    let guarded = Router::new()
-        .route("/debug/syncz", get(syncz_page))
-        .route("/debug/adsz", get(adsz_page))
-        .route("/debug/config_dump", get(config_dump))
-        .route_layer(middleware::from_fn_with_state(pages.clone(), guard));
     Router::new()
         .route("/ready", get(ready))
-        .merge(guarded)
+        .merge(guarded(&pages))
         .with_state(pages)
+}
+
+/// What needs a token, on whichever port.
+fn guarded(pages: &Pages) -> Router<Pages> {
+    Router::new()
+        .route("/debug/syncz", get(syncz_page))
+        .route("/debug/adsz", get(adsz_page))
+        .route("/debug/connections", get(adsz_page))
+        .route("/debug/config_dump", get(config_dump))
+        .route_layer(middleware::from_fn_with_state(pages.clone(), guard))
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {

@@ -1,4 +1,5 @@
-//! Metrics and version, for Prometheus and scripts. Nothing here tells of configuration.
+//! Metrics and version, for Prometheus and scripts; nothing of them tells of configuration. Beside them, for whoever
+//! has a token, the pages that do: 15014 is where tools look for them.
 
 use std::time::SystemTime;
 
@@ -9,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use super::Pages;
+use super::{Pages, guarded};
 use crate::clock;
 use crate::delivery::hub::report::{Inspect, Summary};
 use crate::telemetry::exposition::Page;
@@ -24,6 +25,7 @@ pub fn router(pages: Pages) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .merge(guarded(&pages))
         .with_state(pages)
 }
 

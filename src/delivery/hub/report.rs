@@ -1,6 +1,5 @@
 //! What the hub tells debug pages and metrics of itself.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -10,7 +9,6 @@ use super::{Hub, StreamId};
 use crate::config::Kind;
 use crate::delivery::session::Standing;
 use crate::model::proxy::Proxy;
-use crate::model::workloads::Workload;
 use crate::text::Str;
 use crate::view::ProxyId;
 use crate::xds::{Entry, ResourceType};
@@ -39,7 +37,14 @@ pub enum Inspect {
     Config(String, Sight, oneshot::Sender<Option<Vec<Entry>>>),
     Summary(oneshot::Sender<Summary>),
     /// The pod of this namespace and name.
-    Pod(Str, Str, oneshot::Sender<Option<Arc<Workload>>>),
+    Pod(Str, Str, oneshot::Sender<Option<KnownPod>>),
+}
+
+/// By what a pod is told from another of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownPod {
+    pub uid: Str,
+    pub service_account: Str,
 }
 
 /// One stream, for `/debug/syncz`.
@@ -76,7 +81,10 @@ impl Hub {
             Inspect::Pod(namespace, name, reply) => {
                 let workloads = &self.engine.snapshot().workloads;
                 let pod = workloads.named(Kind::Pod, &namespace, &name);
-                let _ = reply.send(pod.cloned());
+                let _ = reply.send(pod.map(|pod| KnownPod {
+                    uid: pod.uid.clone(),
+                    service_account: pod.service_account.clone(),
+                }));
             }
         }
     }
