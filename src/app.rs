@@ -107,15 +107,17 @@ async fn start(
         doors.ports.write(file)?;
     }
     let (proxies, injected) = watch::channel(mesh.default_config.clone());
+    let (told, found) = mpsc::channel(controllers::events::WAITING);
     let webhooks = installed.map(|installed| {
         let wired = (trust.authority.clone(), dir.clone(), metrics.clone());
         cluster::follow_keys(&installed, standby, stop, tasks);
-        cluster::run(settings, installed, wired, injected, stop, tasks)
+        cluster::run(settings, installed, wired, (injected, found), stop, tasks)
     });
 
     let keeps = Keeps::of(&home.source);
-    let (intake, published) = Intake::new(acceptance, hub.clone(), keeps, proxies);
+    let (intake, published) = Intake::new(acceptance, hub.clone(), keeps, (told, proxies));
     intake.keep();
+    intake.hand_on_news();
     info!(ports = %doors.ports, "serving");
     tasks.run("intake", intake.run(batches, stop.clone()));
     let written = intake::keep(dir.clone(), published.kept, metrics.clone());

@@ -4,6 +4,7 @@
 //! ConfigMap. Only this room and `source::kube` speak to the API server.
 
 pub mod authority;
+pub mod events;
 pub mod injector;
 pub mod keys;
 pub mod leader;

@@ -1,14 +1,21 @@
 //! What the API server is told before it keeps an object.
 
 use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 
 use super::harness::suite::Scenario;
 use super::installed::Cluster;
 
-pub const SCENARIOS: &[Scenario] = &[(
-    "a_faulty_object_is_refused_with_its_field_and_a_pod_that_cannot_be_injected_too",
-    refused,
-)];
+pub const SCENARIOS: &[Scenario] = &[
+    (
+        "a_faulty_object_is_refused_with_its_field_and_a_pod_that_cannot_be_injected_too",
+        refused,
+    ),
+    (
+        "what_is_found_in_an_object_that_was_taken_is_an_event_of_it",
+        told,
+    ),
+];
 
 fn refusal(done: Result<()>) -> Result<String> {
     match done {
@@ -50,4 +57,39 @@ spec: {containers: [{name: app, image: 'fairlead:1'}]}
         "{why}"
     );
     Ok(())
+}
+
+fn told() -> Result<()> {
+    let cluster = Cluster::installed(&[])?;
+    cluster.apply_yaml(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: shop}
+spec:
+  hosts: [reviews]
+  http:
+  - fault: {abort: {httpStatus: 418}}
+    route: [{destination: {host: reviews}}]
+",
+    )?;
+    let objects = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices/reviews";
+    let uid = cluster.get(objects)?["metadata"]["uid"].clone();
+    ensure!(uid.is_string(), "{uid}");
+    cluster.eventually("an Event says so", || {
+        let list = cluster.get("/apis/events.k8s.io/v1/namespaces/shop/events")?;
+        let events = list["items"].as_array().into_iter().flatten();
+        let of_it = |event: &&Value| event["regarding"]["uid"] == uid;
+        let said = |event: &&Value| {
+            let note = event["note"].as_str().unwrap_or_default();
+            event["reason"] == "NotYetInEffect" && note.starts_with("spec.http[0].fault: ")
+        };
+        let event = events.filter(of_it).find(said);
+        ensure!(event.is_some_and(|e| e["type"] == "Warning"), "{list}");
+        Ok(())
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::tasks::Tasks;
@@ -11,7 +11,8 @@ use crate::ca::authority::Authority;
 use crate::ca::standby::Standby;
 use crate::cli::settings::Settings;
 use crate::config::proxy_config::ProxyConfig;
-use crate::controllers::{Installed, authority, injector, keys, leader, roots, webhooks};
+use crate::controllers::{Installed, authority, events, injector, keys, leader, roots, webhooks};
+use crate::diagnostic::Diagnostic;
 use crate::state::LockedDir;
 use crate::telemetry::metrics::Metrics;
 
@@ -33,7 +34,7 @@ pub fn run(
     settings: &Settings,
     installed: Installed,
     (authority, dir, metrics): (Arc<Authority>, Arc<LockedDir>, Arc<Metrics>),
-    proxies: watch::Receiver<ProxyConfig>,
+    (proxies, found): (watch::Receiver<ProxyConfig>, mpsc::Receiver<Diagnostic>),
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Webhooks {
@@ -47,6 +48,11 @@ pub fn run(
     tasks.run(
         "leader",
         leader::run(installed.clone(), me, leads, stop.clone()),
+    );
+    let (pod, leads) = (settings.pod_name.clone(), leading.clone());
+    tasks.run(
+        "events",
+        events::run(installed.clone(), pod, found, leads, stop.clone()),
     );
     tasks.run(
         "roots",

@@ -71,6 +71,8 @@ pub struct Intake {
     pub places: watch::Sender<Places>,
     /// How objects stand, for metrics.
     pub census: watch::Sender<Census>,
+    /// Where findings are told besides the log; nobody may listen.
+    pub told: mpsc::Sender<Diagnostic>,
     /// What MeshConfig says of sidecars, for who injects them.
     pub proxies: watch::Sender<ProxyConfig>,
 }
@@ -87,7 +89,7 @@ impl Intake {
         acceptance: Acceptance,
         hub: mpsc::Sender<Message>,
         keeps: Keeps,
-        proxies: watch::Sender<ProxyConfig>,
+        (told, proxies): (mpsc::Sender<Diagnostic>, watch::Sender<ProxyConfig>),
     ) -> (Self, Published) {
         let (to_keep, kept) = watch::channel(None);
         let (to_place, places) = watch::channel(Places::default());
@@ -99,6 +101,7 @@ impl Intake {
             kept: to_keep,
             places: to_place,
             census: to_count,
+            told,
             proxies,
         };
         let published = Published {
@@ -149,7 +152,7 @@ impl Intake {
     /// In a file, objects move without a change.
     async fn on_batch(&mut self, events: Vec<Event>, seen: Instant) -> Keep {
         let changes = self.acceptance.on(events);
-        tell(self.acceptance.news());
+        self.tell();
         let moved = self.keeps == Keeps::All;
         let changed = moved || changes.iter().any(|c| self.keeps.holds(c.key.kind));
         self.hand_on_mesh(&changes);
@@ -161,6 +164,18 @@ impl Intake {
         match changed {
             true => Keep::Anew,
             false => Keep::AsItIs,
+        }
+    }
+
+    fn tell(&self) {
+        tell(self.acceptance.news());
+        self.hand_on_news();
+    }
+
+    /// What is too much, or wanted by nobody, stands in the log.
+    pub fn hand_on_news(&self) {
+        for found in self.acceptance.news() {
+            let _ = self.told.try_send(found.clone());
         }
     }
 
