@@ -73,7 +73,12 @@ struct Teller {
 impl Teller {
     async fn turn(&mut self, finding: &Diagnostic) {
         let told = time::timeout(ASK, self.tell(finding)).await;
-        match told.unwrap_or_else(|_| bail!("no answer in time")) {
+        let told = told.unwrap_or_else(|_| bail!("no answer in time"));
+        if told.is_err() {
+            // Its versions may be others now.
+            self.served.clear();
+        }
+        match told {
             Ok(()) => self.failing = false,
             Err(why) if self.failing => debug!(why = format!("{why:#}"), "Event not written"),
             Err(why) => {
