@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::runtime::watcher;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::text::Str;
 
@@ -51,4 +53,24 @@ fn named(name: &str) -> watcher::Config {
     watcher::Config::default()
         .timeout(WATCH)
         .fields(&format!("metadata.name={name}"))
+}
+
+/// Does `work`, from its beginning, each time this replica comes to lead; until `stop`.
+async fn while_leading<F: Future<Output = ()>>(
+    mut leading: watch::Receiver<bool>,
+    stop: CancellationToken,
+    work: impl Fn() -> F,
+) {
+    let turns = async {
+        while leading.wait_for(|leads| *leads).await.is_ok() {
+            tokio::select! {
+                _ = leading.wait_for(|leads| !*leads) => {}
+                () = work() => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = turns => {}
+    }
 }

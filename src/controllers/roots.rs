@@ -18,7 +18,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Installed, LOOK, MANAGER, WATCH, named};
+use super::{Installed, LOOK, MANAGER, WATCH, named, while_leading};
 use crate::backoff::Backoff;
 use crate::ca::authority::Authority;
 use crate::ca::bundle::Bundle;
@@ -38,22 +38,12 @@ const ASK: Duration = Duration::from_secs(10);
 pub async fn run(
     installed: Installed,
     authority: Arc<Authority>,
-    mut leading: watch::Receiver<bool>,
+    leading: watch::Receiver<bool>,
     stop: CancellationToken,
 ) -> Result<()> {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            led = leading.wait_for(|leads| *leads) => if led.is_err() {
-                return Ok(());
-            },
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = leading.wait_for(|leads| !*leads) => {}
-            () = lead(&installed.client, &authority) => {}
-        }
-    }
+    let work = || lead(&installed.client, &authority);
+    while_leading(leading, stop, work).await;
+    Ok(())
 }
 
 async fn lead(client: &Client, authority: &Authority) {

@@ -22,7 +22,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Installed, LOOK, MANAGER, WATCH};
+use super::{Installed, LOOK, MANAGER, WATCH, while_leading};
 use crate::ca::authority::Authority;
 use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
@@ -37,32 +37,21 @@ pub async fn run(
     installed: Installed,
     authority: Arc<Authority>,
     metrics: Arc<Metrics>,
-    mut leading: watch::Receiver<bool>,
+    leading: watch::Receiver<bool>,
     stop: CancellationToken,
 ) -> Result<()> {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            led = leading.wait_for(|leads| *leads) => if led.is_err() {
-                return Ok(());
-            },
-        }
-        let patcher = Patcher {
-            client: installed.client.clone(),
-            service: Service {
-                name: installed.revised("istiod"),
-                namespace: installed.namespace.clone(),
-            },
-            revision: installed.revision.clone(),
-            authority: authority.clone(),
-            metrics: metrics.clone(),
-        };
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = leading.wait_for(|leads| !*leads) => {}
-            () = patcher.lead() => {}
-        }
-    }
+    let patcher = Patcher {
+        client: installed.client.clone(),
+        service: Service {
+            name: installed.revised("istiod"),
+            namespace: installed.namespace.clone(),
+        },
+        revision: installed.revision.clone(),
+        authority,
+        metrics,
+    };
+    while_leading(leading, stop, || patcher.lead()).await;
+    Ok(())
 }
 
 /// Where our webhooks lead. Another control plane's, with the same label, lead elsewhere.
