@@ -25,12 +25,15 @@ mod mesh;
 mod outage;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/status.rs"]
+mod status;
 
 const SCENARIOS: &[&[Scenario]] = &[
     mesh::SCENARIOS,
     pods::SCENARIOS,
     kept::SCENARIOS,
     outage::SCENARIOS,
+    status::SCENARIOS,
     admission::SCENARIOS,
 ];
 

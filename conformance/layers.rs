@@ -57,6 +57,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    (
+        "distribution",
+        &["clock", "config", "acceptance", "delivery", "ca", "tls"],
+    ),
     ("dump", &["config", "xds"]),
     (
         "offline",
@@ -85,7 +89,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "backoff",
             "state",
             "config",
+            "acceptance",
             "ca",
+            "distribution",
             "inject",
             "telemetry",
         ],

@@ -15,6 +15,7 @@ mod settle;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::text::Str;
 
 pub use self::persisted::{Amendment, Kept, Lost, Persisted};
 pub use self::standing::{Census, Counts, OfKind};
+pub use self::verdict::{Outcome, Verdict};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -73,6 +75,8 @@ pub struct Acceptance {
     touched: BTreeSet<Topic>,
     findings: BTreeMap<Topic, Vec<Diagnostic>>,
     news: Vec<Diagnostic>,
+    /// What the last events made look at anew.
+    considered: BTreeSet<Key>,
     /// Forms rejected since the start.
     rejections: BTreeMap<Kind, u64>,
     lost: Vec<Lost>,
@@ -136,6 +140,7 @@ impl Acceptance {
             touched: BTreeSet::new(),
             findings: BTreeMap::new(),
             news: Vec::new(),
+            considered: BTreeSet::new(),
             rejections: BTreeMap::new(),
             lost: persisted.lost,
         };
@@ -151,6 +156,7 @@ impl Acceptance {
     /// of events between `Init` and `InitDone` before the latter.
     pub fn on(&mut self, events: Vec<Event>) -> Vec<Change> {
         self.news.clear();
+        self.considered.clear();
         let mut changes = Vec::new();
         for event in events {
             let done = event == Event::InitDone;
@@ -296,7 +302,7 @@ impl Acceptance {
                 object: Arc::clone(object),
                 place: place.clone(),
             }),
-            Standing::Fault(_) => {
+            Standing::Fault(_, _) => {
                 self.kept.remove(key);
                 self.held.remove(key);
                 return;
@@ -346,7 +352,7 @@ impl Acceptance {
         }
         let wanted = match self.claims.standing(key) {
             Standing::Version(version) => Some(&*version.object),
-            Standing::Fault(_) => return None,
+            Standing::Fault(_, _) => return None,
             Standing::Absent => None,
         };
         fixed::moved(self.force.get(key).map(|v| &*v.object), wanted)
@@ -403,7 +409,10 @@ impl Acceptance {
         for topic in topics {
             let found = match &topic {
                 Topic::File(file) => report::unclear(self.claims.of_file(file)),
-                Topic::Object(key) => self.findings_of(key, &next, &waiting),
+                Topic::Object(key) => {
+                    self.considered.insert(key.clone());
+                    self.findings_of(key, &next, &waiting)
+                }
             };
             let before = if found.is_empty() {
                 self.findings.remove(&topic)
@@ -430,7 +439,7 @@ impl Acceptance {
             Topic::File(file) => Some(report::readable(file)),
             Topic::Object(key) => match self.claims.standing(key) {
                 Standing::Version(version) => Some(report::sound(key, &version.place)),
-                Standing::Fault(_) | Standing::Absent => None,
+                Standing::Fault(_, _) | Standing::Absent => None,
             },
         }
     }
@@ -440,7 +449,7 @@ impl Acceptance {
         let force = self.force.get(key);
         let mut found = match self.claims.standing(key) {
             Standing::Version(version) => version.warnings.clone(),
-            Standing::Fault(faults) => {
+            Standing::Fault(_, faults) => {
                 let before = force.map_or(Before::Never, |_| Before::InForce);
                 report::faults(faults, before)
             }
@@ -449,7 +458,7 @@ impl Acceptance {
         if let Some(field) = self.restart_needed(key) {
             let place = match self.claims.standing(key) {
                 Standing::Version(version) => Some(&version.place),
-                Standing::Fault(_) | Standing::Absent => None,
+                Standing::Fault(_, _) | Standing::Absent => None,
             };
             found.push(fixed::finding(key, field, place));
         }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use self::cluster::Replica;
 use self::doors::Doors;
 use self::intake::{Intake, Keeps};
 use self::journal::ACCEPTED;
@@ -45,6 +46,7 @@ use crate::debug::{Count, Pages, Prepared, Render};
 use crate::delivery::hub::{Hub, Message};
 use crate::delivery::server::{Server, Streams};
 use crate::delivery::{Access, Limits};
+use crate::distribution;
 use crate::dump;
 use crate::model;
 use crate::state::LockedDir;
@@ -108,15 +110,21 @@ async fn start(
     }
     let (proxies, injected) = watch::channel(mesh.default_config.clone());
     let (told, found) = mpsc::channel(controllers::events::WAITING);
+    let place = installed.as_ref();
+    let replica = place.map(|_| cluster::replica(settings, &mesh.trust_domain, &hub));
+    let replica = replica.transpose()?;
     let webhooks = installed.map(|installed| {
         let wired = (trust.authority.clone(), dir.clone(), metrics.clone());
         cluster::follow_keys(&installed, standby, stop, tasks);
-        cluster::run(settings, installed, wired, (injected, found), stop, tasks)
+        let told = (injected, found, replica.clone());
+        cluster::run(settings, installed, wired, told, stop, tasks)
     });
 
     let keeps = Keeps::of(&home.source);
-    let (intake, published) = Intake::new(acceptance, hub.clone(), keeps, (told, proxies));
+    let board = replica.as_ref().map(|replica| replica.own.board.clone());
+    let (intake, published) = Intake::new(acceptance, hub.clone(), keeps, (told, proxies), board);
     intake.keep();
+    intake.post(clock::mono());
     intake.hand_on_news();
     info!(ports = %doors.ports, "serving");
     tasks.run("intake", intake.run(batches, stop.clone()));
@@ -124,6 +132,7 @@ async fn start(
     tasks.run("accepted set", written);
     let plane = Plane {
         webhooks,
+        replica,
         engine,
         metrics,
         trust,
@@ -161,6 +170,7 @@ fn begin(
 /// All that answers proxies and people, built and bound.
 struct Plane {
     webhooks: Option<Webhooks>,
+    replica: Option<Replica>,
     engine: Engine,
     metrics: Arc<Metrics>,
     trust: Trust,
@@ -194,7 +204,12 @@ impl Plane {
             readers: Readers::Proven,
             root_namespace,
         };
-        let server = server(settings, &authority, &desk, &metrics);
+        let mut server = server(settings, &authority, &desk, &metrics);
+        if let Some(replica) = self.replica {
+            server.others = server
+                .others
+                .route_service(distribution::service::METHOD, replica.service(&desk));
+        }
         let server = Arc::new(server);
         let pages = Pages {
             desk,

@@ -4,11 +4,14 @@
 //! ConfigMap. Only this room and `source::kube` speak to the API server.
 
 pub mod authority;
+mod conditions;
 pub mod events;
 pub mod injector;
 pub mod keys;
 pub mod leader;
 pub mod roots;
+mod served;
+pub mod status;
 pub mod webhooks;
 
 use std::time::Duration;

@@ -34,6 +34,7 @@ pub mod view;
 pub mod telemetry;
 
 pub mod delivery;
+pub mod distribution;
 
 pub mod debug;
 

@@ -16,8 +16,8 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, ServerConnection,
-    SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    ServerConnection, SignatureScheme,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -115,6 +115,20 @@ pub fn webhook_config(live: Arc<Live>) -> Result<Arc<ServerConfig>, Error> {
         .with_no_client_auth()
         .with_cert_resolver(live);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// For questions to other replicas: servers of these roots alone, and a certificate to be known by.
+pub fn client_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'_>,
+    roots: RootCertStore,
+) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key.clone_key())?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -25,14 +25,15 @@ const API: Origin = Origin {
 #[derive(Clone, Debug, PartialEq)]
 enum Claim {
     Version(DecodedObject),
-    Fault(Vec<Diagnostic>),
+    /// Of the form of this generation.
+    Fault(i64, Vec<Diagnostic>),
 }
 
 /// What counts for one object.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Standing<'c> {
     Version(&'c DecodedObject),
-    Fault(&'c [Diagnostic]),
+    Fault(i64, &'c [Diagnostic]),
     Absent,
 }
 
@@ -107,11 +108,13 @@ impl Claims {
                 Item::Object(object) => (object.object.key(), Claim::Version(object)),
                 Item::Rejected(Rejected {
                     key: Some(key),
+                    generation,
                     diagnostics,
-                }) => (key, Claim::Fault(diagnostics)),
+                }) => (key, Claim::Fault(generation, diagnostics)),
                 Item::Rejected(Rejected {
                     key: None,
                     diagnostics,
+                    ..
                 }) => {
                     sheet.unclear.extend(diagnostics);
                     continue;
@@ -176,7 +179,7 @@ impl Claims {
     /// None when the fault does not say which object it is of.
     pub(super) fn refuse(&mut self, rejected: Rejected) -> Option<Key> {
         let key = rejected.key?;
-        let fault = Claim::Fault(rejected.diagnostics);
+        let fault = Claim::Fault(rejected.generation, rejected.diagnostics);
         self.by_key
             .entry(key.clone())
             .or_default()
@@ -200,7 +203,7 @@ impl Claims {
     pub(super) fn standing(&self, key: &Key) -> Standing<'_> {
         match self.by_key.get(key).and_then(|claims| claims.0.first()) {
             Some((_, Claim::Version(object))) => Standing::Version(object),
-            Some((_, Claim::Fault(diagnostics))) => Standing::Fault(diagnostics),
+            Some((_, Claim::Fault(generation, found))) => Standing::Fault(*generation, found),
             None => Standing::Absent,
         }
     }
@@ -277,7 +280,7 @@ impl Claim {
     fn line(&self) -> Option<u32> {
         match self {
             Self::Version(object) => Some(object.place.lines.line_of("")),
-            Self::Fault(diagnostics) => diagnostics.first().and_then(|d| d.line),
+            Self::Fault(_, diagnostics) => diagnostics.first().and_then(|d| d.line),
         }
     }
 }

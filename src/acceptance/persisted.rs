@@ -184,7 +184,7 @@ impl Acceptance {
             None => true,
             Some(key) => match self.claims.standing(key) {
                 Standing::Version(_) => false,
-                Standing::Fault(_) => true,
+                Standing::Fault(_, _) => true,
                 Standing::Absent => self.claims.is_unclear(&lost.file),
             },
         })

@@ -14,9 +14,11 @@ use crate::acceptance::{Acceptance, Census, Persisted, Places};
 use crate::backoff::Backoff;
 use crate::cli::settings;
 use crate::config::proxy_config::ProxyConfig;
-use crate::config::{Change, Kind, Spec};
+use crate::config::{Change, Key, Kind, Spec};
+use crate::controllers::status::has_status;
 use crate::delivery::hub::Message;
 use crate::diagnostic::{Diagnostic, Level};
+use crate::distribution::board::Board;
 use crate::source::{Batch, Event};
 use crate::state::LockedDir;
 use crate::telemetry::metrics::Metrics;
@@ -75,6 +77,8 @@ pub struct Intake {
     pub told: mpsc::Sender<Diagnostic>,
     /// What MeshConfig says of sidecars, for who injects them.
     pub proxies: watch::Sender<ProxyConfig>,
+    /// What became of objects whose authors look at their status, where there is an API server.
+    pub board: Option<Arc<Board>>,
 }
 
 /// Where what an intake publishes is read.
@@ -90,6 +94,7 @@ impl Intake {
         hub: mpsc::Sender<Message>,
         keeps: Keeps,
         (told, proxies): (mpsc::Sender<Diagnostic>, watch::Sender<ProxyConfig>),
+        board: Option<Arc<Board>>,
     ) -> (Self, Published) {
         let (to_keep, kept) = watch::channel(None);
         let (to_place, places) = watch::channel(Places::default());
@@ -103,6 +108,7 @@ impl Intake {
             census: to_count,
             told,
             proxies,
+            board,
         };
         let published = Published {
             kept,
@@ -161,6 +167,7 @@ impl Intake {
             // The hub ends only with the program.
             let _ = self.hub.send(Message::Changes(changes, seen)).await;
         }
+        self.post(seen);
         match changed {
             true => Keep::Anew,
             false => Keep::AsItIs,
@@ -177,6 +184,16 @@ impl Intake {
         for found in self.acceptance.news() {
             let _ = self.told.try_send(found.clone());
         }
+    }
+
+    /// After the changes: who reads of them asks the hub then.
+    pub fn post(&self, seen: Instant) {
+        let Some(board) = &self.board else {
+            return;
+        };
+        let told = self.acceptance.considered().filter(|key| has_status(key));
+        let verdict = |key: &Key| (key.clone(), self.acceptance.verdict(key));
+        board.post(told.map(verdict), seen);
     }
 
     fn hand_on_mesh(&self, changes: &[Change]) {

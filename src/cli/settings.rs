@@ -144,6 +144,28 @@ pub struct Settings {
     )]
     pub token_standby: bool,
 
+    /// Service account of this control plane: by its identity replicas know each other.
+    #[arg(
+        long,
+        env = "SERVICE_ACCOUNT",
+        default_value = "istiod",
+        value_name = "NAME"
+    )]
+    pub service_account: String,
+
+    /// Write into the status of Istio's objects whether they are in force, and in how many proxies.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_STATUS",
+        default_value_t = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        value_name = "BOOL"
+    )]
+    pub status: bool,
+
     /// Name of this replica, as its Lease shows it; the pod's.
     #[arg(
         long,

@@ -70,6 +70,8 @@ pub struct DecodedObject {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejected {
     pub key: Option<Key>,
+    /// `metadata.generation` of the form that has the fault; 0 where it says none.
+    pub generation: i64,
     /// At least one of level Error.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -206,6 +208,7 @@ fn unreadable(file: &Str, line: u32, message: String) -> Rejected {
     };
     Rejected {
         key: None,
+        generation: 0,
         diagnostics: vec![diagnostic],
     }
 }

@@ -1,19 +1,18 @@
 //! What is wrong with an object, as an Event of its own: `kubectl describe` shows it where its author looks.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
-use kube::core::GroupVersionKind;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Api, discovery};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::served::Served;
 use super::{Installed, MANAGER};
 use crate::config::api::{ApiKind, KINDS};
 use crate::diagnostic::{Diagnostic, Level, Subject};
@@ -35,9 +34,9 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let mut teller = Teller {
+        served: Served::new(installed.client.clone()),
         installed,
         instance,
-        served: BTreeMap::new(),
         failing: false,
     };
     tokio::select! {
@@ -65,8 +64,7 @@ pub async fn run(
 struct Teller {
     installed: Installed,
     instance: String,
-    /// By kind: the version that the server has of it.
-    served: BTreeMap<&'static str, ApiResource>,
+    served: Served,
     failing: bool,
 }
 
@@ -76,7 +74,7 @@ impl Teller {
         let told = told.unwrap_or_else(|_| bail!("no answer in time"));
         if told.is_err() {
             // Its versions may be others now.
-            self.served.clear();
+            self.served.forget();
         }
         match told {
             Ok(()) => self.failing = false,
@@ -96,7 +94,7 @@ impl Teller {
         let Some((kind, subject)) = of_istios(finding) else {
             return Ok(());
         };
-        let resource = self.resource(kind).await?;
+        let resource = self.served.resource(kind).await?;
         let Some(regarding) = self.reference(&resource, subject).await? else {
             // It went meanwhile.
             return Ok(());
@@ -109,25 +107,6 @@ impl Teller {
         let recorder = Recorder::new(self.installed.client.clone(), reporter);
         let written = recorder.publish(&event(finding), &regarding).await;
         written.context("write the Event: allow `create` of events in group events.k8s.io")
-    }
-
-    async fn resource(&mut self, kind: &'static ApiKind) -> Result<ApiResource> {
-        if let Some(known) = self.served.get(kind.kind) {
-            return Ok(known.clone());
-        }
-        let mut last = None;
-        for version in kind.versions {
-            let named = GroupVersionKind::gvk(kind.group, version, kind.kind);
-            match discovery::pinned_kind(&self.installed.client, &named).await {
-                Ok((at, _)) => {
-                    self.served.insert(kind.kind, at.clone());
-                    return Ok(at);
-                }
-                Err(why) => last = Some(why),
-            }
-        }
-        let why = last.map_or_else(String::new, |why| why.to_string());
-        bail!("no version of {} is served: {why}", kind.kind)
     }
 
     /// With its uid, by which `kubectl describe` looks for Events.

@@ -1,6 +1,7 @@
 //! The one owner of engine and sessions: messages in, frames out. No socket here.
 
 mod link;
+pub mod reach;
 pub mod report;
 mod settling;
 
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::link::{GoesOn, Link};
+use self::reach::Refusals;
 use self::report::Inspect;
 use self::settling::Settling;
 use super::Limits;
@@ -129,6 +131,7 @@ pub struct Hub {
     pool: Pool,
     deadlines: BTreeSet<(Instant, StreamId)>,
     settling: Settling,
+    refusals: Refusals,
     /// When frames that nobody may ask for again are let go.
     plans_until: Option<Instant>,
     metrics: Arc<Metrics>,
@@ -151,6 +154,7 @@ impl Hub {
             pool: Pool::default(),
             deadlines: BTreeSet::new(),
             settling: Settling::default(),
+            refusals: Refusals::default(),
             plans_until: None,
             metrics: Arc::default(),
             nothing: Layer::default(),
@@ -321,6 +325,7 @@ impl Hub {
         self.metrics.changes.add(changes.len() as u64);
         let Update { scopes, moved } = self.engine.apply(changes);
         self.pool.forget_plans();
+        self.refusals.forget();
         self.settling.begin(since);
         for id in &moved {
             self.on_moved(StreamId(id.0), since, now);

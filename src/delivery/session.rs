@@ -252,6 +252,22 @@ impl Session {
         self.watches.iter().filter_map(Watch::owes).min()
     }
 
+    /// Since when the client lacks something that it is to have; what it is to have from the start, since `opened`.
+    pub fn behind(&self, opened: Instant) -> Option<Instant> {
+        let begun = self.watches.iter().any(|watch| watch.opened);
+        let settled = |w: &Watch| w.outstanding() == 0 && w.due.is_empty();
+        let settled = begun && self.watches.iter().all(settled);
+        (!settled).then(|| self.owes().unwrap_or(opened))
+    }
+
+    /// What the client rejected, and goes on without.
+    pub fn refusals(&self) -> impl Iterator<Item = (ResourceType, &Str, &Nack)> {
+        self.watches.iter().flat_map(|watch| {
+            let nacks = watch.nacks.iter();
+            nacks.map(|(name, nack)| (watch.kind, name, nack))
+        })
+    }
+
     /// Bytes of responses that this session keeps alive for its connection.
     pub fn in_flight(&self) -> u64 {
         self.window.in_flight().bytes

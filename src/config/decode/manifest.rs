@@ -274,6 +274,15 @@ impl Manifest<'_> {
         }))
     }
 
+    /// 0 where the document does not say, or not in a number.
+    fn generation(&self) -> i64 {
+        let meta = self.root.get("metadata");
+        match meta.and_then(|m| m.get("generation")).map(|g| &g.value) {
+            Some(Value::Int(said)) => i64::try_from(*said).unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
     /// As far as the document names itself; a namespace may be absent.
     fn subject(&self) -> Option<Subject> {
         let meta = self.root.get("metadata")?;
@@ -300,6 +309,7 @@ impl Manifest<'_> {
         let diagnostic = diagnostic(fault, subject, self.file, self.root);
         Rejected {
             key,
+            generation: self.generation(),
             diagnostics: vec![diagnostic],
         }
     }

@@ -103,6 +103,7 @@ fn broken_mesh(file: &Str, line: u32, message: String) -> Outcome {
         .for_each(|d| d.resource = Some(mesh_key().subject()));
     Err(Rejected {
         key: Some(mesh_key()),
+        generation: 0,
         diagnostics,
     })
 }

@@ -73,6 +73,7 @@ impl Sheet<'_> {
             }),
             None => Err(Rejected {
                 key: Some(self.key),
+                generation: meta.generation,
                 diagnostics,
             }),
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+pub use super::reach::{Reach, Refused};
 use super::{Hub, StreamId};
 use crate::config::Kind;
 use crate::delivery::session::Standing;
@@ -36,6 +37,7 @@ pub enum Inspect {
     /// Everything a proxy must hold, by `node.id` or `<name>.<namespace>`.
     Config(String, Sight, oneshot::Sender<Option<Vec<Entry>>>),
     Summary(oneshot::Sender<Summary>),
+    Reach(oneshot::Sender<Reach>),
     /// The pod of this namespace and name.
     Pod(Str, Str, oneshot::Sender<Option<KnownPod>>),
 }
@@ -72,12 +74,13 @@ pub struct Summary {
 }
 
 impl Hub {
-    pub(super) fn on_inspect(&self, inspect: Inspect, now: Instant) {
+    pub(super) fn on_inspect(&mut self, inspect: Inspect, now: Instant) {
         // A failed send means that nobody waits for the answer any more.
         match inspect {
             Inspect::Streams(sight, reply) => drop(reply.send(self.streams(&sight, now))),
             Inspect::Config(proxy, sight, reply) => drop(reply.send(self.config(&proxy, &sight))),
             Inspect::Summary(reply) => drop(reply.send(self.summary())),
+            Inspect::Reach(reply) => drop(reply.send(self.reach())),
             Inspect::Pod(namespace, name, reply) => {
                 let workloads = &self.engine.snapshot().workloads;
                 let pod = workloads.named(Kind::Pod, &namespace, &name);
