@@ -84,7 +84,16 @@ fn described(definition: &Value) -> Definition {
             .as_array()
             .into_iter()
             .flatten();
+        // Where none is named, the API server shows the age.
+        found.insert(
+            format!("{name} column \"Age\""),
+            "\".metadata.creationTimestamp\"".to_owned(),
+        );
         for column in columns {
+            // Ours alone.
+            if column["name"] == "Reconciled" {
+                continue;
+            }
             found.insert(
                 format!("{name} column {}", column["name"]),
                 column["jsonPath"].to_string(),

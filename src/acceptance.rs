@@ -171,6 +171,20 @@ impl Acceptance {
         changes
     }
 
+    /// Begins with the set that was in force, before any listing: the first one then tells what differs.
+    pub fn resume(&mut self) -> Vec<Change> {
+        self.phase = Phase::Listing;
+        self.whole()
+    }
+
+    fn whole(&self) -> Vec<Change> {
+        let tell = |(key, v): (&Key, &Version)| Change {
+            key: key.clone(),
+            object: Some(Arc::clone(&v.object)),
+        };
+        self.force.iter().map(tell).collect()
+    }
+
     /// Findings that came up with the last events, as a log would tell them.
     pub fn news(&self) -> &[Diagnostic] {
         &self.news
@@ -252,11 +266,7 @@ impl Acceptance {
         self.touched.extend(self.findings.keys().cloned());
         let mut changes = self.decide();
         if self.phase == Phase::Silent {
-            let tell = |(key, v): (&Key, &Version)| Change {
-                key: key.clone(),
-                object: Some(Arc::clone(&v.object)),
-            };
-            changes = self.force.iter().map(tell).collect();
+            changes = self.whole();
         }
         self.phase = Phase::Live;
         changes

@@ -1,5 +1,6 @@
 //! The composition root: everything is built, bound, then run. Connections alone are tasks of others.
 
+mod beginning;
 mod cluster;
 pub mod doors;
 pub mod history;
@@ -20,14 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use self::cluster::Replica;
+use self::beginning::{Beginning, Snapshot};
+use self::cluster::{Replica, Wired};
 use self::doors::Doors;
 use self::intake::{Intake, Keeps};
 use self::journal::ACCEPTED;
 use self::ports::Ports;
 use self::source::Started;
 use self::tasks::{Tasks, signals};
-use crate::acceptance::{Acceptance, Census, OfKind, Options, Places};
+use crate::acceptance::{Acceptance, Census, OfKind, Options, Persisted, Places};
 use crate::admission::Webhooks;
 use crate::analyze;
 use crate::ca::authority::{Authority, Lifetimes};
@@ -38,7 +40,6 @@ use crate::ca::trust::{Plan, Trust};
 use crate::cli::settings::{Home, Settings};
 use crate::clock;
 use crate::config::Kind;
-use crate::config::event::Event;
 use crate::controllers::{self, Installed};
 use crate::debug::desk::{Desk, Readers};
 use crate::debug::status::{self, StatusService};
@@ -86,85 +87,139 @@ async fn start(
     if let Some(file) = &settings.ports_file {
         Ports::forget(file)?;
     }
-    let mut acceptance = history::acceptance(options(settings), &dir)?;
+    let accepted = journal::read(&dir)?;
+    let mut snapshot = Snapshot::wanted(settings.snapshot_dir.as_deref()).await?;
     let metrics = Arc::<Metrics>::default();
-    let source = source::run(settings, home, &metrics, stop, tasks).await?;
+    let mut source = source::run(settings, home, &metrics, stop, tasks).await?;
     let Started {
-        mut batches,
-        cluster,
-        installed,
-    } = source;
-    let Some(Some((events, _))) = tasks.unless_ended(batches.recv()).await else {
+        batches, installed, ..
+    } = &mut source;
+    let first = beginning::first(batches, installed.as_ref(), snapshot.as_mut());
+    let Some(Some(first)) = tasks.unless_ended(first).await else {
         return Ok(());
     };
-    let engine = begin(settings, &dir, &mut acceptance, events)?;
-    let mesh = engine.snapshot().mesh.clone();
-    let (hub, inbox) = mpsc::channel(MESSAGES);
-    let standby = standby(settings, &mesh.trust_domain, &hub);
-    let known = (cluster, standby.clone());
-    let (domain, place) = (&mesh.trust_domain, installed.as_ref());
-    let trust = trust(settings, &dir, domain, known, place).await?;
-    let doors = Doors::bind(settings, &home.source, trust.serving.live()).await?;
-    if let Some(file) = &settings.ports_file {
-        doors.ports.write(file)?;
-    }
-    let (proxies, injected) = watch::channel(mesh.default_config.clone());
-    let (told, found) = mpsc::channel(controllers::events::WAITING);
-    let place = installed.as_ref();
-    let replica = place.map(|_| cluster::replica(settings, &mesh.trust_domain, &hub));
-    let replica = replica.transpose()?;
-    let webhooks = installed.map(|installed| {
-        let wired = (trust.authority.clone(), dir.clone(), metrics.clone());
-        cluster::follow_keys(&installed, standby, stop, tasks);
-        let told = (injected, found, replica.clone());
-        cluster::run(settings, installed, wired, told, stop, tasks)
-    });
-
-    let keeps = Keeps::of(&home.source);
-    let board = replica.as_ref().map(|replica| replica.own.board.clone());
-    let (intake, published) = Intake::new(acceptance, hub.clone(), keeps, (told, proxies), board);
-    intake.keep();
-    intake.post(clock::mono());
-    intake.hand_on_news();
-    info!(ports = %doors.ports, "serving");
-    tasks.run("intake", intake.run(batches, stop.clone()));
-    let written = intake::keep(dir.clone(), published.kept, metrics.clone());
-    tasks.run("accepted set", written);
-    let plane = Plane {
-        webhooks,
-        replica,
-        engine,
+    let (acceptance, engine) = begin(settings, &dir, accepted, first)?;
+    let ground = Ground {
+        dir,
+        snapshot: snapshot.map(|snapshot| snapshot.dir),
         metrics,
-        trust,
-        doors,
-        hub,
-        inbox,
-        read: published.places,
-        counted: published.census,
+        source,
+        acceptance,
+        engine,
     };
-    plane.run(settings, dir, stop, tasks);
-    Ok(())
+    ground.build(settings, home, stop, tasks).await
+}
+
+/// What there is before anything is bound.
+struct Ground {
+    dir: Arc<LockedDir>,
+    snapshot: Option<Arc<LockedDir>>,
+    metrics: Arc<Metrics>,
+    source: Started,
+    acceptance: Acceptance,
+    engine: Engine,
+}
+
+impl Ground {
+    async fn build(
+        self,
+        settings: &Settings,
+        home: &Home,
+        stop: &CancellationToken,
+        tasks: &mut Tasks,
+    ) -> Result<()> {
+        let Self {
+            dir,
+            snapshot,
+            metrics,
+            source:
+                Started {
+                    batches,
+                    cluster,
+                    installed,
+                },
+            acceptance,
+            engine,
+        } = self;
+        let (mesh, (hub, inbox)) = (engine.snapshot().mesh.clone(), mpsc::channel(MESSAGES));
+        let (domain, place) = (&mesh.trust_domain, installed.as_ref());
+        let standby = standby(settings, domain, &hub);
+        let known = (cluster, standby.clone());
+        let trust = trust(settings, &dir, domain, known, place).await?;
+        let doors = Doors::bind(settings, &home.source, trust.serving.live()).await?;
+        doors.ports.tell(settings.ports_file.as_deref())?;
+        let (proxies, injected) = watch::channel(mesh.default_config.clone());
+        let (told, found) = mpsc::channel(controllers::events::WAITING);
+        let replica = cluster::replica(settings, domain, &hub)?;
+        let replica = place.map(|_| replica);
+        let webhooks = installed.map(|installed| {
+            let wired = Wired {
+                authority: trust.authority.clone(),
+                dir: dir.clone(),
+                metrics: metrics.clone(),
+                standby,
+                snapshot: snapshot.clone(),
+                replica: replica.clone(),
+            };
+            cluster::run(settings, installed, wired, (injected, found), stop, tasks)
+        });
+        let keeps = Keeps::of(&home.source);
+        let board = replica.as_ref().map(|replica| replica.own.board.clone());
+        let (intake, published) =
+            Intake::new(acceptance, hub.clone(), keeps, (told, proxies), board);
+        let (read, counted) = (published.places.clone(), published.census.clone());
+        published.keep((dir.clone(), snapshot), &metrics, tasks);
+        intake.begin();
+        info!(ports = %doors.ports, "serving");
+        tasks.run("intake", intake.run(batches, stop.clone()));
+        let plane = Plane {
+            webhooks,
+            replica,
+            engine,
+            metrics,
+            trust,
+            doors,
+            hub,
+            inbox,
+            read,
+            counted,
+        };
+        plane.run(settings, dir, stop, tasks);
+        Ok(())
+    }
 }
 
 /// Takes in all there is at the start, unless something that was there before is lost.
 fn begin(
     settings: &Settings,
     dir: &LockedDir,
-    acceptance: &mut Acceptance,
-    events: Vec<Event>,
-) -> Result<Engine> {
+    accepted: Option<Persisted>,
+    first: Beginning,
+) -> Result<(Acceptance, Engine)> {
     let mut engine = Engine::new(model::Settings {
         domain: Str::new(&settings.domain),
         packing: settings.route_packing,
         ..model::Settings::default()
     });
-    let changes = acceptance.on(events);
-    history::refuse_loss(acceptance, dir)?;
+    let mut acceptance;
+    let changes = match first {
+        Beginning::Listed(events) => {
+            acceptance = Acceptance::restore(options(settings), accepted.unwrap_or_default());
+            let changes = acceptance.on(events);
+            history::refuse_loss(&acceptance, dir)?;
+            changes
+        }
+        Beginning::Kept(snapshot) => {
+            let newest = beginning::newest(snapshot, accepted);
+            acceptance = Acceptance::restore(options(settings), newest);
+            acceptance.resume()
+        }
+    };
     engine.apply(&changes);
     engine.prepare();
     intake::tell(acceptance.news());
-    intake::tell(&analyze::analyzed(acceptance, &settings.domain));
-    Ok(engine)
+    intake::tell(&analyze::analyzed(&acceptance, &settings.domain));
+    Ok((acceptance, engine))
 }
 
 /// All that answers proxies and people, built and bound.

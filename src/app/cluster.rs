@@ -25,17 +25,16 @@ use crate::state::LockedDir;
 use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
 
-/// Keeps the keys of the cluster's tokens, if there is a standby to use them.
-pub fn follow_keys(
-    installed: &Installed,
-    standby: Option<Arc<Standby>>,
-    stop: &CancellationToken,
-    tasks: &mut Tasks,
-) {
-    if let Some(standby) = standby {
-        let followed = keys::run(installed.clone(), standby, stop.clone());
-        tasks.run("cluster keys", followed);
-    }
+/// What it works with.
+pub struct Wired {
+    pub authority: Arc<Authority>,
+    pub dir: Arc<LockedDir>,
+    pub metrics: Arc<Metrics>,
+    /// Who is to be given the keys of the cluster's tokens.
+    pub standby: Option<Arc<Standby>>,
+    /// Where they are kept for a start without the API server.
+    pub snapshot: Option<Arc<LockedDir>>,
+    pub replica: Option<Replica>,
 }
 
 /// This process among the control plane's replicas.
@@ -53,6 +52,14 @@ impl Replica {
             authenticator: desk.authenticator.clone(),
             identity: self.identity.clone(),
         }
+    }
+}
+
+impl Replica {
+    /// The others, by a name that all their certificates have.
+    fn peers(&self, authority: &Arc<Authority>, installed: &Installed) -> Peers {
+        let server = Str::new(format!("istiod.{}.svc", installed.namespace));
+        Peers::new(authority.clone(), self.identity.clone(), server)
     }
 }
 
@@ -81,15 +88,23 @@ pub fn replica(
 pub fn run(
     settings: &Settings,
     installed: Installed,
-    (authority, dir, metrics): (Arc<Authority>, Arc<LockedDir>, Arc<Metrics>),
-    (proxies, found, replica): (
-        watch::Receiver<ProxyConfig>,
-        mpsc::Receiver<Diagnostic>,
-        Option<Replica>,
-    ),
+    wired: Wired,
+    (proxies, found): (watch::Receiver<ProxyConfig>, mpsc::Receiver<Diagnostic>),
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Webhooks {
+    let Wired {
+        authority,
+        dir,
+        metrics,
+        standby,
+        snapshot,
+        replica,
+    } = wired;
+    if let Some(standby) = standby {
+        let followed = keys::run(installed.clone(), (standby, snapshot), stop.clone());
+        tasks.run("cluster keys", followed);
+    }
     let (leads, leading) = watch::channel(false);
     // Two replicas of one name would both hold the lease.
     let me = format!(
@@ -106,39 +121,29 @@ pub fn run(
         "events",
         events::run(installed.clone(), pod, found, leads, stop.clone()),
     );
-    if let (Some(replica), true) = (replica, settings.status) {
-        let Replica { own, identity } = replica;
-        let server = Str::new(format!("istiod.{}.svc", installed.namespace));
-        let peers = Peers::new(authority.clone(), identity, server);
+    if let Some(replica) = replica.filter(|_| settings.status) {
+        let peers = replica.peers(&authority, &installed);
+        let (at, leads) = (installed.clone(), leading.clone());
         tasks.run(
             "status",
-            status::run(
-                installed.clone(),
-                (own, peers),
-                leading.clone(),
-                stop.clone(),
-            ),
+            status::run(at, (replica.own, peers), leads, stop.clone()),
         );
     }
-    tasks.run(
-        "roots",
-        roots::run(
-            installed.clone(),
-            authority.clone(),
-            leading.clone(),
-            stop.clone(),
-        ),
+    let kept = roots::run(
+        installed.clone(),
+        authority.clone(),
+        leading.clone(),
+        stop.clone(),
     );
-    tasks.run(
-        "webhook bundles",
-        webhooks::run(
-            installed.clone(),
-            authority,
-            metrics.clone(),
-            leading,
-            stop.clone(),
-        ),
+    tasks.run("roots", kept);
+    let bundles = webhooks::run(
+        installed.clone(),
+        authority,
+        metrics.clone(),
+        leading,
+        stop.clone(),
     );
+    tasks.run("webhook bundles", bundles);
     if settings.ca_dir.is_none() {
         let watched = authority::watch_over(installed.clone(), dir, metrics.clone(), stop.clone());
         tasks.run("authority", watched);

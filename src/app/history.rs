@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use tokio::time;
 use tracing::{info, warn};
 
-use super::journal::{self, ACCEPTED};
-use crate::acceptance::{Acceptance, Options};
+use super::journal::ACCEPTED;
+use crate::acceptance::Acceptance;
 use crate::state::{LockedDir, StateDir, StateError};
 
 /// A process that was just killed may hold the lock a little longer.
@@ -44,14 +44,6 @@ async fn lock_within(root: &Path, patience: Duration) -> Result<LockedDir> {
     }
 }
 
-/// What the last run left, if there was one.
-pub fn acceptance(options: Options, dir: &LockedDir) -> Result<Acceptance> {
-    Ok(match journal::read(dir)? {
-        Some(persisted) => Acceptance::restore(options, persisted),
-        None => Acceptance::new(options),
-    })
-}
-
 /// Once the first listing is known: what was lost must not be in force any less than it was.
 pub fn refuse_loss(acceptance: &Acceptance, dir: &LockedDir) -> Result<()> {
     let path = dir.path(ACCEPTED);
@@ -77,15 +69,8 @@ pub fn refuse_loss(acceptance: &Acceptance, dir: &LockedDir) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::journal;
     use super::*;
-    use crate::text::Str;
-
-    fn options() -> Options {
-        Options {
-            hold_unresolved: true,
-            domain: Str::new_static("cluster.local"),
-        }
-    }
 
     #[tokio::test]
     async fn a_directory_that_becomes_free_in_time_is_taken() {
@@ -103,7 +88,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = lock(root.path()).await.unwrap();
         dir.write(ACCEPTED, b"{\"objects\":[").unwrap();
-        let why = acceptance(options(), &dir).unwrap_err().to_string();
+        let why = journal::read(&dir).unwrap_err().to_string();
         assert!(why.contains("accepted.json is damaged"), "{why}");
         assert!(why.contains("move accepted.json away"), "{why}");
         let left = dir.read(ACCEPTED, 1 << 10).unwrap().unwrap();

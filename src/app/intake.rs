@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::journal::Journal;
+use super::tasks::Tasks;
 use crate::acceptance::{Acceptance, Census, Persisted, Places};
 use crate::backoff::Backoff;
 use crate::cli::settings;
+use crate::clock;
 use crate::config::proxy_config::ProxyConfig;
 use crate::config::{Change, Key, Kind, Spec};
 use crate::controllers::status::has_status;
@@ -26,6 +28,9 @@ use crate::telemetry::retries::Attempt;
 
 /// Changes are kept together when they come within this time; a stop does not wait for it.
 const GATHER: Duration = Duration::from_millis(200);
+
+/// The snapshot of everything is as old as this at most.
+const SNAPSHOT: Duration = Duration::from_secs(10);
 
 /// The newest accepted set; None at the very start.
 pub type Kept = Option<Arc<Persisted>>;
@@ -69,6 +74,8 @@ pub struct Intake {
     pub hub: mpsc::Sender<Message>,
     pub keeps: Keeps,
     pub kept: watch::Sender<Kept>,
+    /// All of it, for a start without the API server, where that is wanted.
+    pub snapshot: watch::Sender<Kept>,
     /// Where objects were read, for debug pages; as old as what is kept.
     pub places: watch::Sender<Places>,
     /// How objects stand, for metrics.
@@ -84,8 +91,24 @@ pub struct Intake {
 /// Where what an intake publishes is read.
 pub struct Published {
     pub kept: watch::Receiver<Kept>,
+    pub snapshot: watch::Receiver<Kept>,
     pub places: watch::Receiver<Places>,
     pub census: watch::Receiver<Census>,
+}
+
+impl Published {
+    /// Writes down what is to be kept, and lets go of what nobody wants.
+    pub fn keep(
+        self,
+        (dir, snapshot): (Arc<LockedDir>, Option<Arc<LockedDir>>),
+        metrics: &Arc<Metrics>,
+        tasks: &mut Tasks,
+    ) {
+        tasks.run("accepted set", keep(dir, self.kept, metrics.clone()));
+        if let Some(dir) = snapshot {
+            tasks.run("snapshot", keep(dir, self.snapshot, metrics.clone()));
+        }
+    }
 }
 
 impl Intake {
@@ -97,6 +120,7 @@ impl Intake {
         board: Option<Arc<Board>>,
     ) -> (Self, Published) {
         let (to_keep, kept) = watch::channel(None);
+        let (to_snapshot, snapshot) = watch::channel(None);
         let (to_place, places) = watch::channel(Places::default());
         let (to_count, census) = watch::channel(Census::default());
         let intake = Self {
@@ -104,6 +128,7 @@ impl Intake {
             hub,
             keeps,
             kept: to_keep,
+            snapshot: to_snapshot,
             places: to_place,
             census: to_count,
             told,
@@ -112,6 +137,7 @@ impl Intake {
         };
         let published = Published {
             kept,
+            snapshot,
             places,
             census,
         };
@@ -125,17 +151,16 @@ impl Intake {
         shutdown: CancellationToken,
     ) -> Result<()> {
         let mut due: Option<time::Instant> = None;
+        let mut snapshot: Option<time::Instant> = Some(time::Instant::now());
         let mut kept = Keep::AsItIs;
         loop {
-            let gathered = async {
-                match due {
-                    Some(at) => time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = gathered => {
+                () = until(snapshot) => {
+                    snapshot = None;
+                    self.photograph();
+                }
+                () = until(due) => {
                     due = None;
                     match std::mem::replace(&mut kept, Keep::AsItIs) {
                         Keep::Anew => self.keep(),
@@ -146,13 +171,24 @@ impl Intake {
                     None => break,
                     Some((events, seen)) => {
                         kept = kept.max(self.on_batch(events, seen).await);
-                        due = due.or_else(|| Some(time::Instant::now() + GATHER));
+                        let now = time::Instant::now();
+                        due = due.or(Some(now + GATHER));
+                        snapshot = snapshot.or(Some(now + SNAPSHOT));
                     }
                 },
             }
         }
         self.keep();
+        self.photograph();
         Ok(())
+    }
+
+    /// Only where somebody keeps it.
+    fn photograph(&self) {
+        if self.snapshot.receiver_count() > 0 {
+            let all = self.acceptance.persist(&|_| true);
+            self.snapshot.send_replace(Some(Arc::new(all)));
+        }
     }
 
     /// In a file, objects move without a change.
@@ -174,20 +210,27 @@ impl Intake {
         }
     }
 
+    /// Hands on what the first batch came to, which was taken in before there was anybody to hand it to.
+    pub fn begin(&self) {
+        self.keep();
+        self.post(clock::mono());
+        self.hand_on_news();
+    }
+
     fn tell(&self) {
         tell(self.acceptance.news());
         self.hand_on_news();
     }
 
     /// What is too much, or wanted by nobody, stands in the log.
-    pub fn hand_on_news(&self) {
+    fn hand_on_news(&self) {
         for found in self.acceptance.news() {
             let _ = self.told.try_send(found.clone());
         }
     }
 
     /// After the changes: who reads of them asks the hub then.
-    pub fn post(&self, seen: Instant) {
+    fn post(&self, seen: Instant) {
         let Some(board) = &self.board else {
             return;
         };
@@ -213,12 +256,20 @@ impl Intake {
     }
 
     /// Hands on the accepted set to whoever writes it or asks where things stand, and counts.
-    pub fn keep(&self) {
+    fn keep(&self) {
         self.count();
         self.places.send_replace(self.acceptance.places());
         self.kept.send_replace(Some(Arc::new(
             self.acceptance.persist(&|kind| self.keeps.holds(kind)),
         )));
+    }
+}
+
+/// Never, where there is no time.
+async fn until(at: Option<time::Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -40,8 +40,13 @@ impl Ports {
         }
     }
 
+    /// Writes the file that is wanted, if one is.
+    pub fn tell(&self, path: Option<&Path>) -> Result<()> {
+        path.map_or(Ok(()), |path| self.write(path))
+    }
+
     /// Whoever finds the file finds it whole, with every listener already accepting.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    fn write(&self, path: &Path) -> Result<()> {
         let folder = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty())

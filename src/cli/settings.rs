@@ -144,6 +144,11 @@ pub struct Settings {
     )]
     pub token_standby: bool,
 
+    /// Keep a snapshot of all configuration and endpoints in this folder, and serve from it where a start finds the API
+    /// server away.
+    #[arg(long, env = "FAIRLEAD_SNAPSHOT_DIR", value_name = "DIR")]
+    pub snapshot_dir: Option<PathBuf>,
+
     /// Service account of this control plane: by its identity replicas know each other.
     #[arg(
         long,

@@ -41,7 +41,7 @@ pub struct ApiKind {
 /// A column of `kubectl get`: name, JSON path, type.
 pub type Column = (&'static str, &'static str, &'static str);
 
-const AGE: Column = ("Age", ".metadata.creationTimestamp", "date");
+pub const AGE: Column = ("Age", ".metadata.creationTimestamp", "date");
 const NETWORKING: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
 const TELEMETRY: &str = "telemetry.istio.io";

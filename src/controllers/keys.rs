@@ -1,10 +1,12 @@
 //! The cluster's public keys for tokens, followed for a time without the API server.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use jsonwebtoken::jwk::JwkSet;
 use kube::Client;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,7 @@ use super::Installed;
 use crate::backoff::jittered;
 use crate::ca::standby::{IssuerKeys, Standby};
 use crate::clock;
+use crate::state::LockedDir;
 
 /// What an issuer of tokens publishes (OpenID Connect Discovery).
 const ISSUER: &str = "/.well-known/openid-configuration";
@@ -22,24 +25,34 @@ const ASK: Duration = Duration::from_secs(10);
 /// Keys change when the cluster's are rotated; the old ones stay for as long as their tokens live.
 const LOOK: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_secs(10);
+/// Public keys alone; that nobody else may write there is what makes them worth something.
+const FILE: &str = "keys.json";
+const MAX: u64 = 1 << 20;
 /// Keys that nobody confirmed for so long speak for nobody.
 const LAST: Duration = Duration::from_secs(24 * 3600);
 
-/// Keeps the standby at the cluster's newest keys.
+/// Keeps the standby at the cluster's newest keys. With a folder they are there for a start without the cluster.
 pub async fn run(
     installed: Installed,
-    standby: Arc<Standby>,
+    (standby, folder): (Arc<Standby>, Option<Arc<LockedDir>>),
     stop: CancellationToken,
 ) -> Result<()> {
-    let mut held: Option<(IssuerKeys, Instant)> = None;
+    let mut held: Option<(IssuerKeys, SystemTime)> = None;
+    if let Some(folder) = &folder {
+        held = kept(folder).filter(|(_, seen)| is_fresh(*seen));
+        held.iter().for_each(|(keys, _)| take(&standby, keys));
+    }
     let mut told = false;
     loop {
         let asked = time::timeout(ASK, ask(&installed.client)).await;
-        let now = clock::mono();
         let wait = match asked.unwrap_or_else(|_| bail!("no answer in time")) {
             Ok(keys) => {
                 if held.as_ref().is_none_or(|(known, _)| *known != keys) {
                     take(&standby, &keys);
+                }
+                let now = clock::wall();
+                if let Some(folder) = &folder {
+                    keep(folder, &keys, now);
                 }
                 held = Some((keys, now));
                 told = false;
@@ -47,8 +60,7 @@ pub async fn run(
             }
             Err(why) => {
                 tell(&why, &mut told);
-                let lost = |(_, seen): &(IssuerKeys, Instant)| now.duration_since(*seen) > LAST;
-                if held.take_if(|held| lost(held)).is_some() {
+                if held.take_if(|(_, seen)| !is_fresh(*seen)).is_some() {
                     warn!("the keys of the cluster's tokens are too old to be relied on");
                     standby.forget();
                 }
@@ -59,6 +71,50 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             () = time::sleep(jittered(wait)) => {}
         }
+    }
+}
+
+/// Confirmed by the cluster not too long ago; a clock that was set back confirms nothing.
+fn is_fresh(seen: SystemTime) -> bool {
+    let age = clock::wall().duration_since(seen);
+    age.is_ok_and(|age| age <= LAST)
+}
+
+/// As it stands in the folder: keys, and when the cluster confirmed them, in seconds since 1970.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    issuer: String,
+    keys: JwkSet,
+    confirmed: u64,
+}
+
+fn kept(folder: &LockedDir) -> Option<(IssuerKeys, SystemTime)> {
+    let text = folder.read(FILE, MAX).ok().flatten()?;
+    let kept: Kept = serde_json::from_slice(&text).ok()?;
+    let keys = IssuerKeys {
+        issuer: kept.issuer,
+        keys: kept.keys,
+    };
+    Some((
+        keys,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(kept.confirmed),
+    ))
+}
+
+fn keep(folder: &LockedDir, keys: &IssuerKeys, now: SystemTime) {
+    let confirmed = now.duration_since(SystemTime::UNIX_EPOCH);
+    let kept = Kept {
+        issuer: keys.issuer.clone(),
+        keys: keys.keys.clone(),
+        confirmed: confirmed.map_or(0, |since| since.as_secs()),
+    };
+    let written = serde_json::to_vec(&kept).map_err(anyhow::Error::from);
+    let written = written.and_then(|text| Ok(folder.write(FILE, &text)?));
+    if let Err(why) = written {
+        warn!(
+            why = format!("{why:#}"),
+            "the keys of the cluster's tokens are not kept"
+        );
     }
 }
 

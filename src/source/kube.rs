@@ -29,7 +29,7 @@ use crate::config::Kind;
 use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
 
-pub use self::access::{Access, AccessError, Clients, connect};
+pub use self::access::{Access, AccessError, Clients, answers, connect};
 pub use self::objects::{Objects, Uncreated};
 
 /// What the watches tell waits here; when it is full they read no further, and the server waits.

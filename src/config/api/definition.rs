@@ -4,7 +4,8 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{ApiKind, KINDS};
+use super::{AGE, ApiKind, Column, KINDS};
+use crate::config::Kind;
 
 /// Fields by an older name, which stay beside the one of today: kind, path of what has it, name, schema.
 const OLDER_NAMES: &[(&str, &[&str], &str, &str)] = &[
@@ -38,7 +39,13 @@ fn definition(kind: &ApiKind) -> Value {
         "type": "object",
         "properties": {"spec": spec(kind), "status": status()},
     }});
-    let columns: Vec<Value> = kind.columns.iter().map(column).collect();
+    let mut columns: Vec<Value> = kind.columns.iter().map(column).collect();
+    if Kind::ALL.iter().any(|read| read.name() == kind.kind) {
+        if columns.is_empty() {
+            columns.push(column(&AGE));
+        }
+        columns.push(column(&RECONCILED));
+    }
     let version = |(i, version): (usize, &&str)| {
         let mut version = json!({
             "name": version,
@@ -69,6 +76,13 @@ fn definition(kind: &ApiKind) -> Value {
         },
     })
 }
+
+/// How far the present form got, where its status says so.
+const RECONCILED: Column = (
+    "Reconciled",
+    ".status.conditions[?(@.type==\"Reconciled\")].reason",
+    "string",
+);
 
 fn column((name, path, kind): &(&str, &str, &str)) -> Value {
     json!({"name": name, "jsonPath": path, "type": kind})

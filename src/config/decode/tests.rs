@@ -365,7 +365,9 @@ fn a_file_over_the_bound_is_refused_whole() {
 
 /// A finding as a person reads it, and whether its object is known.
 fn told(text: &str) -> (String, bool) {
-    let Rejected { key, diagnostics } = rejected(text);
+    let Rejected {
+        key, diagnostics, ..
+    } = rejected(text);
     (diagnostics[0].to_string(), key.is_some())
 }
 

@@ -68,14 +68,15 @@ impl Hub {
 
     /// Looked up again only when something else was refused: it joins a client's hosts once more.
     fn refused(&mut self) -> Vec<Refused> {
-        let seen = |(stream, link): (&StreamId, &Box<super::Link>)| {
-            let (stream, scope) = (*stream, link.scope);
+        let mut seen: Vec<Seen> = Vec::new();
+        for (stream, link) in &self.links {
             let refusals = link.session.refusals();
-            refusals
-                .map(|(kind, name, nack)| (stream, scope, kind, name.clone(), nack.frame.0))
-                .collect::<Vec<Seen>>()
-        };
-        let seen: Vec<Seen> = self.links.iter().flat_map(seen).collect();
+            seen.extend(
+                refusals.map(|(kind, name, nack)| {
+                    (*stream, link.scope, kind, name.clone(), nack.frame.0)
+                }),
+            );
+        }
         if seen != self.refusals.seen {
             self.refusals.found = self.look_up(&seen);
             self.refusals.seen = seen;

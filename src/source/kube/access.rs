@@ -68,6 +68,20 @@ pub async fn connect(access: &Access) -> Result<Clients, AccessError> {
     })
 }
 
+/// Whether the API server answers for its objects: of some kinds of failure only what keeps them is gone.
+pub async fn answers(client: &Client, patience: Duration) -> bool {
+    let ask = http::Request::get("/api/v1/namespaces?limit=1").body(Vec::new());
+    let Ok(ask) = ask else {
+        return false;
+    };
+    match tokio::time::timeout(patience, client.request_text(ask)).await {
+        Ok(Ok(_)) => true,
+        // A word from it, such as that this is not allowed.
+        Ok(Err(::kube::Error::Api(status))) => status.code < 500,
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
 async fn config(access: &Access) -> Result<Config, AccessError> {
     match access {
         Access::Kubeconfig(path) => {
