@@ -12,6 +12,8 @@ use self::harness::suite::{self, Scenario, outcome};
 
 mod harness;
 
+#[path = "mesh/actions.rs"]
+mod actions;
 #[path = "mesh/admin_pages.rs"]
 mod admin_pages;
 #[path = "mesh/capture.rs"]
@@ -35,6 +37,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     capture::SCENARIOS,
     admin_pages::SCENARIOS,
     routing::SCENARIOS,
+    actions::SCENARIOS,
     scopes::SCENARIOS,
     identity::SCENARIOS,
     protocols::SCENARIOS,

@@ -8,6 +8,7 @@ pub mod core;
 pub mod decode;
 pub mod destination_rule;
 pub mod event;
+pub mod http_action;
 pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;

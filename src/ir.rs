@@ -6,6 +6,7 @@
 pub mod assignments;
 pub mod client;
 pub mod domains;
+pub mod http_actions;
 pub mod http_routes;
 pub mod inbound;
 pub mod inbound_listener;
@@ -22,6 +23,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::config::destination_rule::HttpCookie;
+use crate::config::http_action::{
+    CorsPolicy, HeaderChanges, HttpFaultInjection, HttpRedirect, Percent, RegexRewrite,
+};
 use crate::config::value::Span;
 use crate::config::virtual_service::{HttpMatchRequest, HttpRetry};
 use crate::text::Str;
@@ -371,23 +375,84 @@ pub struct Route {
     pub config: Str,
     /// The name of the traced operation.
     pub operation: Str,
+    pub also: Option<Box<Also>>,
+}
+
+/// What becomes of a request besides, whatever its action; few routes have any of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Also {
+    pub headers: HeaderChanges,
+    pub fault: Option<HttpFaultInjection>,
+    pub cors: Option<CorsPolicy>,
+    /// Of the route's own statistics; empty for none.
+    pub stat_prefix: Str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
     Forward(Forward),
-    /// A response of Envoy itself (502 of `block_all`).
-    Respond(u16),
+    Redirect(Box<Redirect>),
+    /// A response of Envoy itself.
+    Respond(Response),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Forward {
     /// Never empty; weights as written, zero ones left out.
-    pub targets: Vec<Target>,
+    pub targets: Vec<HttpTarget>,
     /// 0 is none; always written, for Envoy's own default is 15 s.
     pub timeout: Span,
     pub retries: Option<HttpRetry>,
     pub hash: Vec<HashPolicy>,
+    pub rewrite: Option<Box<Rewrite>>,
+    pub mirrors: Vec<Mirror>,
+}
+
+/// One way of several that requests share, with what is changed of their headers on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct HttpTarget {
+    pub cluster: Str,
+    pub weight: u32,
+    pub headers: Option<Box<HeaderChanges>>,
+}
+
+impl HttpTarget {
+    pub fn only(cluster: Str) -> Self {
+        Self {
+            cluster,
+            weight: 1,
+            headers: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rewrite {
+    /// Instead of the part of the path that was matched; empty leaves it.
+    pub prefix: Str,
+    pub regex: Option<RegexRewrite>,
+    /// Empty leaves the host.
+    pub authority: Str,
+}
+
+/// Copies of requests, whose answers nobody waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mirror {
+    pub cluster: Str,
+    pub share: Percent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Redirect {
+    pub spec: HttpRedirect,
+    /// None leaves it to Envoy, which takes that of the scheme.
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Response {
+    pub status: u16,
+    pub body: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]

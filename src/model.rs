@@ -1,5 +1,6 @@
 //! The mesh as indexed, immutable facts; one writer applies changes and says what they touch. No Envoy here.
 
+pub mod delegates;
 pub mod endpoints;
 pub mod policies;
 pub mod protocol;

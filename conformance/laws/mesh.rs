@@ -327,6 +327,7 @@ fn virtual_service() -> impl Strategy<Value = VirtualService> {
     let destination =
         (exact_host(), select(vec!["", "v1", "v2"]), 1u32..3).prop_map(|(h, s, weight)| {
             HttpRouteDestination {
+                headers: Default::default(),
                 destination: Destination {
                     host: h,
                     subset: Str::new(s),

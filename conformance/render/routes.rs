@@ -4,9 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fairlead::config::destination_rule::HttpCookie;
+use fairlead::config::http_action::{
+    Abort, CorsPolicy, Delay, HeaderChanges, HeaderOperations, HttpFaultInjection, HttpRedirect,
+    Percent, RegexRewrite,
+};
 use fairlead::config::value::{Span, StringMatch};
 use fairlead::config::virtual_service::{HeaderMatch, HttpMatchRequest, HttpRetry};
-use fairlead::ir::{Action, Forward, HashPolicy, Route, Target, VirtualHost};
+use fairlead::ir::{
+    Action, Also, Forward, HashPolicy, HttpTarget, Mirror, Redirect, Response, Rewrite, Route,
+    VirtualHost,
+};
 use fairlead::text::Str;
 
 use super::Case;
@@ -15,7 +22,7 @@ pub fn virtual_hosts() -> Vec<Case<VirtualHost>> {
     let cases: Vec<(&'static str, Vec<Route>)> = vec![
         ("no route", vec![]),
         ("to one cluster", vec![route(forward())]),
-        ("blocked", vec![route(Action::Respond(502))]),
+        ("blocked", vec![respond(502, "")]),
         ("by path", matches().into_iter().map(matching).collect()),
         ("by header", headers().into_iter().map(matching).collect()),
         ("weighted", vec![weighted()]),
@@ -23,6 +30,10 @@ pub fn virtual_hosts() -> Vec<Case<VirtualHost>> {
         ("retried", retries().into_iter().map(retried).collect()),
         ("hashed", vec![hashed()]),
         ("of a VirtualService", vec![owned()]),
+        ("answered", vec![respond(418, "short and stout")]),
+        ("redirected", redirects()),
+        ("rewritten", rewritten()),
+        ("and more", vec![also()]),
     ];
     let host = |(label, routes): (&'static str, Vec<Route>)| {
         let host = VirtualHost {
@@ -45,6 +56,107 @@ fn route(action: Action) -> Route {
         action,
         config: Str::default(),
         operation: Str::default(),
+        also: None,
+    }
+}
+
+fn respond(status: u16, body: &str) -> Route {
+    let body = body.as_bytes().to_vec();
+    route(Action::Respond(Response { status, body }))
+}
+
+fn redirects() -> Vec<Route> {
+    let redirect =
+        |spec: HttpRedirect, port| route(Action::Redirect(Box::new(Redirect { spec, port })));
+    let https = HttpRedirect {
+        scheme: "https".into(),
+        redirect_code: 308,
+        ..HttpRedirect::default()
+    };
+    let elsewhere = HttpRedirect {
+        uri: "/new".into(),
+        authority: "new.example.com".into(),
+        ..HttpRedirect::default()
+    };
+    let prefix = HttpRedirect {
+        prefix_rewrite: "/other".into(),
+        ..HttpRedirect::default()
+    };
+    vec![
+        redirect(https, Some(8443)),
+        redirect(elsewhere, None),
+        redirect(prefix, None),
+    ]
+}
+
+fn rewritten() -> Vec<Route> {
+    let rewrite = |rewrite: Rewrite| {
+        route(Action::Forward(Forward {
+            rewrite: Some(Box::new(rewrite)),
+            mirrors: vec![Mirror {
+                cluster: "outbound|80||archive.shop.svc.cluster.local".into(),
+                share: Percent(125_000),
+            }],
+            ..to("outbound|80||reviews.shop.svc.cluster.local")
+        }))
+    };
+    let regex = RegexRewrite {
+        matches: "^/a/(.*)$".into(),
+        rewrite: "/\\1".into(),
+    };
+    vec![
+        rewrite(Rewrite {
+            prefix: "/b".into(),
+            authority: "b.example.com".into(),
+            ..Rewrite::default()
+        }),
+        rewrite(Rewrite {
+            regex: Some(regex),
+            ..Rewrite::default()
+        }),
+    ]
+}
+
+fn also() -> Route {
+    let also = Also {
+        headers: changes(),
+        fault: Some(HttpFaultInjection {
+            delay: Some(Delay {
+                percentage: Some(Percent(1000)),
+                fixed_delay: Some(Span(Duration::from_secs(5))),
+                ..Delay::default()
+            }),
+            abort: Some(Abort {
+                percentage: Some(Percent::ALL),
+                http_status: Some(503),
+                ..Abort::default()
+            }),
+        }),
+        cors: Some(CorsPolicy {
+            allow_origins: vec![exact("https://example.com")],
+            max_age: Some(Span(Duration::from_secs(60))),
+            ..CorsPolicy::default()
+        }),
+        stat_prefix: "named".into(),
+    };
+    Route {
+        also: Some(Box::new(also)),
+        ..route(forward())
+    }
+}
+
+fn changes() -> HeaderChanges {
+    let one = |name: &str| BTreeMap::from([(Str::new(name), "1".into())]);
+    HeaderChanges {
+        request: HeaderOperations {
+            set: one("x-set"),
+            add: one("x-add"),
+            remove: vec!["x-gone".into()],
+        },
+        response: HeaderOperations {
+            set: one("x-back"),
+            ..HeaderOperations::default()
+        },
     }
 }
 
@@ -54,13 +166,15 @@ fn forward() -> Action {
 
 fn to(cluster: &str) -> Forward {
     Forward {
-        targets: vec![Target {
-            cluster: cluster.into(),
+        targets: vec![HttpTarget {
             weight: 100,
+            ..HttpTarget::only(cluster.into())
         }],
         timeout: Span(Duration::ZERO),
         retries: None,
         hash: vec![],
+        rewrite: None,
+        mirrors: vec![],
     }
 }
 
@@ -139,11 +253,12 @@ fn headers() -> Vec<HttpMatchRequest> {
 }
 
 fn weighted() -> Route {
-    let target = |subset: &str, weight| Target {
+    let target = |subset: &str, weight| HttpTarget {
         cluster: Str::new(format!(
             "outbound|80|{subset}|reviews.shop.svc.cluster.local"
         )),
         weight,
+        headers: Some(Box::new(changes())),
     };
     route(Action::Forward(Forward {
         targets: vec![target("v1", 90), target("v2", 10)],

@@ -3,6 +3,8 @@
 //! Only what stands inside one object is judged here; references are `acceptance`'s.
 
 mod destination_rule;
+mod header_value;
+mod http_action;
 mod mesh;
 mod peer_authentication;
 mod regex;

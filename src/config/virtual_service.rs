@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::http_action::{
+    CorsPolicy, Delegate, HeaderChanges, HttpDirectResponse, HttpFaultInjection, HttpMirrorPolicy,
+    HttpRedirect, HttpRewrite, Percent,
+};
 use super::meta::Labels;
 use super::value::{Span, StringMatch};
 use crate::text::Str;
@@ -26,10 +30,39 @@ pub struct HttpRoute {
     pub name: Str,
     #[serde(rename = "match")]
     pub matches: Vec<HttpMatchRequest>,
-    /// Empty only when the rule's action (redirect, direct response, delegate) is not in effect yet.
+    /// One of these four.
     pub route: Vec<HttpRouteDestination>,
+    pub redirect: Option<HttpRedirect>,
+    pub direct_response: Option<HttpDirectResponse>,
+    pub delegate: Option<Delegate>,
+    pub rewrite: Option<HttpRewrite>,
     pub timeout: Option<Span>,
     pub retries: Option<HttpRetry>,
+    pub fault: Option<HttpFaultInjection>,
+    /// Deprecated: one mirror, with its share.
+    pub mirror: Option<Destination>,
+    #[serde(alias = "mirror_percent")]
+    pub mirror_percent: Option<u32>,
+    pub mirror_percentage: Option<Percent>,
+    pub mirrors: Vec<HttpMirrorPolicy>,
+    pub cors_policy: Option<CorsPolicy>,
+    pub headers: HeaderChanges,
+}
+
+impl HttpRoute {
+    /// Where copies of requests go, each with its share; those without a share are left out.
+    pub fn copies(&self) -> Vec<(&Destination, Percent)> {
+        let share = match (self.mirror_percentage, self.mirror_percent) {
+            (Some(share), _) => share,
+            (None, Some(percent)) => Percent::whole(percent),
+            (None, None) => Percent::ALL,
+        };
+        let single = self.mirror.iter().map(|to| (to, share));
+        let several = self.mirrors.iter();
+        let several = several.map(|m| (&m.destination, m.percentage.unwrap_or(Percent::ALL)));
+        let all = single.chain(several);
+        all.filter(|(_, share)| *share > Percent(0)).collect()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,6 +85,7 @@ pub struct HttpMatchRequest {
     pub source_labels: Labels,
     pub source_namespace: Str,
     pub gateways: Vec<Str>,
+    pub stat_prefix: Str,
 }
 
 /// A `StringMatch` where an empty object means "present".
@@ -66,6 +100,7 @@ pub enum HeaderMatch {
 pub struct HttpRouteDestination {
     pub destination: Destination,
     pub weight: u32,
+    pub headers: HeaderChanges,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::http_actions::{Called, Way, also, ways};
 use super::relation::{Followed, Lead};
-use super::traffic_policy;
-use super::{Action, Forward, Route, Target};
+use super::{Action, Route};
 use crate::config::mesh::MeshConfig;
-use crate::config::value::{Span, StringMatch};
-use crate::config::virtual_service::{Destination, HttpMatchRequest, HttpRetry, HttpRoute};
+use crate::config::value::StringMatch;
+use crate::config::virtual_service::{Destination, HttpMatchRequest, HttpRoute};
 use crate::config::{Key, Source};
-use crate::model::rules::Obeyed;
 use crate::text::{Hostname, Str};
 
 /// Routes, where they come from, and the hosts whose Service or rule decided part of them.
@@ -26,8 +25,18 @@ pub fn default(host: &Hostname, own: &Lead, port: u16, mesh: &MeshConfig) -> Joi
         host: host.to_str(),
         ..Destination::default()
     };
-    let lead = |_: &Hostname| own;
-    let forward = forward(&[(host.clone(), target, 1)], lead, port, None, mesh);
+    let way = Way {
+        host: host.clone(),
+        to: &target,
+        weight: 1,
+        headers: None,
+    };
+    let called = Called {
+        lead: &|_: &Hostname| own,
+        port,
+        mesh,
+    };
+    let forward = called.default(way);
     Joined {
         routes: vec![Route {
             name: Str::new_static("default"),
@@ -35,6 +44,7 @@ pub fn default(host: &Hostname, own: &Lead, port: u16, mesh: &MeshConfig) -> Joi
             operation: operation(host, port, None),
             config: Str::default(),
             action: Action::Forward(forward),
+            also: None,
         }],
         ..Joined::default()
     }
@@ -57,29 +67,34 @@ pub fn of_virtual(
         let mut leads = followed.leads.iter();
         leads.find(|(h, _)| h == to).map_or(NOWHERE, |(_, l)| l)
     };
+    let called = Called {
+        lead: &lead,
+        port,
+        mesh,
+    };
     let mut joined = Joined::default();
-    for (index, rule) in entry.spec.http.iter().enumerate() {
-        let targets = targets(rule, &entry.key, domain);
-        joined
-            .destinations
-            .extend(targets.iter().map(|(host, _, _)| host.clone()));
-        if targets.is_empty() {
+    for (index, of_rule) in entry.rules.iter().enumerate() {
+        let (rule, origin) = (&*of_rule.route, entry.origin(of_rule));
+        let ways = ways(rule, &origin.namespace, domain);
+        let hosts = ways.hosts();
+        let Some(action) = called.action(rule, &ways) else {
             continue;
-        }
-        let action = forward(&targets, lead, port, Some(rule), mesh);
+        };
+        joined.destinations.extend(hosts);
         let mut ends = false;
         for matches in passing(followed, index, rule, port) {
             ends |= matches.as_ref().is_none_or(takes_all);
             joined.routes.push(Route {
                 name: route_name(rule, matches.as_ref()),
                 operation: operation(host, port, matches.as_ref()),
-                config: config_path(&entry.key),
+                config: config_path(origin),
+                also: also(rule, matches.as_ref(), &action),
                 matches: matches.map(decided),
-                action: Action::Forward(action.clone()),
+                action: action.clone(),
             });
             joined.sources.push(Source {
-                key: entry.key.clone(),
-                field: Str::new(format!("spec.http[{index}]")),
+                key: origin.clone(),
+                field: Str::new(format!("spec.http[{}]", of_rule.index)),
             });
         }
         if ends {
@@ -87,75 +102,6 @@ pub fn of_virtual(
         }
     }
     joined
-}
-
-type Resolved = (Hostname, Destination, u32);
-
-/// One destination counts whatever its weight; of several, those without weight get nothing.
-pub(super) fn targets(rule: &HttpRoute, key: &Key, domain: &str) -> Vec<Resolved> {
-    let single = rule.route.len() == 1;
-    let weighted = rule.route.iter().filter(|d| single || d.weight > 0);
-    weighted
-        .filter_map(|d| {
-            let host = Hostname::expand(&d.destination.host, &key.namespace, domain).ok()?;
-            Some((host, d.destination.clone(), d.weight.max(1)))
-        })
-        .collect()
-}
-
-fn forward<'l>(
-    targets: &[Resolved],
-    lead: impl Fn(&Hostname) -> &'l Lead,
-    listener_port: u16,
-    rule: Option<&HttpRoute>,
-    mesh: &MeshConfig,
-) -> Forward {
-    // The port that is named, else the Service's only one, else the one that was called.
-    let port = |(host, to, _): &Resolved| match &to.port {
-        Some(port) => port.number,
-        None => lead(host).only_port.unwrap_or(listener_port),
-    };
-    let named = |target: &Resolved| {
-        let (host, destination, weight) = target;
-        let port = port(target);
-        Target {
-            cluster: Str::new(format!("outbound|{port}|{}|{host}", destination.subset)),
-            weight: *weight,
-        }
-    };
-    let hash = targets.first().map(|first| {
-        let rules = lead(&first.0).rule.as_ref().map(Obeyed::merged);
-        let policy = traffic_policy::policy(rules.as_ref(), port(first), &first.1.subset);
-        traffic_policy::hash_policies(&policy)
-    });
-    Forward {
-        targets: targets.iter().map(named).collect(),
-        timeout: rule
-            .and_then(|r| r.timeout)
-            .unwrap_or(Span(std::time::Duration::ZERO)),
-        retries: retries(rule.and_then(|r| r.retries.as_ref()), mesh),
-        hash: hash.unwrap_or_default(),
-    }
-}
-
-/// The rule's, else the mesh's, else Istio's default. No attempts mean no retry.
-fn retries(rule: Option<&HttpRetry>, mesh: &MeshConfig) -> Option<HttpRetry> {
-    let standard = HttpRetry::standard();
-    let chosen = rule.or(mesh.default_http_retry_policy.as_ref());
-    let Some(chosen) = chosen else {
-        return Some(standard);
-    };
-    if chosen.attempts == 0 {
-        return None;
-    }
-    let mut policy = chosen.clone();
-    if policy.retry_on.is_empty() {
-        policy.retry_on = standard.retry_on;
-    }
-    policy.retry_ignore_previous_hosts = policy
-        .retry_ignore_previous_hosts
-        .or(standard.retry_ignore_previous_hosts);
-    Some(policy)
 }
 
 /// The matches that the client can meet on this port; one `None` for a rule without any.
@@ -196,6 +142,7 @@ fn decided(matches: HttpMatchRequest) -> HttpMatchRequest {
         gateways: Vec::new(),
         source_namespace: Str::default(),
         source_labels: Default::default(),
+        stat_prefix: Str::default(),
         ..matches
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::client::Client;
 use super::domains::Home;
-use super::http_routes;
+use super::http_actions;
 use crate::config::meta::selects;
 use crate::model::Snapshot;
 use crate::model::protocol::{Class, Protocol};
@@ -246,14 +246,19 @@ fn way_by(listener: &Egress) -> Way {
 fn followed(client: &Client, snapshot: &Snapshot, entry: &Arc<Virtual>) -> Followed {
     let mut elsewhere = Vec::new();
     let mut leads: Vec<(Hostname, Lead)> = Vec::new();
-    for (index, rule) in entry.spec.http.iter().enumerate() {
-        for (place, m) in rule.matches.iter().enumerate() {
+    for (index, rule) in entry.rules.iter().enumerate() {
+        for (place, m) in rule.route.matches.iter().enumerate() {
             let from = m.source_namespace.is_empty() || m.source_namespace == client.namespace;
             if !(from && selects(&m.source_labels, &client.labels)) {
                 elsewhere.push((index, place));
             }
         }
-        for (host, ..) in http_routes::targets(rule, &entry.key, &snapshot.settings.domain) {
+        let ways = http_actions::ways(
+            &rule.route,
+            &entry.origin(rule).namespace,
+            &snapshot.settings.domain,
+        );
+        for host in ways.hosts() {
             if leads.iter().all(|(known, _)| *known != host) {
                 let lead = lead(client, snapshot, &host);
                 leads.push((host, lead));

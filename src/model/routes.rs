@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::delegates::{Delegates, Rule};
 use crate::config::meta::{ExportTo, Meta};
 use crate::config::virtual_service::VirtualService;
 use crate::config::{Key, Object};
@@ -16,12 +17,22 @@ pub struct Virtual {
     pub hosts: Vec<Hostname>,
     pub export_to: ExportTo,
     pub spec: Arc<VirtualService>,
+    /// The HTTP rules in effect: its own, with those of its delegates in the place of what they are named by.
+    pub rules: Vec<Rule>,
+}
+
+impl Virtual {
+    /// The object that a rule was written in.
+    pub fn origin<'v>(&'v self, rule: &'v Rule) -> &'v Key {
+        rule.delegate.as_deref().unwrap_or(&self.key)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Virtuals {
     by_key: BTreeMap<Key, Arc<Virtual>>,
     by_host: BTreeMap<Hostname, BTreeSet<Key>>,
+    delegates: Delegates,
     /// Keys of `sourceLabels` in use, with how many VirtualServices name them.
     source_labels: BTreeMap<Str, usize>,
 }
@@ -35,25 +46,27 @@ impl Virtuals {
         domain: &str,
         default_export: &[Str],
     ) -> BTreeSet<Hostname> {
-        let mut touched = BTreeSet::new();
-        if let Some(old) = self.by_key.remove(key) {
-            for host in &old.hosts {
-                if let Some(keys) = self.by_host.get_mut(host) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        self.by_host.remove(host);
-                    }
-                }
-            }
-            self.count_labels(&old.spec, |n| n - 1);
-            touched.extend(old.hosts.iter().cloned());
-        }
-        let of_mesh = |spec: &VirtualService| {
-            spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == "mesh")
-        };
-        let Some((object, spec)) = object.filter(|(_, spec)| of_mesh(spec)) else {
+        let mut touched = self.withdraw(key);
+        self.delegates.forget(key);
+        let Some((object, spec)) = object else {
+            touched.extend(self.renew_roots(key));
             return touched;
         };
+        let export = if spec.export_to.is_empty() {
+            default_export
+        } else {
+            &spec.export_to
+        };
+        let export_to = ExportTo::of(export, &key.namespace);
+        if spec.hosts.is_empty() {
+            self.delegates.put(key, export_to, Arc::new(spec.clone()));
+            touched.extend(self.renew_roots(key));
+            return touched;
+        }
+        touched.extend(self.renew_roots(key));
+        if !(spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == "mesh")) {
+            return touched;
+        }
         let mut hosts: Vec<Hostname> = Vec::new();
         for host in &spec.hosts {
             if let Ok(host) = Hostname::expand(host, &key.namespace, domain)
@@ -62,27 +75,61 @@ impl Virtuals {
                 hosts.push(host);
             }
         }
-        let export = if spec.export_to.is_empty() {
-            default_export
-        } else {
-            &spec.export_to
-        };
-        for host in &hosts {
-            self.by_host
-                .entry(host.clone())
-                .or_default()
-                .insert(key.clone());
-        }
         touched.extend(hosts.iter().cloned());
-        let entry = Virtual {
+        self.delegates.follow(key, spec);
+        self.enter(Virtual {
             key: key.clone(),
             meta: object.meta.clone(),
             hosts,
-            export_to: ExportTo::of(export, &key.namespace),
+            export_to,
+            rules: self.delegates.flatten(key, spec),
             spec: Arc::new(spec.clone()),
+        });
+        touched
+    }
+
+    fn enter(&mut self, entry: Virtual) {
+        for host in &entry.hosts {
+            let keys = self.by_host.entry(host.clone()).or_default();
+            keys.insert(entry.key.clone());
+        }
+        self.count_labels(&entry, |n| n + 1);
+        self.by_key.insert(entry.key.clone(), Arc::new(entry));
+    }
+
+    fn withdraw(&mut self, key: &Key) -> BTreeSet<Hostname> {
+        let Some(old) = self.by_key.remove(key) else {
+            return BTreeSet::new();
         };
-        self.count_labels(&entry.spec, |n| n + 1);
-        self.by_key.insert(key.clone(), Arc::new(entry));
+        for host in &old.hosts {
+            if let Some(keys) = self.by_host.get_mut(host) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_host.remove(host);
+                }
+            }
+        }
+        self.count_labels(&old, |n| n - 1);
+        old.hosts.iter().cloned().collect()
+    }
+
+    /// The rules of those that delegate to this one are others now.
+    fn renew_roots(&mut self, delegate: &Key) -> BTreeSet<Hostname> {
+        let mut touched = BTreeSet::new();
+        for root in self.delegates.roots_of(delegate) {
+            let Some(entry) = self.by_key.get(&root).cloned() else {
+                continue;
+            };
+            let rules = self.delegates.flatten(&root, &entry.spec);
+            if rules == entry.rules {
+                continue;
+            }
+            touched.extend(self.withdraw(&root));
+            self.enter(Virtual {
+                rules,
+                ..Virtual::clone(&entry)
+            });
+        }
         touched
     }
 
@@ -128,8 +175,8 @@ impl Virtuals {
         visible.min_by(|a, b| (rank(a, client), a.meta.age()).cmp(&(rank(b, client), b.meta.age())))
     }
 
-    fn count_labels(&mut self, spec: &VirtualService, by: impl Fn(usize) -> usize) {
-        let matches = spec.http.iter().flat_map(|r| &r.matches);
+    fn count_labels(&mut self, entry: &Virtual, by: impl Fn(usize) -> usize) {
+        let matches = entry.rules.iter().flat_map(|rule| &rule.route.matches);
         let keys: BTreeSet<&Str> = matches.flat_map(|m| m.source_labels.keys()).collect();
         for key in keys {
             let count = by(self.source_labels.get(key).copied().unwrap_or(0));

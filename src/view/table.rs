@@ -9,7 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::sidecar::OutboundMode;
 use crate::config::value::Span;
 use crate::ir::outbound_listener::PASSTHROUGH;
-use crate::ir::{Action, Forward, Reached, Route, RouteTable, Target, VirtualHost, scopes};
+use crate::ir::{
+    Action, Forward, HttpTarget, Reached, Response, Route, RouteTable, VirtualHost, scopes,
+};
 use crate::text::{Hostname, Str};
 use crate::xds::encode::{Cache, Part};
 use crate::xds::{Encoded, route};
@@ -258,16 +260,15 @@ fn catch_all(mode: OutboundMode) -> VirtualHost {
         OutboundMode::AllowAny => (
             "allow_any",
             Action::Forward(Forward {
-                targets: vec![Target {
-                    cluster: Str::new_static(PASSTHROUGH),
-                    weight: 1,
-                }],
+                targets: vec![HttpTarget::only(Str::new_static(PASSTHROUGH))],
                 timeout: Span(std::time::Duration::ZERO),
                 retries: None,
                 hash: Vec::new(),
+                rewrite: None,
+                mirrors: Vec::new(),
             }),
         ),
-        OutboundMode::RegistryOnly => ("block_all", Action::Respond(502)),
+        OutboundMode::RegistryOnly => ("block_all", respond(502)),
     };
     VirtualHost {
         name: Str::new_static(name),
@@ -278,8 +279,16 @@ fn catch_all(mode: OutboundMode) -> VirtualHost {
             action,
             config: Str::default(),
             operation: Str::default(),
+            also: None,
         }],
     }
+}
+
+fn respond(status: u16) -> Action {
+    Action::Respond(Response {
+        status,
+        body: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -299,9 +308,10 @@ mod tests {
             routes: vec![Route {
                 name: Str::default(),
                 matches: None,
-                action: Action::Respond(code),
+                action: respond(code),
                 config: Str::default(),
                 operation: Str::default(),
+                also: None,
             }],
         };
         Grant {

@@ -1,6 +1,8 @@
 //! Renders the HTTP connection manager and its ordered filters. Route tables are in `route`.
 
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
+use envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
 use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3::filter_config::PerMethodStatSpecifier;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -12,17 +14,25 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use prost::{Message, Name};
 
+use super::route::filters;
 use super::{Ref, ResourceType, access_log, on_demand, proto, route, scope};
 use crate::ir::{Direction, HttpManager, Loading, Routes};
 
 /// What a request passes, in this order. The router is always last.
 #[derive(Clone, Copy)]
 enum HttpFilter {
+    Cors,
+    Fault,
     GrpcStats,
     Router,
 }
 
-const OUTBOUND_FILTERS: &[HttpFilter] = &[HttpFilter::GrpcStats, HttpFilter::Router];
+const OUTBOUND_FILTERS: &[HttpFilter] = &[
+    HttpFilter::Cors,
+    HttpFilter::Fault,
+    HttpFilter::GrpcStats,
+    HttpFilter::Router,
+];
 const INBOUND_FILTERS: &[HttpFilter] = &[HttpFilter::GrpcStats, HttpFilter::Router];
 
 pub fn render(node: &HttpManager) -> pb::HttpConnectionManager {
@@ -127,6 +137,9 @@ fn routes(routes: &Routes) -> RouteSpecifier {
 
 fn http_filter(kind: HttpFilter) -> pb::HttpFilter {
     match kind {
+        // What they do stands with each route.
+        HttpFilter::Cors => named(filters::CORS, &Cors::default()),
+        HttpFilter::Fault => named(filters::FAULT, &HttpFault::default()),
         HttpFilter::GrpcStats => named(
             "envoy.filters.http.grpc_stats",
             &GrpcStats {

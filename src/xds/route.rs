@@ -1,6 +1,8 @@
 //! Renders route tables, one separately encoded virtual host after the other.
 
 mod action;
+pub mod filters;
+mod headers;
 mod matcher;
 mod retry;
 
@@ -9,9 +11,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::envoy::config::route::v3::route::Action as RouteKind;
-use envoy_types::pb::envoy::config::route::v3::{
-    Decorator, DirectResponseAction, RouteConfiguration,
-};
+use envoy_types::pb::envoy::config::route::v3::{Decorator, RouteConfiguration};
 use prost::Message;
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ use crate::text::Str;
 /// Raise when `head` gives other bytes for an equal input.
 pub const TABLE_EPOCH: u32 = 3;
 /// Raise when `virtual_host` gives other bytes for an equal input.
-pub const VIRTUAL_HOST_EPOCH: u32 = 3;
+pub const VIRTUAL_HOST_EPOCH: u32 = 4;
 
 /// `RouteConfiguration.virtual_hosts`
 const VIRTUAL_HOSTS_TAG: u32 = 2;
@@ -141,14 +141,18 @@ fn virtual_host(node: &VirtualHost) -> pb::VirtualHost {
 }
 
 fn refs(node: &VirtualHost) -> Vec<Ref> {
-    let clusters = node.routes.iter().flat_map(|route| match &route.action {
-        Action::Forward(forward) => forward.targets.as_slice(),
-        Action::Respond(_) => &[],
+    let forwards = node.routes.iter().filter_map(|route| match &route.action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    });
+    let clusters = forwards.flat_map(|forward| {
+        let targets = forward.targets.iter().map(|target| &target.cluster);
+        targets.chain(forward.mirrors.iter().map(|mirror| &mirror.cluster))
     });
     let mut refs: Vec<Ref> = clusters
-        .map(|target| Ref {
+        .map(|cluster| Ref {
             kind: ResourceType::Cluster,
-            name: target.cluster.clone(),
+            name: cluster.clone(),
         })
         .collect();
     refs.sort();
@@ -157,6 +161,16 @@ fn refs(node: &VirtualHost) -> Vec<Ref> {
 }
 
 fn route(node: &Route) -> pb::Route {
+    let mut route = plain(node);
+    if let Some(also) = node.also.as_deref() {
+        headers::of_route(&mut route, &also.headers);
+        route.typed_per_filter_config = filters::of_route(also);
+        route.stat_prefix = also.stat_prefix.to_string();
+    }
+    route
+}
+
+fn plain(node: &Route) -> pb::Route {
     pb::Route {
         name: node.name.to_string(),
         r#match: Some(
@@ -166,10 +180,8 @@ fn route(node: &Route) -> pb::Route {
         ),
         action: Some(match &node.action {
             Action::Forward(forward) => RouteKind::Route(action::forward(forward)),
-            Action::Respond(status) => RouteKind::DirectResponse(DirectResponseAction {
-                status: u32::from(*status),
-                ..Default::default()
-            }),
+            Action::Redirect(redirect) => RouteKind::Redirect(action::redirect(redirect)),
+            Action::Respond(answer) => RouteKind::DirectResponse(action::respond(answer)),
         }),
         metadata: metadata(&node.config),
         decorator: decorator(&node.operation),

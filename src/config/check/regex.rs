@@ -44,6 +44,11 @@ const POSIX: &[&str] = &[
 ];
 
 pub(super) fn compiles(text: &str) -> Result<(), String> {
+    groups(text).map(drop)
+}
+
+/// How many groups capture, in an expression that compiles.
+pub(super) fn groups(text: &str) -> Result<usize, String> {
     if text.is_empty() {
         return Err("an empty expression matches nothing; leave the match out".to_owned());
     }
@@ -63,7 +68,7 @@ pub(super) fn compiles(text: &str) -> Result<(), String> {
     RegexBuilder::new(&rewritten)
         .size_limit(MAX_COMPILED)
         .build()
-        .map(drop)
+        .map(|regex| regex.captures_len() - 1)
         .map_err(|e| {
             let text = e.to_string();
             let cause = text.lines().last().unwrap_or("").trim();

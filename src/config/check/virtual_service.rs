@@ -1,6 +1,6 @@
 //! VirtualService: hosts, matches, destinations, retries.
 
-use super::{NotYet, export_to, fault, host, is_label, key_path, port, regex, span};
+use super::{NotYet, export_to, fault, host, http_action, is_label, key_path, port, regex, span};
 use crate::config::decode::reader::Fault;
 use crate::config::meta::Labels;
 use crate::config::value::StringMatch;
@@ -50,15 +50,9 @@ pub(super) fn faults(spec: &VirtualService, namespace: &str, not_yet: &NotYet) -
         Reach::GatewaysOnly
     };
     let mut out = Vec::new();
-    if spec.hosts.is_empty() {
-        let message = "without hosts this is a delegate, and delegation is not in effect yet";
-        out.push(Fault::warning(Code::NotYetInEffect, "spec.hosts", message));
-        if !spec.gateways.is_empty() {
-            out.push(fault(
-                "spec.gateways",
-                "a delegate, which has no hosts, has no gateways",
-            ));
-        }
+    if spec.hosts.is_empty() && !spec.gateways.is_empty() {
+        let message = "a delegate, which has no hosts, has no gateways";
+        out.push(fault("spec.gateways", message));
     }
     out.extend(gateways("spec.gateways", &spec.gateways));
     out.extend(hosts(&spec.hosts, reach));
@@ -66,12 +60,12 @@ pub(super) fn faults(spec: &VirtualService, namespace: &str, not_yet: &NotYet) -
         out.push(fault("spec", "one of http, tcp, tls must have a route"));
     }
     for (i, route) in spec.http.iter().enumerate() {
-        out.extend(http_route(
-            &format!("spec.http[{i}]"),
-            route,
-            reach,
-            not_yet,
-        ));
+        let path = format!("spec.http[{i}]");
+        out.extend(http_route(&path, route, reach));
+        if route.delegate.is_some() && spec.hosts.is_empty() {
+            let message = "a delegate delegates no further";
+            out.push(fault(format!("{path}.delegate"), message));
+        }
     }
     out.extend(export_to("spec.exportTo", namespace, &spec.export_to));
     out
@@ -143,16 +137,24 @@ fn gateways(path: &str, names: &[Str]) -> Vec<Fault> {
         .collect()
 }
 
-fn http_route(path: &str, route: &HttpRoute, reach: Reach, not_yet: &NotYet) -> Vec<Fault> {
+fn http_route(path: &str, route: &HttpRoute, reach: Reach) -> Vec<Fault> {
     let mut out = Vec::new();
-    let elsewhere = sets(not_yet, path, &["redirect", "directResponse", "delegate"]);
-    if route.route.is_empty() && !elsewhere {
-        let message = "a rule needs a route, a redirect, a direct response or a delegate";
-        out.push(fault(path, message));
-    }
-    if !route.route.is_empty() && elsewhere {
-        let message = "a rule has only one of route, redirect, directResponse, delegate";
-        out.push(fault(path, message));
+    let actions = [
+        !route.route.is_empty(),
+        route.redirect.is_some(),
+        route.direct_response.is_some(),
+        route.delegate.is_some(),
+    ];
+    match actions.iter().filter(|is_there| **is_there).count() {
+        0 => {
+            let message = "a rule needs a route, a redirect, a direct response or a delegate";
+            out.push(fault(path, message));
+        }
+        1 => {}
+        _ => {
+            let message = "a rule has only one of route, redirect, directResponse, delegate";
+            out.push(fault(path, message));
+        }
     }
     for (i, one) in route.matches.iter().enumerate() {
         out.extend(match_request(&format!("{path}.match[{i}]"), one, reach));
@@ -162,7 +164,23 @@ fn http_route(path: &str, route: &HttpRoute, reach: Reach, not_yet: &NotYet) -> 
     if let Some(retries) = &route.retries {
         out.extend(retry(&format!("{path}.retries"), retries));
     }
+    for (at, to) in mirrors(path, route) {
+        out.extend(destination(&at, to));
+    }
+    out.extend(http_action::faults(path, route));
     out
+}
+
+fn mirrors<'r>(
+    path: &str,
+    route: &'r HttpRoute,
+) -> impl Iterator<Item = (String, &'r Destination)> {
+    let single = route.mirror.iter();
+    let single = single.map(|to| (format!("{path}.mirror"), to));
+    let several = route.mirrors.iter().enumerate();
+    let several =
+        several.map(|(i, m)| (format!("{path}.mirrors[{i}].destination"), &m.destination));
+    single.chain(several).collect::<Vec<_>>().into_iter()
 }
 
 fn match_request(path: &str, one: &HttpMatchRequest, reach: Reach) -> Vec<Fault> {

@@ -1,16 +1,30 @@
 //! Renders where a route leads: clusters, timeout, hash policies. Retries are in `retry`.
 
+use envoy_types::pb::envoy::config::core::v3::{DataSource, RuntimeFractionalPercent, data_source};
+use envoy_types::pb::envoy::config::route::v3::redirect_action::{
+    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+};
 use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::{
     ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter,
 };
 use envoy_types::pb::envoy::config::route::v3::route_action::{
-    ClusterSpecifier, HashPolicy as HashPolicyPb, MaxStreamDuration,
+    ClusterSpecifier, HashPolicy as HashPolicyPb, HostRewriteSpecifier, MaxStreamDuration,
+    RequestMirrorPolicy,
 };
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
-use envoy_types::pb::envoy::config::route::v3::{RouteAction, WeightedCluster};
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as TargetHost;
+use envoy_types::pb::envoy::config::route::v3::{
+    DirectResponseAction, RedirectAction, RouteAction, WeightedCluster,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::retry::{self, Hosts};
-use crate::ir::{Forward, HashPolicy, InboundRoute, Target};
+use super::{filters, headers, matcher};
+use crate::config::http_action::Percent;
+use crate::ir::http_actions;
+use crate::ir::{
+    Forward, HashPolicy, HttpTarget, InboundRoute, Mirror, Redirect, Response, Rewrite,
+};
 use crate::xds::proto;
 
 /// The timeout is always written: Envoy's own default is 15 s.
@@ -36,6 +50,78 @@ pub fn forward(node: &Forward) -> RouteAction {
         hash_policy: node.hash.iter().map(hash_policy).collect(),
         // None, whatever the listener has for requests without a route.
         idle_timeout: Some(proto::seconds(0)),
+        request_mirror_policies: node.mirrors.iter().map(mirror).collect(),
+        ..rewritten(node.rewrite.as_deref())
+    }
+}
+
+fn rewritten(node: Option<&Rewrite>) -> RouteAction {
+    let Some(node) = node else {
+        return RouteAction::default();
+    };
+    RouteAction {
+        prefix_rewrite: node.prefix.to_string(),
+        regex_rewrite: node.regex.as_ref().map(|regex| RegexMatchAndSubstitute {
+            pattern: Some(matcher::regex(&regex.matches)),
+            substitution: regex.rewrite.to_string(),
+        }),
+        host_rewrite_specifier: (!node.authority.is_empty())
+            .then(|| HostRewriteSpecifier::HostRewriteLiteral(node.authority.to_string())),
+        ..Default::default()
+    }
+}
+
+/// The copy is told from its original by nothing: Istio turns Envoy's `-shadow` in its host off.
+fn mirror(node: &Mirror) -> RequestMirrorPolicy {
+    RequestMirrorPolicy {
+        cluster: node.cluster.to_string(),
+        runtime_fraction: Some(share(node.share)),
+        trace_sampled: proto::boolean(false),
+        disable_shadow_host_suffix_append: true,
+        ..Default::default()
+    }
+}
+
+pub(super) fn share(percent: Percent) -> RuntimeFractionalPercent {
+    RuntimeFractionalPercent {
+        default_value: Some(filters::fraction(percent)),
+        ..Default::default()
+    }
+}
+
+pub fn redirect(node: &Redirect) -> RedirectAction {
+    let spec = &node.spec;
+    let path = match (spec.uri.as_str(), spec.prefix_rewrite.as_str()) {
+        ("", "") => None,
+        ("", prefix) => Some(PathRewriteSpecifier::PrefixRewrite(prefix.to_owned())),
+        (path, _) => Some(PathRewriteSpecifier::PathRedirect(path.to_owned())),
+    };
+    let scheme = &spec.scheme;
+    RedirectAction {
+        host_redirect: spec.authority.to_string(),
+        port_redirect: node.port.map_or(0, u32::from),
+        scheme_rewrite_specifier: (!scheme.is_empty())
+            .then(|| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_string())),
+        path_rewrite_specifier: path,
+        response_code: match spec.redirect_code {
+            302 => RedirectResponseCode::Found,
+            303 => RedirectResponseCode::SeeOther,
+            307 => RedirectResponseCode::TemporaryRedirect,
+            308 => RedirectResponseCode::PermanentRedirect,
+            _ => RedirectResponseCode::MovedPermanently,
+        }
+        .into(),
+        ..Default::default()
+    }
+}
+
+pub fn respond(node: &Response) -> DirectResponseAction {
+    DirectResponseAction {
+        status: u32::from(node.status),
+        body: (!node.body.is_empty()).then(|| DataSource {
+            specifier: Some(data_source::Specifier::InlineBytes(node.body.clone())),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -58,21 +144,29 @@ pub fn to_app(node: &InboundRoute) -> RouteAction {
     }
 }
 
-fn clusters(targets: &[Target]) -> ClusterSpecifier {
+fn clusters(targets: &[HttpTarget]) -> ClusterSpecifier {
     match targets {
         [only] => ClusterSpecifier::Cluster(only.cluster.to_string()),
-        several => {
-            let weighted = |target: &Target| ClusterWeight {
-                name: target.cluster.to_string(),
-                weight: proto::uint32(target.weight),
-                ..Default::default()
-            };
-            ClusterSpecifier::WeightedClusters(WeightedCluster {
-                clusters: several.iter().map(weighted).collect(),
-                ..Default::default()
-            })
-        }
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several.iter().map(weighted).collect(),
+            ..Default::default()
+        }),
     }
+}
+
+fn weighted(target: &HttpTarget) -> ClusterWeight {
+    let mut weighted = ClusterWeight {
+        name: target.cluster.to_string(),
+        weight: proto::uint32(target.weight),
+        ..Default::default()
+    };
+    if let Some(changes) = target.headers.as_deref() {
+        headers::of_target(&mut weighted, changes);
+        let authority = http_actions::authority(changes);
+        weighted.host_rewrite_specifier =
+            authority.map(|a| TargetHost::HostRewriteLiteral(a.to_string()));
+    }
+    weighted
 }
 
 fn hash_policy(node: &HashPolicy) -> HashPolicyPb {
@@ -112,15 +206,17 @@ mod tests {
     use crate::xds::json::shown;
 
     fn to(targets: &[(&str, u32)], timeout: Duration) -> Forward {
-        let target = |&(cluster, weight): &(&str, u32)| Target {
-            cluster: Str::new(cluster),
+        let target = |&(cluster, weight): &(&str, u32)| HttpTarget {
             weight,
+            ..HttpTarget::only(Str::new(cluster))
         };
         Forward {
             targets: targets.iter().map(target).collect(),
             timeout: Span(timeout),
             retries: None,
             hash: vec![],
+            rewrite: None,
+            mirrors: vec![],
         }
     }
 

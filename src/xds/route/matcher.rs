@@ -97,7 +97,7 @@ fn absent(name: &Str, unwanted: &HeaderMatch) -> HeaderMatcher {
 }
 
 fn value(m: &StringMatch) -> HeaderMatchSpecifier {
-    match string_matcher(m) {
+    match text(m) {
         None => HeaderMatchSpecifier::PresentMatch(true),
         Some(matcher) => HeaderMatchSpecifier::StringMatch(matcher),
     }
@@ -106,7 +106,7 @@ fn value(m: &StringMatch) -> HeaderMatchSpecifier {
 fn query_parameter((name, wanted): (&Str, &HeaderMatch)) -> QueryParameterMatcher {
     let matcher = match wanted {
         HeaderMatch::Present => None,
-        HeaderMatch::Value(m) => string_matcher(m),
+        HeaderMatch::Value(m) => text(m),
     };
     QueryParameterMatcher {
         name: name.to_string(),
@@ -118,7 +118,7 @@ fn query_parameter((name, wanted): (&Str, &HeaderMatch)) -> QueryParameterMatche
 }
 
 /// None asks for presence only: an empty text, or `*`, which is no regular expression.
-fn string_matcher(m: &StringMatch) -> Option<StringMatcher> {
+pub(super) fn text(m: &StringMatch) -> Option<StringMatcher> {
     let pattern = match m {
         StringMatch::Exact(text) | StringMatch::Prefix(text) | StringMatch::Regex(text)
             if text.is_empty() =>
@@ -136,7 +136,7 @@ fn string_matcher(m: &StringMatch) -> Option<StringMatcher> {
     })
 }
 
-fn regex(text: &str) -> RegexMatcher {
+pub(super) fn regex(text: &str) -> RegexMatcher {
     RegexMatcher {
         regex: text.to_owned(),
         ..Default::default()
