@@ -18,6 +18,8 @@ mod actions;
 mod admin_pages;
 #[path = "mesh/capture.rs"]
 mod capture;
+#[path = "mesh/external.rs"]
+mod external;
 #[path = "mesh/hitless.rs"]
 mod hitless;
 #[path = "mesh/identity.rs"]
@@ -38,6 +40,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     admin_pages::SCENARIOS,
     routing::SCENARIOS,
     actions::SCENARIOS,
+    external::SCENARIOS,
     scopes::SCENARIOS,
     identity::SCENARIOS,
     protocols::SCENARIOS,

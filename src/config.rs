@@ -13,6 +13,7 @@ pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;
 pub mod proxy_config;
+pub mod service_entry;
 pub mod sidecar;
 pub mod value;
 pub mod virtual_service;
@@ -65,8 +66,10 @@ kinds! {
     EndpointSlice(core::EndpointSlice), "discovery.k8s.io";
     Pod(core::Pod), "";
     WorkloadEntry(workload_entry::WorkloadEntry), "networking.istio.io";
+    // Boxed: few, and large.
+    ServiceEntry(Box<service_entry::ServiceEntry>), "networking.istio.io";
     VirtualService(virtual_service::VirtualService), "networking.istio.io";
-    // Boxed: few, and large beside a Pod or a Service, of which there are many.
+    // The same, beside a Pod or a Service, of which there are many.
     DestinationRule(Box<destination_rule::DestinationRule>), "networking.istio.io";
     PeerAuthentication(peer_authentication::PeerAuthentication), "security.istio.io";
     Sidecar(sidecar::Sidecar), "networking.istio.io";

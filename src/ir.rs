@@ -31,6 +31,7 @@ use crate::config::virtual_service::{HttpMatchRequest, HttpRetry};
 use crate::text::Str;
 
 pub use crate::model::endpoints::{Address, Endpoint, Health, TlsMode};
+pub use crate::model::services::Lookup;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Direction {
@@ -58,6 +59,8 @@ pub struct Cluster {
 pub enum Discovery {
     /// EDS over ADS, `service_name` equal to the cluster's name.
     Eds,
+    /// Names that Envoy looks up: STRICT_DNS, or LOGICAL_DNS of exactly one.
+    Dns(Lookup, Box<LoadAssignment>),
     /// To where the connection was going; `source` is the address it leaves from (127.0.0.6 inbound).
     OriginalDst { source: Option<IpAddr> },
     /// Fixed endpoints; none of them is a black hole. `source` as above.
@@ -144,14 +147,14 @@ pub struct Origin {
 }
 
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct LoadAssignment {
     pub cluster: Str,
     /// Ordered by locality.
     pub localities: Vec<LocalityEndpoints>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct LocalityEndpoints {
     /// region, zone, subzone.
     pub locality: [Str; 3],

@@ -112,7 +112,7 @@ impl Snapshot {
         let object = change.object.as_deref();
         if matches!(
             key.kind,
-            Kind::Service | Kind::VirtualService | Kind::DestinationRule
+            Kind::Service | Kind::ServiceEntry | Kind::VirtualService | Kind::DestinationRule
         ) {
             let defaulted = Arc::make_mut(&mut self.defaulted);
             match &change.object {
@@ -123,6 +123,7 @@ impl Snapshot {
         match key.kind {
             Kind::Namespace => {}
             Kind::Service => self.apply_service(key, object, facts, sets),
+            Kind::ServiceEntry => self.apply_entry(key, object, facts, sets),
             Kind::EndpointSlice => self.apply_slice(key, change.object.as_ref(), sets),
             Kind::Pod | Kind::WorkloadEntry => self.apply_workload(key, object, facts, sets),
             Kind::VirtualService => self.apply_virtual(key, object, facts),
@@ -154,26 +155,49 @@ impl Snapshot {
             }
             _ => None,
         });
-        let Some(host) = self.service_host(key) else {
-            return;
-        };
-        if service.as_ref() == self.services.get(host.as_str()).map(Arc::as_ref) {
-            return;
+        let before = self.service_host(key).into_iter().collect();
+        self.set_services(key, before, service.into_iter().collect(), (facts, sets));
+    }
+
+    fn apply_entry(
+        &mut self,
+        key: &Key,
+        object: Option<&Object>,
+        facts: &mut Facts,
+        sets: &mut BTreeSet<Hostname>,
+    ) {
+        let services = object.map(|o| match &o.spec {
+            Spec::ServiceEntry(spec) => {
+                let export = &self.mesh.default_service_export_to;
+                Service::of_entry(&o.meta, spec, &self.settings.cluster, export)
+            }
+            _ => Vec::new(),
+        });
+        let before = self.services.hosts_of_entry(key);
+        self.set_services(key, before, services.unwrap_or_default(), (facts, sets));
+    }
+
+    fn set_services(
+        &mut self,
+        key: &Key,
+        before: Vec<Hostname>,
+        services: Vec<Service>,
+        (facts, sets): (&mut Facts, &mut BTreeSet<Hostname>),
+    ) {
+        let touched = Arc::make_mut(&mut self.services).set(key, before, services);
+        for host in touched {
+            // A wildcard VirtualService's own virtual host depends on whether a Service falls under it.
+            let wild = self
+                .virtuals
+                .hosts()
+                .filter(|h| h.is_wildcard() && h.matches(host.as_str()));
+            facts.hosts.extend(wild.cloned());
+            facts.hosts.insert(host.clone());
+            let owner = self.services.get(host.as_str());
+            facts.namespaces.extend(owner.map(|s| s.namespace.clone()));
+            facts.namespaces.insert(key.namespace.clone());
+            sets.insert(host);
         }
-        let services = Arc::make_mut(&mut self.services);
-        match service {
-            Some(service) => services.insert(service),
-            None => services.remove(&host),
-        }
-        // A wildcard VirtualService's own virtual host depends on whether a Service falls under it.
-        let wild = self
-            .virtuals
-            .hosts()
-            .filter(|h| h.is_wildcard() && h.matches(host.as_str()));
-        facts.hosts.extend(wild.cloned());
-        facts.hosts.insert(host.clone());
-        facts.namespaces.insert(key.namespace.clone());
-        sets.insert(host);
     }
 
     fn apply_slice(
@@ -347,6 +371,6 @@ impl Snapshot {
 fn ips(workload: &Workload) -> impl Iterator<Item = IpAddr> {
     workload.places.iter().filter_map(|p| match p {
         Place::Ip(ip) => Some(*ip),
-        Place::Pipe(_) => None,
+        Place::Name(_) | Place::Pipe(_) => None,
     })
 }

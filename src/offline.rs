@@ -62,7 +62,7 @@ impl Offline {
         let found = named(Kind::Pod).or_else(|| named(Kind::WorkloadEntry))?;
         found.places.iter().find_map(|place| match place {
             Place::Ip(ip) => Some(*ip),
-            Place::Pipe(_) => None,
+            Place::Name(_) | Place::Pipe(_) => None,
         })
     }
 

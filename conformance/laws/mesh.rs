@@ -10,9 +10,11 @@ use fairlead::config::destination_rule::{
     ClientTls, ConsistentHash, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode,
     TrafficPolicy, WorkloadSelector,
 };
+use fairlead::config::http_action::Delegate;
 use fairlead::config::mesh::MeshConfig;
 use fairlead::config::meta::{Labels, Meta};
 use fairlead::config::peer_authentication::{MtlsMode, MutualTls, PeerAuthentication};
+use fairlead::config::service_entry::{EntryPort, Location, Resolution, Selector, ServiceEntry};
 use fairlead::config::sidecar::{
     EgressListener, OutboundMode, OutboundTrafficPolicy, Sidecar, SidecarPort,
 };
@@ -133,6 +135,7 @@ fn spec() -> impl Strategy<Value = Spec> {
         3 => pod().prop_map(Spec::Pod),
         2 => slice().prop_map(Spec::EndpointSlice),
         1 => entry().prop_map(Spec::WorkloadEntry),
+        3 => service_entry().prop_map(|entry| Spec::ServiceEntry(Box::new(entry))),
         1 => mesh_config().prop_map(|mesh| Spec::MeshConfig(Box::new(mesh))),
         4 => virtual_service().prop_map(Spec::VirtualService),
         4 => destination_rule().prop_map(|rule| Spec::DestinationRule(Box::new(rule))),
@@ -272,6 +275,67 @@ fn entry() -> impl Strategy<Value = WorkloadEntry> {
     })
 }
 
+/// Hosts that Services have too, hosts under others' wildcards, and ports that many share.
+fn service_entry() -> impl Strategy<Value = ServiceEntry> {
+    let hosts = select(vec![
+        "example.com",
+        "*.example.com",
+        "www.example.com",
+        "reviews.shop.svc.cluster.local",
+    ]);
+    let port = (
+        select(vec![80u16, 443, 9000]),
+        select(vec!["HTTP", "TLS", "TCP", "HTTPS", "GRPC", ""]),
+    );
+    let resolution = select(vec![
+        Resolution::None,
+        Resolution::Static,
+        Resolution::Dns,
+        Resolution::DnsRoundRobin,
+    ]);
+    let addresses = select(vec![
+        vec![],
+        vec!["240.0.0.1"],
+        vec!["10.9.0.0/16", "240.0.0.2"],
+    ]);
+    let location = select(vec![Location::External, Location::Internal]);
+    (
+        prop::collection::vec(hosts, 1..3),
+        prop::collection::vec(port, 1..3),
+        (resolution, location, addresses),
+        prop::collection::vec(entry(), 0..3),
+        prop::option::of(select(&NAMES[..])),
+        select(vec![vec![], vec![Str::new(".")], vec![Str::new("back")]]),
+    )
+        .prop_map(|(hosts, ports, how, endpoints, app, export_to)| {
+            let (resolution, location, addresses) = how;
+            let mut own: Vec<EntryPort> = Vec::new();
+            for (number, protocol) in ports {
+                if own.iter().all(|p| p.number != number) {
+                    own.push(EntryPort {
+                        number,
+                        protocol: Str::new(protocol),
+                        name: Str::new(format!("p{number}")),
+                        target_port: Some(8000),
+                    });
+                }
+            }
+            ServiceEntry {
+                hosts: hosts.into_iter().map(Str::new).collect(),
+                addresses: addresses.into_iter().map(Str::new).collect(),
+                ports: own,
+                location,
+                resolution,
+                endpoints: if app.is_none() { endpoints } else { Vec::new() },
+                workload_selector: app.map(|app| Selector {
+                    labels: labels("app", app),
+                }),
+                export_to,
+                subject_alt_names: Vec::new(),
+            }
+        })
+}
+
 /// Acceptance holds the trust domain while a program runs; the engine follows it all the same.
 fn mesh_config() -> impl Strategy<Value = MeshConfig> {
     let export = || select(vec!["*", "*", ".", "~"]).prop_map(|to| vec![Str::new(to)]);
@@ -323,6 +387,22 @@ fn exact_host() -> impl Strategy<Value = Str> {
     host().prop_filter("a destination is no wildcard", |h| !h.starts_with('*'))
 }
 
+fn http_match() -> impl Strategy<Value = HttpMatchRequest> {
+    let from = select(vec!["", "", "shop", "back"]);
+    (select(vec!["/", "/a", "/b"]), any::<bool>(), from).prop_map(|(path, labelled, from)| {
+        HttpMatchRequest {
+            uri: Some(StringMatch::Prefix(Str::new(path))),
+            source_namespace: Str::new(from),
+            source_labels: if labelled {
+                labels("app", "caller")
+            } else {
+                Labels::new()
+            },
+            ..HttpMatchRequest::default()
+        }
+    })
+}
+
 fn virtual_service() -> impl Strategy<Value = VirtualService> {
     let destination =
         (exact_host(), select(vec!["", "v1", "v2"]), 1u32..3).prop_map(|(h, s, weight)| {
@@ -336,36 +416,37 @@ fn virtual_service() -> impl Strategy<Value = VirtualService> {
                 weight,
             }
         });
-    let from = select(vec!["", "", "shop", "back"]);
-    let matches =
-        (select(vec!["/", "/a", "/b"]), any::<bool>(), from).prop_map(|(path, labelled, from)| {
-            HttpMatchRequest {
-                uri: Some(StringMatch::Prefix(Str::new(path))),
-                source_namespace: Str::new(from),
-                source_labels: if labelled {
-                    labels("app", "caller")
-                } else {
-                    Labels::new()
-                },
-                ..HttpMatchRequest::default()
-            }
-        });
+    let matches = http_match();
     let rule = (
         prop::collection::vec(matches, 0..2),
         prop::collection::vec(destination, 1..3),
         0u64..3,
+        // One in eight hands its requests on to another's rules.
+        (0u8..8, select(&NAMES[..])),
     )
-        .prop_map(|(matches, route, seconds)| {
+        .prop_map(|(matches, route, seconds, (hands_on, to))| {
+            let delegate = (hands_on == 0).then(|| Delegate {
+                name: Str::new(to),
+                ..Delegate::default()
+            });
             Arc::new(HttpRoute {
                 matches,
-                route,
+                route: if delegate.is_some() {
+                    Vec::new()
+                } else {
+                    route
+                },
+                delegate,
                 timeout: (seconds > 0).then(|| Span(Duration::from_secs(seconds))),
                 ..HttpRoute::default()
             })
         });
     let export = select(vec![vec![], vec![Str::new(".")], vec![Str::new("back")]]);
     (
-        prop::collection::vec(host(), 1..3),
+        prop_oneof![
+            4 => prop::collection::vec(host(), 1..3),
+            1 => Just(Vec::new()),
+        ],
         prop::collection::vec(rule, 1..3),
         export,
     )

@@ -270,6 +270,8 @@ fn mirror() -> Result<()> {
   - match: [{uri: {prefix: /never}}]
     mirrors: [{destination: {host: ratings, port: {number: 80}}, percentage: {value: 0}}]
     route: [{destination: {host: reviews}}]
+  - match: [{uri: {prefix: /in-force}}]
+    directResponse: {status: 204}
   - route: [{destination: {host: reviews}}]
 ";
     let copies = |shop: &Shop| {
@@ -279,6 +281,7 @@ fn mirror() -> Result<()> {
         stat.or_else(|_| shop.storefront.stat(other))
     };
     with(http, "copies arrive", |shop| {
+        ensure!(get(shop, "/in-force")?.status == 204, "not yet");
         // On demand, Envoy has the mirror's cluster once a request has needed it.
         ensure!(shop.storefront.get("http://ratings/")?.status == 200);
         let before = copies(shop)?;

@@ -30,6 +30,7 @@ pub fn listeners() -> Vec<Case<Listener>> {
     let named = |(number, (label, listener)): (u16, (&'static str, Listener))| {
         let address = match listener.address {
             Address::Ip(ip, _) => Address::Ip(ip, 20000 + number),
+            Address::Name(name, _) => Address::Name(name, 20000 + number),
             Address::Pipe(path) => Address::Pipe(path),
         };
         let listener = Listener {

@@ -30,6 +30,7 @@ fn mesh<'o>(object: Option<&'o Object>, default: &'o MeshConfig) -> Option<&'o M
             | Spec::EndpointSlice(_)
             | Spec::Pod(_)
             | Spec::WorkloadEntry(_)
+            | Spec::ServiceEntry(_)
             | Spec::VirtualService(_)
             | Spec::DestinationRule(_)
             | Spec::PeerAuthentication(_)

@@ -44,6 +44,7 @@ pub(super) fn part(object: &Object, domain: &str) -> Option<Part> {
         | Spec::EndpointSlice(_)
         | Spec::Pod(_)
         | Spec::WorkloadEntry(_)
+        | Spec::ServiceEntry(_)
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)
         | Spec::MeshConfig(_) => None,
@@ -60,6 +61,7 @@ pub(super) fn absent(kind: Kind) -> Option<Part> {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::ServiceEntry
         | Kind::PeerAuthentication
         | Kind::Sidecar
         | Kind::MeshConfig => None,

@@ -183,6 +183,7 @@ fn field_of(object: &Object, on: &Ref, domain: &str) -> String {
         | Spec::EndpointSlice(_)
         | Spec::Pod(_)
         | Spec::WorkloadEntry(_)
+        | Spec::ServiceEntry(_)
         | Spec::DestinationRule(_)
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)

@@ -44,6 +44,7 @@ fn has_endpoints(mesh: &Mesh<'_>, service: &Object, spec: &Service) -> bool {
         Spec::WorkloadEntry(entry) => selected(&entry.labels) || selected(&o.meta.labels),
         Spec::Namespace(_)
         | Spec::Service(_)
+        | Spec::ServiceEntry(_)
         | Spec::VirtualService(_)
         | Spec::DestinationRule(_)
         | Spec::PeerAuthentication(_)

@@ -9,6 +9,7 @@ mod mesh;
 mod peer_authentication;
 mod regex;
 mod service;
+mod service_entry;
 mod sidecar;
 mod virtual_service;
 mod workload_entry;
@@ -33,6 +34,7 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
         Spec::EndpointSlice(spec) => service::slice(spec),
         Spec::Namespace(_) | Spec::Pod(_) => Vec::new(),
         Spec::WorkloadEntry(spec) => workload_entry::faults(spec),
+        Spec::ServiceEntry(spec) => service_entry::faults(spec, &meta.namespace),
         Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace, not_yet),
         Spec::DestinationRule(spec) => destination_rule::faults(spec, &meta.namespace, not_yet),
         Spec::PeerAuthentication(spec) => peer_authentication::faults(spec),

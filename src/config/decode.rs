@@ -150,6 +150,7 @@ pub fn live(kind: Kind, root: &Node) -> Outcome {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::ServiceEntry
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::PeerAuthentication

@@ -39,7 +39,8 @@ pub fn of_service(service: &Service, home: Home, domain: &str) -> Vec<(Str, Clai
             names.push((name.clone(), Claim::Short));
         }
     }
-    if service.resolution == Resolution::Headless {
+    // A headless Service's pods have names below its own.
+    if service.resolution == Resolution::Headless && service.entry.is_none() {
         let each: Vec<_> = names
             .iter()
             .map(|(n, c)| (Str::new(format!("*.{n}")), *c))

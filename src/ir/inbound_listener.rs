@@ -89,7 +89,7 @@ fn cluster_name(port: u16) -> Str {
 fn cluster(port: &InboundPort, mesh: &MeshConfig) -> Cluster {
     let load_balancer = match port.backend {
         Discovery::OriginalDst { .. } => LoadBalancer::ClusterProvided,
-        Discovery::Eds | Discovery::Static { .. } => LoadBalancer::RoundRobin,
+        Discovery::Eds | Discovery::Dns(..) | Discovery::Static { .. } => LoadBalancer::RoundRobin,
     };
     Cluster {
         name: cluster_name(port.port),
@@ -126,6 +126,7 @@ fn passthrough_cluster(mesh: &MeshConfig) -> Cluster {
 fn own_listener(server: &Server, mesh: &MeshConfig, port: &InboundPort, at: &Address) -> Listener {
     let name = match at {
         Address::Ip(ip, number) => Str::new(format!("{ip}_{number}")),
+        Address::Name(name, number) => Str::new(format!("{name}_{number}")),
         Address::Pipe(path) => path.clone(),
     };
     let mode = server.mtls.of_port(port.port);

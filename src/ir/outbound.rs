@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
+
 use super::domains::{self, Claim};
 use super::http_routes;
 use super::outbound_cluster::{self, cluster_name, port_source};
@@ -75,6 +77,21 @@ pub enum Asks {
     },
     /// Whatever it turns out to be: HTTP by this table, else bytes to this cluster.
     Detect { table: Str, target: Target },
+    /// Bytes to this cluster, of connections that are told apart from others to the same address.
+    Told {
+        apart: Vec<Apart>,
+        target: Target,
+        hash_source_ip: super::HashSourceIp,
+    },
+}
+
+/// By what a connection shows that it is for a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Apart {
+    /// The name that a TLS client asks for; empty for any, and for no TLS.
+    pub server_name: Str,
+    /// The range that it goes to; none is all.
+    pub range: Option<IpNet>,
 }
 
 /// All that the join of a host reads of the mesh. Whatever changes one of these touches the host.
@@ -186,7 +203,7 @@ impl Called<'_> {
         // Bytes to a headless Service, or to one with IPv6 alone, go where the client's own lookup led
         // (PassthroughCluster): the listener of all addresses would take what is for others.
         let none = !service.addresses.iter().any(IpAddr::is_ipv4);
-        if class != Class::Http && none && bind == ANY {
+        if class != Class::Http && none && bind == ANY && service.entry.is_none() {
             return;
         }
         let address = if class == Class::Http && !own_port {
@@ -194,24 +211,57 @@ impl Called<'_> {
         } else {
             bind
         };
-        if is_taken(address, port.number, self.relation.taken) {
-            return;
+        let places = self.places(class, address, own_port);
+        let mut table = None;
+        for (address, apart) in places {
+            if is_taken(address, port.number, self.relation.taken) {
+                continue;
+            }
+            let asks = self.asks(class, bind == ANY || own_port, apart);
+            table = table.or_else(|| asks.table().cloned());
+            view.listeners.push(ListenerEntry {
+                address,
+                port: port.number,
+                asks,
+                source: port_source(service, port),
+            });
         }
-        let asks = self.asks(class, bind == ANY || own_port);
-        let table = asks.table().cloned();
-        view.listeners.push(ListenerEntry {
-            address,
-            port: port.number,
-            asks,
-            source: port_source(service, port),
-        });
         if let Some(table) = table {
             self.add_virtual_host(way, table, view);
         }
     }
 
+    /// The addresses at which the port is called. A ServiceEntry has as many as it lists, and where it lists none, or
+    /// ranges, what is for it is told apart from the rest.
+    fn places(&self, class: Class, address: IpAddr, own_port: bool) -> Vec<(IpAddr, Vec<Apart>)> {
+        let Some(entry) = self.service.entry.as_deref() else {
+            return vec![(address, Vec::new())];
+        };
+        if class == Class::Http || own_port || address != self.listener_address(&Way::default()) {
+            return vec![(address, Vec::new())];
+        }
+        let server_name = match self.port.protocol {
+            Protocol::Tls | Protocol::Https => self.service.host.to_str(),
+            _ => Str::default(),
+        };
+        let apart = |range| Apart {
+            server_name: server_name.clone(),
+            range,
+        };
+        let v4 = self.service.addresses.iter().filter(|ip| ip.is_ipv4());
+        let mut all: Vec<_> = v4.map(|ip| (*ip, Vec::new())).collect();
+        let mut shared: Vec<Apart> = entry.ranges.iter().map(|r| apart(Some(*r))).collect();
+        if all.is_empty() && shared.is_empty() && !server_name.is_empty() {
+            shared.push(apart(None));
+        }
+        if !shared.is_empty() || all.is_empty() {
+            all.push((ANY, shared));
+        }
+        all
+    }
+
     /// `shared` addresses detect by the table of the port, a Service's own by a table of its own.
-    fn asks(&self, class: Class, shared: bool) -> Asks {
+    fn asks(&self, class: Class, shared: bool, apart: Vec<Apart>) -> Asks {
         let number = self.port.number;
         let target = Target {
             cluster: cluster_name(number, "", &self.service.host),
@@ -220,6 +270,11 @@ impl Called<'_> {
         let of_port = || Str::new(number.to_string());
         match class {
             Class::Http => Asks::Http { table: of_port() },
+            Class::Tcp if !apart.is_empty() => Asks::Told {
+                apart,
+                hash_source_ip: hash_source(self.rule, number),
+                target,
+            },
             Class::Tcp => Asks::Tcp {
                 hash_source_ip: hash_source(self.rule, number),
                 target,
@@ -287,7 +342,7 @@ impl Asks {
     pub fn table(&self) -> Option<&Str> {
         match self {
             Self::Http { table } | Self::Detect { table, .. } => Some(table),
-            Self::Tcp { .. } => None,
+            Self::Tcp { .. } | Self::Told { .. } => None,
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::assignments;
 use super::http_routes;
-use super::outbound::HostFacts;
+use super::outbound::{Assignment, HostFacts};
 use super::traffic_policy::{self, Server};
-use super::{Cluster, Discovery, LoadBalancer, Origin, UpstreamProtocol, UpstreamTls};
-use crate::config::{Key, Kind, Source};
+use super::{Cluster, Discovery, LoadBalancer, Lookup, Origin, UpstreamProtocol, UpstreamTls};
+use crate::config::Source;
 use crate::model::protocol::Protocol;
 use crate::model::rules::Merged;
 use crate::model::services::{Resolution, Service, ServicePort};
@@ -29,19 +30,25 @@ pub(super) fn join(
         subset,
         protocol: port.protocol,
         identities: identities(facts),
-        auto: mesh.enable_auto_mtls.then_some(*namespace_mode),
+        // Nobody outside has an identity of the mesh.
+        auto: (mesh.enable_auto_mtls && !service.is_external()).then_some(*namespace_mode),
+        names: service
+            .entry
+            .as_deref()
+            .map_or(&[][..], |e| &e.subject_alt_names),
     };
     let balancer = traffic_policy::load_balancer(&policy)
-        .filter(|_| service.resolution == Resolution::Endpoints);
+        .filter(|_| service.resolution != Resolution::Headless);
     let of_rule = policy
         .sources
         .first()
         .map(|s| http_routes::config_path(&s.key));
     let cluster = Cluster {
         name: cluster_name(port.number, subset, &service.host),
-        discovery: match balancer {
-            Some(_) => Discovery::Eds,
-            None => Discovery::OriginalDst { source: None },
+        discovery: match (balancer, service.resolution) {
+            (None, _) => Discovery::OriginalDst { source: None },
+            (Some(_), Resolution::Dns(lookup)) => looked_up(facts, lookup, port, rule, subset),
+            (Some(_), _) => Discovery::Eds,
         },
         protocol: upstream_protocol(port.protocol),
         connect_timeout: mesh.connect_timeout,
@@ -70,6 +77,27 @@ pub(super) fn join(
         field: Str::default(),
     }));
     (cluster, sources)
+}
+
+/// The names stand in the cluster itself. Of several, or none, the first alone cannot be meant.
+fn looked_up(
+    facts: &HostFacts<'_>,
+    lookup: Lookup,
+    port: &ServicePort,
+    rule: Option<&Merged>,
+    subset: &str,
+) -> Discovery {
+    let defined = rule.and_then(|r| r.subsets.iter().find(|d| d.subset.name == subset));
+    let assignment = Assignment {
+        cluster: cluster_name(port.number, subset, facts.host),
+        port: port.number,
+        labels: defined.map(|d| d.subset.labels.clone()).unwrap_or_default(),
+    };
+    let root = facts.mesh.root_namespace.as_str();
+    let names = assignments::of_set(facts.endpoints, (facts.policies, root), &assignment);
+    let count: usize = names.localities.iter().map(|l| l.endpoints.len()).sum();
+    let lookup = if count == 1 { lookup } else { Lookup::Every };
+    Discovery::Dns(lookup, Box::new(names))
 }
 
 /// An original destination has no endpoint metadata to choose by: mTLS only if every endpoint speaks it.
@@ -118,16 +146,8 @@ fn upstream_protocol(protocol: Protocol) -> UpstreamProtocol {
 }
 
 fn service_source(service: &Service, field: &str) -> Source {
-    let Service {
-        namespace, name, ..
-    } = service;
-    let key = Key {
-        kind: Kind::Service,
-        namespace: namespace.clone(),
-        name: name.clone(),
-    };
     Source {
-        key,
+        key: service.key(),
         field: Str::new(field),
     }
 }

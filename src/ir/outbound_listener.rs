@@ -1,9 +1,10 @@
 //! The listeners a client calls out through, from what its hosts ask of each address.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::client::Client;
-use super::outbound::{Asks, ListenerEntry};
+use super::outbound::{Apart, Asks, ListenerEntry};
 use super::scopes::Packing;
 use super::{
     AccessLog, Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain,
@@ -86,6 +87,9 @@ pub fn virtual_outbound(around: &Surroundings<'_>) -> Listener {
 struct Asked<'a> {
     http: Option<&'a Str>,
     bytes: Option<Bytes<'a>>,
+    /// What is told apart from the rest. Of several that ask for the same the first host by name gets it: two equal
+    /// matches would be refused.
+    told: BTreeMap<&'a Apart, Bytes<'a>>,
     detect: bool,
 }
 
@@ -111,6 +115,20 @@ impl<'a> Asked<'a> {
                     alpn: None,
                 };
                 self.bytes = self.bytes.or(Some(own));
+            }
+            Asks::Told {
+                apart,
+                target,
+                hash_source_ip,
+            } => {
+                let own = Bytes {
+                    target,
+                    hash: *hash_source_ip,
+                    alpn: None,
+                };
+                for apart in apart {
+                    self.told.entry(apart).or_insert(own);
+                }
             }
             Asks::Detect { table, target } => {
                 self.detect = true;
@@ -143,9 +161,16 @@ pub fn listener<'a>(
     };
     // With nothing else to fall to, HTTP needs no telling apart.
     let alone = other.is_none();
+    let alone = alone && asked.told.is_empty();
     let http = asked
         .http
         .map(|table| http_chain(around, &name, table, alone));
+    let named = asked.told.keys().any(|apart| !apart.server_name.is_empty());
+    let told = asked.told.into_iter();
+    let told = told.map(|(apart, bytes)| FilterChain {
+        matches: told_apart(apart),
+        ..bytes_chain(around, bytes)
+    });
     let inspect = |on: bool| if on { Inspector::On } else { Inspector::Off };
     Listener {
         address: Address::Ip(address, port),
@@ -156,13 +181,26 @@ pub fn listener<'a>(
         },
         direction: Direction::Outbound,
         capture: Capture::None,
-        tls_inspector: inspect(asked.detect),
+        tls_inspector: inspect(asked.detect || named),
         http_inspector: inspect(http.is_some() && !alone),
         detection_timeout: around.mesh.protocol_detection_timeout,
-        chains: http.into_iter().collect(),
+        chains: http.into_iter().chain(told).collect(),
         default_chain: other,
         access_log: access_log(around.mesh),
         name,
+    }
+}
+
+fn told_apart(apart: &Apart) -> ChainMatch {
+    let by_name = !apart.server_name.is_empty();
+    ChainMatch {
+        server_names: by_name
+            .then(|| apart.server_name.clone())
+            .into_iter()
+            .collect(),
+        transport: by_name.then_some(TransportProtocol::Tls),
+        destinations: apart.range.into_iter().collect(),
+        ..ChainMatch::default()
     }
 }
 

@@ -125,6 +125,8 @@ pub struct Server<'a> {
     pub identities: Vec<Str>,
     /// None when auto mTLS is off.
     pub auto: Option<Mode>,
+    /// Names that a server outside the mesh proves by its certificate (ServiceEntry `subjectAltNames`).
+    pub names: &'a [Str],
 }
 
 /// Without a `tls` block mTLS is automatic; a block without a mode turns it off, as in Istio.
@@ -140,10 +142,10 @@ pub fn upstream_tls(policy: &Policy, server: Server<'_>) -> UpstreamTls {
     match tls.mode {
         TlsMode::Disable => UpstreamTls::Off,
         TlsMode::IstioMutual => UpstreamTls::Mutual(mutual(tls, server)),
-        TlsMode::Simple => UpstreamTls::Originate(origination(tls, None, server.protocol)),
+        TlsMode::Simple => UpstreamTls::Originate(origination(tls, None, &server)),
         TlsMode::Mutual => {
             let client = Some((tls.client_certificate.clone(), tls.private_key.clone()));
-            UpstreamTls::Originate(origination(tls, client, server.protocol))
+            UpstreamTls::Originate(origination(tls, client, &server))
         }
     }
 }
@@ -167,7 +169,7 @@ fn mutual(tls: &ClientTls, server: Server<'_>) -> MutualTls {
     }
 }
 
-fn origination(tls: &ClientTls, client: Option<(Str, Str)>, protocol: Protocol) -> Origination {
+fn origination(tls: &ClientTls, client: Option<(Str, Str)>, server: &Server<'_>) -> Origination {
     let roots = match (
         tls.insecure_skip_verify.unwrap_or(false),
         tls.ca_certificates.as_str(),
@@ -177,12 +179,15 @@ fn origination(tls: &ClientTls, client: Option<(Str, Str)>, protocol: Protocol) 
         (false, path) => Roots::File(Str::new(path)),
     };
     let h2 = matches!(
-        protocol,
+        server.protocol,
         Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb
     );
     Origination {
         sni: tls.sni.clone(),
-        subject_alt_names: tls.subject_alt_names.clone(),
+        subject_alt_names: match tls.subject_alt_names.as_slice() {
+            [] => server.names.to_vec(),
+            own => own.to_vec(),
+        },
         roots,
         client,
         alpn: if h2 {

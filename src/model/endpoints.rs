@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::policies::Policies;
-use super::services::{Service, ServicePort};
+use super::services::{Resolution, Service, ServicePort};
 use super::workloads::{self, Place, Ports, Workload, Workloads};
 use crate::config::core::{
     AddressType, ContainerPort, EndpointSlice, SliceEndpoint, SlicePort, TargetPort, Transport,
@@ -20,6 +20,8 @@ use crate::text::{Hostname, Str};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Address {
     Ip(IpAddr, u16),
+    /// For clusters that look names up.
+    Name(Str, u16),
     Pipe(Str),
 }
 
@@ -38,7 +40,7 @@ pub enum TlsMode {
 }
 
 /// What Envoy is told of one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Endpoint {
     pub address: Address,
     pub health: Health,
@@ -257,7 +259,9 @@ impl Endpoints {
             let told = s.as_ref().map(|s| s.told_to_clusters(policies, root));
             told.unwrap_or_default()
         };
-        if told(&before) == told(&set) {
+        // Names to look up stand in the cluster itself.
+        let inline = |s: &Service| matches!(s.resolution, Resolution::Dns(_));
+        if told(&before) == told(&set) && !service.is_some_and(inline) {
             Difference::Endpoints
         } else {
             Difference::Clusters
@@ -270,7 +274,7 @@ fn addresses(set: &EndpointSet) -> BTreeSet<IpAddr> {
     members
         .filter_map(|m| match m.address {
             Address::Ip(ip, _) => Some(ip),
-            Address::Pipe(_) => None,
+            Address::Name(..) | Address::Pipe(_) => None,
         })
         .collect()
 }
@@ -295,6 +299,17 @@ fn join(service: &Service, slices: Option<&[Slice]>, workloads: &Workloads) -> E
                 members.extend(of_workload((service, port), workload, &mut peers));
             }
         }
+        let listed = service.entry.as_deref();
+        for workload in listed.into_iter().flat_map(|entry| &entry.endpoints) {
+            members.extend(of_workload((service, port), workload, &mut peers));
+        }
+        if members.is_empty() && service.looks_itself_up() {
+            members.push(itself(service, port, &mut peers));
+        }
+        // A name is an address only to those who look it up.
+        if !matches!(service.resolution, Resolution::Dns(_)) {
+            members.retain(|m| !matches!(m.address, Address::Name(..)));
+        }
         members.sort_by(|a, b| a.rank().cmp(&b.rank()));
         members.dedup_by(|a, b| a.address == b.address);
         members.shrink_to_fit();
@@ -307,6 +322,28 @@ fn join(service: &Service, slices: Option<&[Slice]>, workloads: &Workloads) -> E
     EndpointSet {
         by_port,
         accounts: accounts.into_iter().collect(),
+    }
+}
+
+/// Without endpoints, a host that is looked up stands for itself.
+fn itself(service: &Service, port: &ServicePort, peers: &mut Peers) -> Member {
+    let number = match port.target {
+        TargetPort::Number(number) => number,
+        TargetPort::Name(_) => port.number,
+    };
+    Member {
+        address: Address::Name(service.host.to_str(), number),
+        health: Health::Healthy,
+        weight: 1,
+        target_port: number,
+        peer: peers.shared(Peer {
+            locality: Default::default(),
+            tls_mode: TlsMode::Disabled,
+            workload: Str::default(),
+            labels: Labels::new(),
+            service_account: Str::default(),
+            namespace: service.namespace.clone(),
+        }),
     }
 }
 

@@ -4,13 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use serde::Serialize;
+
 use super::protocol::Protocol;
+use super::workloads::Workload;
 use crate::config::core::{self, ServiceType, TargetPort};
 use crate::config::meta::{ExportTo, Labels, Meta, selects};
+use crate::config::service_entry::{self as entry, EntryPort, Location, ServiceEntry};
+use crate::config::workload_entry::WorkloadEntry;
+use crate::config::{Key, Kind};
 use crate::text::{Hostname, Str};
 
-/// A Kubernetes Service as the mesh sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A Kubernetes Service, or a host of a ServiceEntry, as the mesh sees it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     pub host: Hostname,
     pub name: Str,
@@ -23,6 +30,19 @@ pub struct Service {
     pub export_to: ExportTo,
     pub publish_not_ready: bool,
     pub resolution: Resolution,
+    /// What a ServiceEntry says beyond a Service.
+    pub entry: Option<Box<Entry>>,
+}
+
+/// The part of a ServiceEntry that no Service has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// Ranges by which the host is called, besides its addresses.
+    pub ranges: Vec<IpNet>,
+    pub location: Location,
+    /// The endpoints that it lists.
+    pub endpoints: Vec<Workload>,
+    pub subject_alt_names: Vec<Str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +57,27 @@ pub struct ServicePort {
 pub enum Resolution {
     /// Envoy picks one of the endpoints.
     Endpoints,
-    /// Headless: the client picked one by DNS.
+    /// Headless, or of no resolution: the client picked one by DNS.
     Headless,
+    /// Envoy looks names up.
+    Dns(Lookup),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Lookup {
+    /// All addresses are endpoints.
+    Every,
+    /// New connections go to the first.
+    First,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     by_host: BTreeMap<Hostname, Arc<Service>>,
+    /// Of hosts that several objects have, those that do not count, in their order.
+    others: BTreeMap<Hostname, Vec<Arc<Service>>>,
+    /// The hosts of each ServiceEntry.
+    of_entry: BTreeMap<Key, Vec<Hostname>>,
     by_namespace: BTreeMap<Str, BTreeSet<Hostname>>,
 }
 
@@ -78,7 +112,95 @@ impl Service {
             selector: spec.selector.clone(),
             export_to: ExportTo::of(&export, &meta.namespace),
             publish_not_ready: spec.publish_not_ready_addresses,
+            entry: None,
         })
+    }
+
+    /// One for each host of a ServiceEntry.
+    pub fn of_entry(
+        meta: &Meta,
+        spec: &ServiceEntry,
+        cluster: &str,
+        default_export: &[Str],
+    ) -> Vec<Self> {
+        let export = match spec.export_to.as_slice() {
+            [] => default_export,
+            own => own,
+        };
+        let resolution = match spec.resolution {
+            entry::Resolution::None | entry::Resolution::DynamicDns => Resolution::Headless,
+            entry::Resolution::Static => Resolution::Endpoints,
+            entry::Resolution::Dns => Resolution::Dns(Lookup::Every),
+            entry::Resolution::DnsRoundRobin => Resolution::Dns(Lookup::First),
+        };
+        let key = Key {
+            kind: Kind::ServiceEntry,
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+        };
+        let listed = |e: &WorkloadEntry| Workload::of_entry(key.clone(), meta, e, cluster);
+        let addresses = spec.addresses.iter();
+        let part = Entry {
+            ranges: addresses.clone().filter_map(|a| range(a)).collect(),
+            location: spec.location,
+            endpoints: spec.endpoints.iter().map(listed).collect(),
+            subject_alt_names: spec.subject_alt_names.clone(),
+        };
+        let selector = spec.workload_selector.as_ref();
+        let service = |host: &Str| {
+            Some(Self {
+                host: Hostname::parse(host).ok()?,
+                name: meta.name.clone(),
+                namespace: meta.namespace.clone(),
+                created: meta.creation_timestamp,
+                ports: spec.ports.iter().map(ServicePort::of_entry).collect(),
+                addresses: addresses.clone().filter_map(|a| a.parse().ok()).collect(),
+                selector: selector.map(|s| s.labels.clone()).unwrap_or_default(),
+                export_to: ExportTo::of(export, &meta.namespace),
+                publish_not_ready: false,
+                resolution,
+                entry: Some(Box::new(part.clone())),
+            })
+        };
+        spec.hosts.iter().filter_map(service).collect()
+    }
+
+    /// The object that it is made of.
+    pub fn key(&self) -> Key {
+        Key {
+            kind: match self.entry {
+                Some(_) => Kind::ServiceEntry,
+                None => Kind::Service,
+            },
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// Whether its own name is looked up where it has no endpoints.
+    pub fn looks_itself_up(&self) -> bool {
+        let listed = self
+            .entry
+            .as_deref()
+            .is_some_and(|e| !e.endpoints.is_empty());
+        let own = matches!(self.resolution, Resolution::Dns(_)) && !self.host.is_wildcard();
+        own && !listed && self.selector.is_empty()
+    }
+
+    /// Whether it is outside the mesh, where nobody has an identity of it.
+    pub fn is_external(&self) -> bool {
+        let outside = |e: &Entry| e.location == Location::External;
+        self.entry.as_deref().is_some_and(outside)
+    }
+
+    /// Of several objects with one host a Service counts, else the oldest.
+    fn rank(&self) -> impl Ord + '_ {
+        (
+            self.entry.is_some(),
+            self.created,
+            &self.name,
+            &self.namespace,
+        )
     }
 
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
@@ -100,6 +222,15 @@ impl Service {
 }
 
 impl ServicePort {
+    fn of_entry(spec: &EntryPort) -> Self {
+        Self {
+            number: spec.number,
+            name: spec.name.clone(),
+            protocol: Protocol::of_word(&spec.protocol),
+            target: TargetPort::Number(spec.target_port.unwrap_or(spec.number)),
+        }
+    }
+
     fn of(spec: &core::ServicePort) -> Self {
         let app = spec.app_protocol.as_deref();
         Self {
@@ -174,20 +305,74 @@ impl Services {
         self.get(pattern.as_str()).into_iter().collect()
     }
 
-    pub(super) fn insert(&mut self, service: Service) {
-        let host = service.host.clone();
-        self.by_namespace
-            .entry(service.namespace.clone())
-            .or_default()
-            .insert(host.clone());
-        self.by_host.insert(host, Arc::new(service));
+    /// Replaces what an object gives: `hosts` are those that it may have given before. Gives the hosts of which another
+    /// object counts now, or another form.
+    pub(super) fn set(
+        &mut self,
+        key: &Key,
+        hosts: Vec<Hostname>,
+        services: Vec<Service>,
+    ) -> BTreeSet<Hostname> {
+        let mut new: BTreeMap<Hostname, Service> = BTreeMap::new();
+        for service in services {
+            new.entry(service.host.clone()).or_insert(service);
+        }
+        if key.kind == Kind::ServiceEntry {
+            self.of_entry.remove(key);
+            if !new.is_empty() {
+                let hosts = new.keys().cloned().collect();
+                self.of_entry.insert(key.clone(), hosts);
+            }
+        }
+        let hosts: BTreeSet<Hostname> = hosts.into_iter().chain(new.keys().cloned()).collect();
+        let differs = |host: &Hostname| self.replace(key, host, new.remove(host));
+        hosts.into_iter().filter(differs).collect()
     }
 
-    pub(super) fn remove(&mut self, host: &Hostname) {
-        if let Some(service) = self.by_host.remove(host)
-            && let Some(hosts) = self.by_namespace.get_mut(&service.namespace)
+    /// The hosts that a ServiceEntry gives.
+    pub(super) fn hosts_of_entry(&self, key: &Key) -> Vec<Hostname> {
+        self.of_entry.get(key).cloned().unwrap_or_default()
+    }
+
+    fn replace(&mut self, key: &Key, host: &Hostname, new: Option<Service>) -> bool {
+        let before = self.by_host.get(host).cloned();
+        if let (Some(before), Some(new)) = (&before, &new)
+            && **before == *new
+        {
+            return false;
+        }
+        let all = before.iter().cloned();
+        let all = all.chain(self.others.remove(host).unwrap_or_default());
+        let mut all: Vec<Arc<Service>> = all.filter(|s| s.key() != *key).collect();
+        all.extend(new.map(Arc::new));
+        all.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let mut all = all.into_iter();
+        let now = all.next();
+        let others: Vec<Arc<Service>> = all.collect();
+        if !others.is_empty() {
+            self.others.insert(host.clone(), others);
+        }
+        if before == now {
+            return false;
+        }
+        if let Some(before) = before
+            && let Some(hosts) = self.by_namespace.get_mut(&before.namespace)
         {
             hosts.remove(host);
         }
+        match now {
+            Some(now) => {
+                let hosts = self.by_namespace.entry(now.namespace.clone()).or_default();
+                hosts.insert(host.clone());
+                self.by_host.insert(host.clone(), now);
+            }
+            None => drop(self.by_host.remove(host)),
+        }
+        true
     }
+}
+
+/// A CIDR range of more than one address.
+fn range(text: &str) -> Option<IpNet> {
+    text.contains('/').then(|| text.parse().ok()).flatten()
 }

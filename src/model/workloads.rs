@@ -34,6 +34,8 @@ pub struct Workload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Ip(IpAddr),
+    /// To be looked up, where its Service's resolution is by DNS.
+    Name(Str),
     Pipe(Str),
 }
 
@@ -95,7 +97,11 @@ impl Workload {
         let mut locality = entry.locality.split('/').map(Str::new);
         let place = match entry.address.strip_prefix("unix://") {
             Some(path) => vec![Place::Pipe(Str::new(path))],
-            None => entry.address.parse().map(Place::Ip).into_iter().collect(),
+            None if entry.address.is_empty() => Vec::new(),
+            None => vec![match entry.address.parse() {
+                Ok(ip) => Place::Ip(ip),
+                Err(_) => Place::Name(entry.address.clone()),
+            }],
         };
         Self {
             tag: tag(&meta.name, meta, &labels, cluster),
@@ -228,7 +234,7 @@ impl Workloads {
 fn ips(workload: &Workload) -> impl Iterator<Item = IpAddr> {
     workload.places.iter().filter_map(|p| match p {
         Place::Ip(ip) => Some(*ip),
-        Place::Pipe(_) => None,
+        Place::Name(_) | Place::Pipe(_) => None,
     })
 }
 
@@ -236,6 +242,7 @@ fn ips(workload: &Workload) -> impl Iterator<Item = IpAddr> {
 pub fn address(place: &Place, port: u16) -> Address {
     match place {
         Place::Ip(ip) => Address::Ip(*ip, port),
+        Place::Name(name) => Address::Name(name.clone(), port),
         Place::Pipe(path) => Address::Pipe(path.clone()),
     }
 }

@@ -37,6 +37,7 @@ impl Family for Registry {
             Kind::EndpointSlice => Some("EndpointSlice"),
             Kind::Pod => Some("Pods"),
             Kind::WorkloadEntry
+            | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication

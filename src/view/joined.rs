@@ -150,7 +150,7 @@ fn listener(
     let own_address = interception != Interception::None && !entry.address.is_unspecified();
     let of_bytes = match &entry.asks {
         Asks::Tcp { .. } | Asks::Detect { .. } => own_address,
-        Asks::Http { .. } => false,
+        Asks::Http { .. } | Asks::Told { .. } => false,
     };
     let alone = of_bytes.then(|| cache.get(&outbound_listener::alone(interception, mesh, &entry)));
     JoinedListener {

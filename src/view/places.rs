@@ -8,22 +8,26 @@ use crate::ir::outbound::Asks;
 
 pub type Place = (IpAddr, u16);
 
-/// Of all hosts that ask for a listener at one place, the first by name for each sort decides.
+/// Of all hosts that ask for a listener at one place, the first by name for each sort decides; of what is told apart,
+/// all do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     Http,
     Bytes,
     Detect,
+    Told,
 }
 
 impl Sort {
-    pub const ALL: [Self; 3] = [Self::Http, Self::Bytes, Self::Detect];
+    /// Those of which one host decides.
+    pub const SINGLE: [Self; 3] = [Self::Http, Self::Bytes, Self::Detect];
 
     pub fn of(asks: &Asks) -> Self {
         match asks {
             Asks::Http { .. } => Self::Http,
             Asks::Tcp { .. } => Self::Bytes,
             Asks::Detect { .. } => Self::Detect,
+            Asks::Told { .. } => Self::Told,
         }
     }
 

@@ -4,17 +4,20 @@ mod tls;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
     MaglevLbConfig, RingHashLbConfig,
 };
 use envoy_types::pb::envoy::config::core::v3::{
     BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
+use envoy_types::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
+use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -24,13 +27,18 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::{Render, ResourceType, Warming, endpoint, proto};
+use crate::config::value::Span;
 use crate::ir::{
-    Cluster, Discovery, LoadBalancer, Origin, Origination, UpstreamProtocol, UpstreamTls,
+    Cluster, Discovery, LoadBalancer, Lookup, Origin, Origination, UpstreamProtocol, UpstreamTls,
 };
 use crate::text::Str;
 
 /// How long a cluster waits for its endpoints before it goes on without (never 0, that is for ever).
 const EDS_TIMEOUT_SECONDS: i64 = 5;
+
+/// Istio's: what of an answer's own time counts goes before.
+const DNS_REFRESH_SECONDS: i64 = 60;
+const DNS_JITTER: Span = Span(Duration::from_millis(100));
 
 impl Render for Cluster {
     type Message = pb::Cluster;
@@ -62,6 +70,9 @@ impl Render for Cluster {
     }
 
     fn warming(&self) -> Warming {
+        if matches!(self.discovery, Discovery::Dns(..)) {
+            return Warming::Dns;
+        }
         match self.tls {
             UpstreamTls::Auto(_) | UpstreamTls::Mutual(_) => Warming::Secrets(
                 [super::secret::WORKLOAD, super::secret::ROOTS]
@@ -92,6 +103,10 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
                 ..Default::default()
             });
         }
+        Discovery::Dns(lookup, names) => {
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(dns(*lookup)));
+            cluster.load_assignment = Some(names.render());
+        }
         Discovery::OriginalDst { source } => {
             set_type(cluster, DiscoveryType::OriginalDst);
             cluster.upstream_bind_config = source.map(bind);
@@ -108,6 +123,21 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
                 ..Default::default()
             });
         }
+    }
+}
+
+fn dns(lookup: Lookup) -> CustomClusterType {
+    let config = DnsCluster {
+        respect_dns_ttl: true,
+        dns_refresh_rate: Some(proto::seconds(DNS_REFRESH_SECONDS)),
+        dns_jitter: Some(proto::duration(DNS_JITTER)),
+        dns_lookup_family: DnsLookupFamily::V4Only.into(),
+        all_addresses_in_single_endpoint: lookup == Lookup::First,
+        ..Default::default()
+    };
+    CustomClusterType {
+        name: "envoy.cluster.dns".to_owned(),
+        typed_config: Some(proto::any(&config)),
     }
 }
 

@@ -61,6 +61,9 @@ pub fn address(address: &ir::Address) -> Address {
         ir::Address::Ip(ip, port) => {
             address::Address::SocketAddress(socket_address(&ip.to_string(), *port))
         }
+        ir::Address::Name(name, port) => {
+            address::Address::SocketAddress(socket_address(name, *port))
+        }
         ir::Address::Pipe(path) => address::Address::Pipe(Pipe {
             path: path.to_string(),
             mode: 0,

@@ -1,7 +1,5 @@
 //! WorkloadEntry: its address and ports.
 
-use std::net::IpAddr;
-
 use super::{fault, host, is_label, key_path, port, unix_path};
 use crate::config::decode::reader::Fault;
 use crate::config::workload_entry::WorkloadEntry;
@@ -19,11 +17,6 @@ pub(super) fn faults(spec: &WorkloadEntry) -> Vec<Fault> {
         out.extend(host(path, &spec.address));
         if spec.address.starts_with('*') {
             out.push(fault(path, "an address takes no wildcard"));
-        }
-        if out.is_empty() && spec.address.parse::<IpAddr>().is_err() {
-            let message =
-                "a DNS name as address is not in effect yet: no Service gets an endpoint of it";
-            out.push(Fault::warning(Code::NotYetInEffect, path, message));
         }
     } else if spec.network.is_empty() {
         out.push(fault(path, "a WorkloadEntry needs an address"));

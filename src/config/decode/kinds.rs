@@ -26,13 +26,7 @@ const ISTIO_SECURITY: &[&str] = &["v1", "v1beta1"];
 const NOT_YET: &[(&str, &[&str])] = &[
     (
         "networking.istio.io",
-        &[
-            "Gateway",
-            "ServiceEntry",
-            "EnvoyFilter",
-            "ProxyConfig",
-            "WorkloadGroup",
-        ],
+        &["Gateway", "EnvoyFilter", "ProxyConfig", "WorkloadGroup"],
     ),
     (
         "security.istio.io",
@@ -117,9 +111,11 @@ impl Kind {
     pub fn versions(self) -> &'static [&'static str] {
         match self {
             Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice => &["v1"],
-            Kind::WorkloadEntry | Kind::VirtualService | Kind::DestinationRule | Kind::Sidecar => {
-                ISTIO_NETWORKING
-            }
+            Kind::WorkloadEntry
+            | Kind::ServiceEntry
+            | Kind::VirtualService
+            | Kind::DestinationRule
+            | Kind::Sidecar => ISTIO_NETWORKING,
             Kind::PeerAuthentication => ISTIO_SECURITY,
             Kind::MeshConfig => &[],
         }
@@ -130,6 +126,7 @@ impl Kind {
         match self {
             Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice => false,
             Kind::WorkloadEntry
+            | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication

@@ -77,6 +77,7 @@ fn table(kind: Kind) -> &'static [&'static str] {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::ServiceEntry
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::Sidecar
@@ -92,6 +93,7 @@ fn retired(kind: Kind) -> &'static [&'static str] {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::ServiceEntry
         | Kind::PeerAuthentication
         | Kind::DestinationRule
         | Kind::Sidecar => &[],

@@ -20,6 +20,7 @@ fn places(kind: Kind) -> &'static [Place] {
         Kind::Pod => POD,
         Kind::Namespace
         | Kind::WorkloadEntry
+        | Kind::ServiceEntry
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::PeerAuthentication

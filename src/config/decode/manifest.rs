@@ -227,6 +227,7 @@ impl Manifest<'_> {
             | Kind::EndpointSlice
             | Kind::Pod
             | Kind::WorkloadEntry
+            | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication

@@ -181,6 +181,7 @@ fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
         }
         Kind::Service => section(root).map(Spec::Service),
         Kind::WorkloadEntry => section(root).map(Spec::WorkloadEntry),
+        Kind::ServiceEntry => section(root).map(Spec::ServiceEntry),
         Kind::VirtualService => section(root).map(Spec::VirtualService),
         Kind::DestinationRule => section(root).map(Spec::DestinationRule),
         Kind::PeerAuthentication => section(root).map(Spec::PeerAuthentication),

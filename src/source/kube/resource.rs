@@ -41,6 +41,7 @@ impl Resource {
                 Ok(versions.map(|version| all(ApiResource::from_gvk(&named(kind, version)))))
             }
             Kind::WorkloadEntry
+            | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication

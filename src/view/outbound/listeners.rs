@@ -45,22 +45,26 @@ impl Outbound {
         Some(hosts.cache.get(&listener))
     }
 
-    /// Of all hosts that ask for a listener there, the first by name for each sort of traffic; in the order of
-    /// their names.
+    /// Of all hosts that ask for a listener there, the first by name for each sort of traffic, and all whose traffic is
+    /// told apart; in the order of their names.
     fn deciders(&self, place: Place, hosts: &Hosts) -> Vec<&JoinedHost> {
+        let asking = |host: &Hostname, sort| {
+            let (host, joined) = self.hosts.get_full(host)?;
+            let asks = asks_at(joined, place)?;
+            (Sort::of(asks) == sort).then_some((host, &**joined))
+        };
         let first = |sort| {
-            let asks = |host: &Hostname| {
-                let (host, joined) = self.hosts.get_full(host)?;
-                let asks = asks_at(joined, place)?;
-                (Sort::of(asks) == sort).then_some((host, &**joined))
-            };
+            let asks = |host: &Hostname| asking(host, sort);
             let mut own = self.hosts.into_iter().map(|(host, _)| host);
             let mut askers = hosts.askers(place, sort);
             let found = askers.by_ref().take(self.hosts.len()).find_map(asks);
             // A client that sees few of those who share a port looks at its own instead.
             found.or_else(|| askers.next().and_then(|_| own.find_map(asks)))
         };
-        let firsts: BTreeMap<_, _> = Sort::ALL.into_iter().filter_map(first).collect();
+        let told = hosts.askers(place, Sort::Told);
+        let told = told.filter_map(|host| asking(host, Sort::Told));
+        let firsts = Sort::SINGLE.into_iter().filter_map(first);
+        let firsts: BTreeMap<_, _> = firsts.chain(told).collect();
         firsts.into_values().collect()
     }
 }
