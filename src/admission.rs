@@ -309,7 +309,7 @@ mod tests {
         let route = |weight: i32| {
             json!({
                 "hosts": ["reviews"],
-                "http": [{"fault": {}, "route": [{"destination": {"host": "reviews"}, "weight": weight}]}],
+                "http": [{"fault": {"abort": {"http2Error": "x"}}, "route": [{"destination": {"host": "reviews"}, "weight": weight}]}],
             })
         };
         let bad = of(route(-1)).await;

@@ -125,7 +125,7 @@ mod tests {
         let json = r#"{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
             "metadata": {"name": "reviews", "namespace": "shop", "generation": 3,
                 "creationTimestamp": "2024-01-01T00:00:00Z", "labels": {"a": "b"}},
-            "spec": {"hosts": ["reviews"], "http": [{"timeout": "1.5s", "fault": {},
+            "spec": {"hosts": ["reviews"], "http": [{"timeout": "1.5s", "fault": {"abort": {"http2Error": "x"}},
                 "route": [{"destination": {"host": "reviews", "port": {"number": 80}}}]}]}}"#;
         let live = decode::live(Kind::VirtualService, &tree(json).0).unwrap();
         let [Item::Object(filed)] = &decode::documents(json, "f.yaml").items[..] else {

@@ -136,7 +136,7 @@ fn a_rejected_object_still_says_which_it_is() {
 
 #[test]
 fn a_field_for_later_warns_and_the_object_is_taken() {
-    let found = object(&virtual_service("    fault: {abort: {httpStatus: 500}}\n"));
+    let found = object(&virtual_service("    fault: {abort: {http2Error: x}}\n"));
     assert_eq!(found.warnings.len(), 1);
     let warning = &found.warnings[0];
     assert_eq!(
@@ -145,7 +145,7 @@ fn a_field_for_later_warns_and_the_object_is_taken() {
     );
     assert_eq!(
         (warning.field.as_str(), warning.line),
-        ("spec.http[0].fault", Some(11))
+        ("spec.http[0].fault.abort.http2Error", Some(11))
     );
 }
 
@@ -499,14 +499,4 @@ fn ports_that_repeat_each_other_are_refused_as_kubernetes_does() {
     object(&service(
         "ports: [{name: a, port: 53}, {name: b, port: 53, protocol: UDP}]",
     ));
-}
-
-#[test]
-fn a_workload_entry_by_dns_name_is_told_to_have_no_effect_yet() {
-    let text = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: a}\nspec: \
-                {address: db.example}\n";
-    assert_eq!(
-        warned(text),
-        [(Code::NotYetInEffect, "spec.address".to_owned())]
-    );
 }
