@@ -28,6 +28,8 @@ mod identity;
 mod on_demand;
 #[path = "mesh/protocols.rs"]
 mod protocols;
+#[path = "mesh/resilience.rs"]
+mod resilience;
 #[path = "mesh/routing.rs"]
 mod routing;
 #[path = "mesh/scopes.rs"]
@@ -41,6 +43,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     routing::SCENARIOS,
     actions::SCENARIOS,
     external::SCENARIOS,
+    resilience::SCENARIOS,
     scopes::SCENARIOS,
     identity::SCENARIOS,
     protocols::SCENARIOS,

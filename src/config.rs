@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod check;
+pub mod connection_pool;
 pub mod core;
 pub mod decode;
 pub mod destination_rule;

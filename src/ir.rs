@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
 use crate::config::destination_rule::HttpCookie;
 use crate::config::http_action::{
     CorsPolicy, HeaderChanges, HttpFaultInjection, HttpRedirect, Percent, RegexRewrite,
@@ -53,6 +54,16 @@ pub struct Cluster {
     pub tls: UpstreamTls,
     /// `metadata.filter_metadata.istio`, read by istioctl and Kiali; absent for the fixed clusters.
     pub origin: Option<Origin>,
+    /// What bounds its use; few clusters have any.
+    pub limits: Option<Box<Limits>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    pub pool: ConnectionPool,
+    pub outliers: Option<OutlierDetection>,
+    pub retry_budget: Option<RetryBudget>,
+    pub warmup: Option<Warmup>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -251,8 +262,7 @@ pub struct TcpProxy {
     pub stat_prefix: Str,
     /// One, or several by weight.
     pub targets: Vec<Target>,
-    /// DestinationRule `consistentHash.useSourceIp`.
-    pub hash_source_ip: HashSourceIp,
+    pub flow: Flow,
     /// ALPN of the upstream connection where the cluster's own is for HTTP (ports of unknown protocol):
     /// filter state `envoy.network.application_protocols` by the network filter `set_filter_state`.
     pub upstream_alpn: Option<Str>,
@@ -269,8 +279,19 @@ pub enum Connect {
     AfterHandshake,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What a DestinationRule says of byte streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Flow {
+    /// `consistentHash.useSourceIp`.
+    pub hash_source_ip: HashSourceIp,
+    /// None is Envoy's hour.
+    pub idle_timeout: Option<Span>,
+    pub max_duration: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum HashSourceIp {
+    #[default]
     No,
     Yes,
 }

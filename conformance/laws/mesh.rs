@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead::config::connection_pool::{ConnectionPool, OutlierDetection};
 use fairlead::config::core::{
     EndpointSlice, Pod, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, TargetRef,
 };
@@ -475,14 +476,28 @@ fn destination_rule() -> impl Strategy<Value = DestinationRule> {
             use_source_ip: Some(true),
             ..ConsistentHash::default()
         }),
+        ..LoadBalancer::default()
     });
+    let limits = prop::option::of(1u32..3);
     let tls = select(vec![
         None,
         Some(TlsMode::Disable),
         Some(TlsMode::IstioMutual),
     ]);
-    let policy = (lb, tls).prop_map(|(lb, tls)| TrafficPolicy {
+    let policy = (lb, tls, limits).prop_map(|(lb, tls, limit)| TrafficPolicy {
         load_balancer: Some(lb),
+        connection_pool: limit.map(|max| {
+            let mut pool = ConnectionPool::default();
+            pool.tcp.max_connections = max;
+            Box::new(pool)
+        }),
+        outlier_detection: limit.map(|max| {
+            Box::new(OutlierDetection {
+                consecutive_5xx_errors: Some(max),
+                ..OutlierDetection::default()
+            })
+        }),
+        retry_budget: None,
         tls: tls.map(|mode| ClientTls {
             mode,
             ..ClientTls::default()

@@ -3,10 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use fairlead::config::connection_pool::{
+    ConnectionPool, Http2KeepAlive, HttpSettings, OutlierDetection, RetryBudget, TcpKeepalive,
+    TcpSettings, Warmup,
+};
 use fairlead::config::value::Span;
 use fairlead::ir::{
-    Address, Cluster, Discovery, LoadBalancer, MutualTls, Origin, Origination, Roots,
-    UpstreamProtocol, UpstreamTls,
+    Address, Cluster, Discovery, Endpoint, Health, Limits, LoadAssignment, LoadBalancer,
+    LocalityEndpoints, Lookup, MutualTls, Origin, Origination, Roots, TlsMode, UpstreamProtocol,
+    UpstreamTls,
 };
 use fairlead::text::Str;
 
@@ -29,6 +34,7 @@ pub fn clusters() -> Vec<Case<Cluster>> {
     discoveries(&mut add);
     mesh_tls(&mut add);
     own_tls(&mut add);
+    limited(&mut add);
     all
 }
 
@@ -43,6 +49,7 @@ fn plain() -> Cluster {
         load_balancer: LoadBalancer::LeastRequest,
         tls: UpstreamTls::Off,
         origin: None,
+        limits: None,
     }
 }
 
@@ -106,6 +113,80 @@ fn discoveries(add: &mut Add<'_>) {
     add("fixed, a socket file", |c| {
         fixed(c, vec![Address::Pipe("/run/app.sock".into())], None)
     });
+}
+
+fn limited(add: &mut Add<'_>) {
+    add("looked up", |c| looked_up(c, Lookup::Every));
+    add("looked up, the first", |c| looked_up(c, Lookup::First));
+    add("bounded", |c| {
+        c.limits = Some(Box::new(limits()));
+        c.protocol = UpstreamProtocol::Http2;
+    });
+    add("warmed up, round robin", |c| {
+        c.limits = Some(Box::new(limits()));
+        c.load_balancer = LoadBalancer::RoundRobin;
+    });
+}
+
+fn looked_up(cluster: &mut Cluster, lookup: Lookup) {
+    let endpoint = Endpoint {
+        address: Address::Name("api.example.com".into(), 443),
+        health: Health::Healthy,
+        weight: 1,
+        tls_mode: TlsMode::Disabled,
+        workload: Str::default(),
+    };
+    let names = LoadAssignment {
+        cluster: cluster.name.clone(),
+        localities: vec![LocalityEndpoints {
+            locality: Default::default(),
+            endpoints: vec![endpoint],
+        }],
+    };
+    cluster.discovery = Discovery::Dns(lookup, Box::new(names));
+}
+
+fn limits() -> Limits {
+    let seconds = |s| Some(Span(Duration::from_secs(s)));
+    Limits {
+        pool: ConnectionPool {
+            tcp: TcpSettings {
+                max_connections: 1,
+                tcp_keepalive: Some(TcpKeepalive {
+                    probes: 3,
+                    time: seconds(60),
+                    interval: None,
+                }),
+                max_connection_duration: seconds(3600),
+                ..TcpSettings::default()
+            },
+            http: HttpSettings {
+                http1_max_pending_requests: 2,
+                http2_max_requests: 3,
+                max_requests_per_connection: 4,
+                max_retries: 5,
+                idle_timeout: seconds(6),
+                max_concurrent_streams: 7,
+                http2_keep_alive: Some(Http2KeepAlive {
+                    interval: seconds(8),
+                    timeout: seconds(9),
+                }),
+                ..HttpSettings::default()
+            },
+        },
+        outliers: Some(OutlierDetection {
+            consecutive_5xx_errors: Some(3),
+            split_external_local_origin_errors: true,
+            consecutive_local_origin_failures: Some(0),
+            min_health_percent: 50,
+            ..OutlierDetection::default()
+        }),
+        retry_budget: Some(RetryBudget::default()),
+        warmup: Some(Warmup {
+            duration: seconds(30),
+            ..Warmup::default()
+        }),
+    }
 }
 
 fn original_dst(cluster: &mut Cluster, source: Option<IpAddr>) {

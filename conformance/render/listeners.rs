@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairlead::config::value::Span;
 use fairlead::config::virtual_service::HttpRetry;
 use fairlead::ir::{
-    AccessLog, Address, Capture, ChainMatch, Connect, Direction, FilterChain, HashSourceIp,
+    AccessLog, Address, Capture, ChainMatch, Connect, Direction, FilterChain, Flow, HashSourceIp,
     HttpManager, InboundRoute, InboundTls, Inspector, Listener, Loading, NetworkFilter, Routes,
     Socket, Target, TcpProxy, TransportProtocol,
 };
@@ -95,7 +95,11 @@ fn tcp_service() -> Listener {
     };
     let proxy = TcpProxy {
         targets: vec![target("v1", 90), target("v2", 10)],
-        hash_source_ip: HashSourceIp::Yes,
+        flow: Flow {
+            hash_source_ip: HashSourceIp::Yes,
+            idle_timeout: Some(Span(Duration::from_secs(60))),
+            max_duration: Some(Span(Duration::from_secs(3600))),
+        },
         access_log: Some(default_log()),
         ..tcp("db")
     };
@@ -309,7 +313,7 @@ fn tcp(cluster: &str) -> TcpProxy {
             cluster: cluster.into(),
             weight: 1,
         }],
-        hash_source_ip: HashSourceIp::No,
+        flow: Flow::default(),
         upstream_alpn: None,
         connect: Connect::AtOnce,
         access_log: None,

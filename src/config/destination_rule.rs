@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
 use super::meta::Labels;
 use super::value::Span;
 use crate::text::Str;
@@ -36,8 +37,11 @@ pub struct Subset {
 #[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicy {
     pub load_balancer: Option<LoadBalancer>,
+    pub connection_pool: Option<Box<ConnectionPool>>,
+    pub outlier_detection: Option<Box<OutlierDetection>>,
     pub tls: Option<ClientTls>,
     pub port_level_settings: Vec<PortTrafficPolicy>,
+    pub retry_budget: Option<RetryBudget>,
 }
 
 /// Replaces the policy blocks of its level for one port, wholesale.
@@ -46,6 +50,8 @@ pub struct TrafficPolicy {
 pub struct PortTrafficPolicy {
     pub port: super::virtual_service::PortSelector,
     pub load_balancer: Option<LoadBalancer>,
+    pub connection_pool: Option<Box<ConnectionPool>>,
+    pub outlier_detection: Option<Box<OutlierDetection>>,
     pub tls: Option<ClientTls>,
 }
 
@@ -54,6 +60,9 @@ pub struct PortTrafficPolicy {
 pub struct LoadBalancer {
     pub simple: Option<SimpleLb>,
     pub consistent_hash: Option<ConsistentHash>,
+    /// Deprecated: `warmup.duration`.
+    pub warmup_duration_secs: Option<Span>,
+    pub warmup: Option<Warmup>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

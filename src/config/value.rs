@@ -39,6 +39,40 @@ pub const GRPC_STATUSES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// A number of protobuf's `double` in thousandths: equal ones are equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Decimal(pub u32);
+
+impl Decimal {
+    pub fn value(self) -> f64 {
+        f64::from(self.0) / 1000.0
+    }
+}
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            s.serialize_f64(self.value())
+        } else {
+            s.serialize_u32(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        if !d.is_human_readable() {
+            return u32::deserialize(d).map(Self);
+        }
+        let value = f64::deserialize(d)?;
+        if !(0.0..=1_000_000.0).contains(&value) {
+            let message = format!("{value} is no number from 0 to 1000000");
+            return Err(serde::de::Error::custom(message));
+        }
+        Ok(Self((value * 1000.0).round() as u32))
+    }
+}
+
 /// A `google.protobuf.Duration` as Istio's users write it: `1.5s`, `10ms`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub Duration);

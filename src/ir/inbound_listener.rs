@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::inbound::{INBOUND_SOURCE, InboundPort, Server};
 use super::outbound_listener::{BLACK_HOLE, access_log};
 use super::{
-    Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain,
-    HashSourceIp, HttpManager, InboundRoute, InboundTls, Inspector, Listener, LoadBalancer,
-    Loading, NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol,
+    Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain, Flow,
+    HttpManager, InboundRoute, InboundTls, Inspector, Listener, LoadBalancer, Loading,
+    NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol,
     UpstreamTls,
 };
 use crate::config::Source;
@@ -106,6 +106,7 @@ fn cluster(port: &InboundPort, mesh: &MeshConfig) -> Cluster {
         load_balancer,
         tls: UpstreamTls::Off,
         origin: None,
+        limits: None,
     }
 }
 
@@ -120,6 +121,7 @@ fn passthrough_cluster(mesh: &MeshConfig) -> Cluster {
         load_balancer: LoadBalancer::ClusterProvided,
         tls: UpstreamTls::Off,
         origin: None,
+        limits: None,
     }
 }
 
@@ -212,7 +214,7 @@ fn tcp(cluster: Str, connect: Connect, mesh: &MeshConfig) -> TcpProxy {
     TcpProxy {
         stat_prefix: cluster.clone(),
         targets: vec![Target { cluster, weight: 1 }],
-        hash_source_ip: HashSourceIp::No,
+        flow: Flow::default(),
         upstream_alpn: None,
         connect,
         access_log: access_log(mesh),

@@ -71,17 +71,14 @@ pub enum Asks {
     /// HTTP by the table of the port.
     Http { table: Str },
     /// Bytes to this cluster.
-    Tcp {
-        target: Target,
-        hash_source_ip: super::HashSourceIp,
-    },
+    Tcp { target: Target, flow: super::Flow },
     /// Whatever it turns out to be: HTTP by this table, else bytes to this cluster.
     Detect { table: Str, target: Target },
     /// Bytes to this cluster, of connections that are told apart from others to the same address.
     Told {
         apart: Vec<Apart>,
         target: Target,
-        hash_source_ip: super::HashSourceIp,
+        flow: super::Flow,
     },
 }
 
@@ -272,11 +269,11 @@ impl Called<'_> {
             Class::Http => Asks::Http { table: of_port() },
             Class::Tcp if !apart.is_empty() => Asks::Told {
                 apart,
-                hash_source_ip: hash_source(self.rule, number),
+                flow: flow(self.rule, number),
                 target,
             },
             Class::Tcp => Asks::Tcp {
-                hash_source_ip: hash_source(self.rule, number),
+                flow: flow(self.rule, number),
                 target,
             },
             Class::Auto => Asks::Detect {
@@ -360,12 +357,18 @@ pub fn is_taken(address: IpAddr, port: u16, taken: Taken) -> bool {
     (address.is_unspecified() || address.is_loopback()) && taken.covers(port)
 }
 
-fn hash_source(rule: Option<&Merged>, port: u16) -> super::HashSourceIp {
-    let policies = traffic_policy::hash_policies(&traffic_policy::policy(rule, port, ""));
-    if policies.contains(&super::HashPolicy::SourceIp) {
-        super::HashSourceIp::Yes
-    } else {
-        super::HashSourceIp::No
+fn flow(rule: Option<&Merged>, port: u16) -> super::Flow {
+    let policy = traffic_policy::policy(rule, port, "");
+    let hashes = traffic_policy::hash_policies(&policy);
+    let tcp = policy.connection_pool.as_ref().map(|pool| &pool.tcp);
+    super::Flow {
+        hash_source_ip: if hashes.contains(&super::HashPolicy::SourceIp) {
+            super::HashSourceIp::Yes
+        } else {
+            super::HashSourceIp::No
+        },
+        idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
+        max_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
     }
 }
 

@@ -8,6 +8,7 @@ use super::outbound::{Assignment, HostFacts};
 use super::traffic_policy::{self, Server};
 use super::{Cluster, Discovery, LoadBalancer, Lookup, Origin, UpstreamProtocol, UpstreamTls};
 use crate::config::Source;
+use crate::config::connection_pool::{ConnectionPool, H2UpgradePolicy};
 use crate::model::protocol::Protocol;
 use crate::model::rules::Merged;
 use crate::model::services::{Resolution, Service, ServicePort};
@@ -22,13 +23,16 @@ pub(super) fn join(
     subset: &str,
 ) -> (Cluster, Vec<Source>) {
     let policy = traffic_policy::policy(rule, port.number, subset);
+    let limits = traffic_policy::limits(&policy);
+    let pool = limits.as_deref().map(|l| &l.pool);
+    let protocol = protocol(port.protocol, pool);
     let mesh = facts.mesh;
     let (namespace_mode, policies) = &facts.namespace_mode;
     let server = Server {
         host: service.host.as_str(),
         port: port.number,
         subset,
-        protocol: port.protocol,
+        protocol,
         identities: identities(facts),
         // Nobody outside has an identity of the mesh.
         auto: (mesh.enable_auto_mtls && !service.is_external()).then_some(*namespace_mode),
@@ -50,8 +54,10 @@ pub(super) fn join(
             (Some(_), Resolution::Dns(lookup)) => looked_up(facts, lookup, port, rule, subset),
             (Some(_), _) => Discovery::Eds,
         },
-        protocol: upstream_protocol(port.protocol),
-        connect_timeout: mesh.connect_timeout,
+        protocol: upstream_protocol(protocol),
+        connect_timeout: pool
+            .and_then(|p| p.tcp.connect_timeout)
+            .unwrap_or(mesh.connect_timeout),
         load_balancer: balancer.unwrap_or(LoadBalancer::ClusterProvided),
         tls: original_dst_tls(
             traffic_policy::upstream_tls(&policy, server),
@@ -69,14 +75,14 @@ pub(super) fn join(
             subset: Str::new(subset),
             config: of_rule.unwrap_or_default(),
         }),
+        limits,
     };
-    let mut sources = vec![port_source(service, port)];
-    sources.extend(policy.sources);
-    sources.extend(policies.iter().map(|key| Source {
+    let whole = |key: &crate::config::Key| Source {
         key: key.clone(),
         field: Str::default(),
-    }));
-    (cluster, sources)
+    };
+    let sources = std::iter::once(port_source(service, port)).chain(policy.sources);
+    (cluster, sources.chain(policies.iter().map(whole)).collect())
 }
 
 /// The names stand in the cluster itself. Of several, or none, the first alone cannot be meant.
@@ -134,6 +140,22 @@ fn identities(facts: &HostFacts<'_>) -> Vec<Str> {
                 .map(move |td| Str::new(format!("spiffe://{td}/ns/{namespace}/sa/{account}")))
         });
     uris.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What is spoken to the port, where a rule says another than the port's own. Bytes stay bytes.
+fn protocol(own: Protocol, pool: Option<&ConnectionPool>) -> Protocol {
+    let http = pool.map(|pool| &pool.http);
+    match (own, http) {
+        (Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb, Some(http))
+            if http.use_client_protocol =>
+        {
+            Protocol::Auto
+        }
+        (Protocol::Http, Some(http)) if http.h2_upgrade_policy == H2UpgradePolicy::Upgrade => {
+            Protocol::Http2
+        }
+        (own, _) => own,
+    }
 }
 
 fn upstream_protocol(protocol: Protocol) -> UpstreamProtocol {

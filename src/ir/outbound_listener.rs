@@ -8,8 +8,8 @@ use super::outbound::{Apart, Asks, ListenerEntry};
 use super::scopes::Packing;
 use super::{
     AccessLog, Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain,
-    HashSourceIp, HttpManager, Inspector, Listener, LoadBalancer, NetworkFilter, Routes, Scoping,
-    Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol, UpstreamTls,
+    Flow, HttpManager, Inspector, Listener, LoadBalancer, NetworkFilter, Routes, Scoping, Socket,
+    Target, TcpProxy, TransportProtocol, UpstreamProtocol, UpstreamTls,
 };
 use crate::config::mesh::MeshConfig;
 use crate::config::sidecar::OutboundMode;
@@ -96,7 +96,7 @@ struct Asked<'a> {
 #[derive(Clone, Copy)]
 struct Bytes<'a> {
     target: &'a Target,
-    hash: HashSourceIp,
+    flow: Flow,
     /// The cluster's own ALPN is for HTTP.
     alpn: Option<&'static str>,
 }
@@ -105,13 +105,10 @@ impl<'a> Asked<'a> {
     fn add(mut self, asks: &'a Asks) -> Self {
         match asks {
             Asks::Http { table } => self.http = self.http.or(Some(table)),
-            Asks::Tcp {
-                target,
-                hash_source_ip,
-            } => {
+            Asks::Tcp { target, flow } => {
                 let own = Bytes {
                     target,
-                    hash: *hash_source_ip,
+                    flow: *flow,
                     alpn: None,
                 };
                 self.bytes = self.bytes.or(Some(own));
@@ -119,11 +116,11 @@ impl<'a> Asked<'a> {
             Asks::Told {
                 apart,
                 target,
-                hash_source_ip,
+                flow,
             } => {
                 let own = Bytes {
                     target,
-                    hash: *hash_source_ip,
+                    flow: *flow,
                     alpn: None,
                 };
                 for apart in apart {
@@ -135,7 +132,7 @@ impl<'a> Asked<'a> {
                 self.http = self.http.or(Some(table));
                 let own = Bytes {
                     target,
-                    hash: HashSourceIp::No,
+                    flow: Flow::default(),
                     alpn: Some(TCP_ALPN),
                 };
                 self.bytes = self.bytes.or(Some(own));
@@ -224,7 +221,7 @@ fn bytes_chain(around: &Surroundings<'_>, bytes: Bytes<'_>) -> FilterChain {
         filter: NetworkFilter::Tcp(TcpProxy {
             stat_prefix: bytes.target.cluster.clone(),
             targets: vec![bytes.target.clone()],
-            hash_source_ip: bytes.hash,
+            flow: bytes.flow,
             upstream_alpn: bytes.alpn.map(Str::new_static),
             connect: Connect::AtOnce,
             access_log: access_log(around.mesh),
@@ -289,7 +286,7 @@ fn tcp(
             cluster: Str::new_static(cluster),
             weight: 1,
         }],
-        hash_source_ip: HashSourceIp::No,
+        flow: Flow::default(),
         upstream_alpn: None,
         connect: Connect::AtOnce,
         access_log: access_log(around.mesh),
@@ -311,6 +308,7 @@ pub fn fixed_clusters(mesh: &MeshConfig) -> [Cluster; 2] {
         load_balancer,
         tls: UpstreamTls::Off,
         origin: None,
+        limits: None,
     };
     let nowhere = Discovery::Static {
         endpoints: Vec::new(),

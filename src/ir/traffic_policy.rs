@@ -1,6 +1,7 @@
 //! DestinationRule's levels joined: which load balancer and TLS hold for a port and subset.
 
-use super::{HashPolicy, LoadBalancer, MutualTls, Origination, Roots, UpstreamTls};
+use super::{HashPolicy, Limits, LoadBalancer, MutualTls, Origination, Roots, UpstreamTls};
+use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
 use crate::config::destination_rule::{
     self, ClientTls, ConsistentHash, SimpleLb, TlsMode, TrafficPolicy,
 };
@@ -14,7 +15,10 @@ use crate::text::Str;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     pub load_balancer: Option<destination_rule::LoadBalancer>,
+    pub connection_pool: Option<Box<ConnectionPool>>,
+    pub outlier_detection: Option<Box<OutlierDetection>>,
     pub tls: Option<ClientTls>,
+    pub retry_budget: Option<RetryBudget>,
     pub sources: Vec<Source>,
 }
 
@@ -27,7 +31,10 @@ pub fn policy(merged: Option<&Merged>, port: u16, subset: &str) -> Policy {
     let mut policy = Policy::default();
     if let Some((top, key)) = &merged.policy {
         policy.load_balancer = top.load_balancer.clone();
+        policy.connection_pool = top.connection_pool.clone();
+        policy.outlier_detection = top.outlier_detection.clone();
         policy.tls = top.tls.clone();
+        policy.retry_budget = top.retry_budget.clone();
         policy.sources.push(source(key, "spec.trafficPolicy"));
         replace_by_port(&mut policy, top, port);
     }
@@ -38,6 +45,9 @@ pub fn policy(merged: Option<&Merged>, port: u16, subset: &str) -> Policy {
             .push(source(key, &format!("spec.subsets[{index}]")));
         if let Some(own) = &subset.traffic_policy {
             policy.load_balancer = own.load_balancer.clone().or(policy.load_balancer);
+            policy.connection_pool = own.connection_pool.clone().or(policy.connection_pool);
+            policy.outlier_detection = own.outlier_detection.clone().or(policy.outlier_detection);
+            policy.retry_budget = own.retry_budget.clone().or(policy.retry_budget);
             policy.tls = own.tls.clone().or(policy.tls);
             replace_by_port(&mut policy, own, port);
         }
@@ -52,8 +62,33 @@ fn replace_by_port(policy: &mut Policy, level: &TrafficPolicy, port: u16) {
         .find(|p| p.port.number == port)
     {
         policy.load_balancer = own.load_balancer.clone();
+        policy.connection_pool = own.connection_pool.clone();
+        policy.outlier_detection = own.outlier_detection.clone();
         policy.tls = own.tls.clone();
     }
+}
+
+/// What of it bounds the use of a cluster; None leaves all to the defaults.
+pub fn limits(policy: &Policy) -> Option<Box<Limits>> {
+    let balancer = policy.load_balancer.as_ref();
+    let warmup = balancer.and_then(|lb| {
+        let older = lb.warmup_duration_secs.map(|duration| Warmup {
+            duration: Some(duration),
+            ..Warmup::default()
+        });
+        lb.warmup.clone().or(older)
+    });
+    let limits = Limits {
+        pool: policy
+            .connection_pool
+            .as_deref()
+            .cloned()
+            .unwrap_or_default(),
+        outliers: policy.outlier_detection.as_deref().cloned(),
+        retry_budget: policy.retry_budget.clone(),
+        warmup,
+    };
+    (limits != Limits::default()).then(|| Box::new(limits))
 }
 
 fn source(key: &Key, field: &str) -> Source {
@@ -220,7 +255,7 @@ mod tests {
     fn simple(lb: SimpleLb) -> Option<destination_rule::LoadBalancer> {
         Some(destination_rule::LoadBalancer {
             simple: Some(lb),
-            consistent_hash: None,
+            ..Default::default()
         })
     }
 
@@ -237,12 +272,13 @@ mod tests {
         let port = PortTrafficPolicy {
             port: PortSelector { number: 81 },
             load_balancer: simple(SimpleLb::Random),
-            tls: None,
+            ..Default::default()
         };
         let top = TrafficPolicy {
             load_balancer: simple(SimpleLb::RoundRobin),
             tls: tls.clone(),
             port_level_settings: vec![port],
+            ..Default::default()
         };
         let own = TrafficPolicy {
             load_balancer: simple(SimpleLb::Passthrough),

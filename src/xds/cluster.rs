@@ -1,5 +1,6 @@
 //! Renders clusters. Their endpoints are in `endpoint`, their transport sockets in `cluster/tls`.
 
+mod limits;
 mod tls;
 
 use std::collections::HashMap;
@@ -7,13 +8,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
-use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
     MaglevLbConfig, RingHashLbConfig,
 };
 use envoy_types::pb::envoy::config::core::v3::{
-    BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
+    BindConfig, Http1ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
 use envoy_types::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
@@ -29,7 +29,8 @@ use envoy_types::pb::google::protobuf::Any;
 use super::{Render, ResourceType, Warming, endpoint, proto};
 use crate::config::value::Span;
 use crate::ir::{
-    Cluster, Discovery, LoadBalancer, Lookup, Origin, Origination, UpstreamProtocol, UpstreamTls,
+    Cluster, Discovery, Limits, LoadBalancer, Lookup, Origin, Origination, UpstreamProtocol,
+    UpstreamTls,
 };
 use crate::text::Str;
 
@@ -58,14 +59,17 @@ impl Render for Cluster {
             connect_timeout: Some(proto::duration(self.connect_timeout)),
             lb_policy: lb_policy(self.load_balancer).into(),
             lb_config: lb_config(self.load_balancer),
-            circuit_breakers: Some(unlimited()),
-            typed_extension_protocol_options: protocol_options(self.protocol, &self.tls),
+            circuit_breakers: Some(limits::circuit_breakers(self.limits.as_deref())),
+            typed_extension_protocol_options: protocol_options(self),
             transport_socket: sockets.every,
             transport_socket_matches: sockets.by_endpoint,
             metadata: self.origin.as_ref().map(metadata),
             ..Default::default()
         };
         discover(self, &mut cluster);
+        if let Some(limits) = self.limits.as_deref() {
+            limit(self.load_balancer, limits, &mut cluster);
+        }
         cluster
     }
 
@@ -85,6 +89,24 @@ impl Render for Cluster {
 
     fn eds(&self) -> bool {
         self.discovery == Discovery::Eds
+    }
+}
+
+fn limit(balancer: LoadBalancer, limits: &Limits, cluster: &mut pb::Cluster) {
+    cluster.upstream_connection_options = limits::keepalive(&limits.pool);
+    if let Some(outliers) = &limits.outliers {
+        cluster.outlier_detection = Some(limits::outlier_detection(outliers));
+        cluster.common_lb_config = Some(CommonLbConfig {
+            healthy_panic_threshold: Some(Percent {
+                value: f64::from(outliers.min_health_percent),
+            }),
+            ..Default::default()
+        });
+    }
+    if let Some(warmup) = &limits.warmup
+        && let Some(config) = limits::warmup(balancer, warmup)
+    {
+        cluster.lb_config = Some(config);
     }
 }
 
@@ -184,33 +206,18 @@ fn lb_config(balancer: LoadBalancer) -> Option<LbConfig> {
     }
 }
 
-/// Envoy's own defaults (1024, and 3 retries) would answer 503 under load.
-fn unlimited() -> pb::CircuitBreakers {
-    let most = proto::uint32(u32::MAX);
-    pb::CircuitBreakers {
-        thresholds: vec![Thresholds {
-            max_connections: most,
-            max_pending_requests: most,
-            max_requests: most,
-            max_retries: most,
-            track_remaining: false,
-            ..Default::default()
-        }],
-        ..Default::default()
-    }
-}
-
 /// At most one entry, so the map's order is no question.
-fn protocol_options(protocol: UpstreamProtocol, tls: &UpstreamTls) -> HashMap<String, Any> {
+fn protocol_options(node: &Cluster) -> HashMap<String, Any> {
     const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let pool = node.limits.as_deref().map(|l| &l.pool);
     let http1 = Http1ProtocolOptions::default;
-    let http2 = Http2ProtocolOptions::default;
+    let http2 = || pool.map_or_else(Default::default, |p| limits::http2(&p.http));
     let explicit = |config| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config: Some(config),
         })
     };
-    let protocol = match protocol {
+    let protocol = match node.protocol {
         UpstreamProtocol::Tcp => return HashMap::new(),
         UpstreamProtocol::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1())),
         UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
@@ -223,8 +230,9 @@ fn protocol_options(protocol: UpstreamProtocol, tls: &UpstreamTls) -> HashMap<St
         }
     };
     let options = HttpProtocolOptions {
+        common_http_protocol_options: pool.and_then(limits::common_options),
         upstream_protocol_options: Some(protocol),
-        upstream_http_protocol_options: match tls {
+        upstream_http_protocol_options: match &node.tls {
             UpstreamTls::Originate(origination) => name_from_request(origination),
             UpstreamTls::Off | UpstreamTls::Auto(_) | UpstreamTls::Mutual(_) => None,
         },
@@ -281,6 +289,7 @@ mod tests {
             load_balancer: LoadBalancer::LeastRequest,
             tls,
             origin: None,
+            limits: None,
         }
     }
 

@@ -143,12 +143,14 @@ fn tcp_proxy(node: &TcpProxy) -> tcp::TcpProxy {
     tcp::TcpProxy {
         stat_prefix: node.stat_prefix.to_string(),
         cluster_specifier: Some(destination(&node.targets)),
-        hash_policy: match node.hash_source_ip {
+        hash_policy: match node.flow.hash_source_ip {
             HashSourceIp::No => Vec::new(),
             HashSourceIp::Yes => vec![HashPolicy {
                 policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})),
             }],
         },
+        idle_timeout: node.flow.idle_timeout.map(proto::duration),
+        max_downstream_connection_duration: node.flow.max_duration.map(proto::duration),
         upstream_connect_mode: mode.into(),
         max_early_data_bytes: early_data,
         access_log: access_log::file(node.access_log.as_ref()),

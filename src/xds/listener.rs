@@ -22,7 +22,7 @@ use crate::text::Str;
 impl Render for Listener {
     type Message = pb::Listener;
     const KIND: ResourceType = ResourceType::Listener;
-    const EPOCH: u32 = 2;
+    const EPOCH: u32 = 3;
 
     fn name(&self) -> Str {
         self.name.clone()
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::ir::{
-        Address, ChainMatch, Connect, HashSourceIp, HttpManager, InboundRoute, InboundTls, Loading,
+        Address, ChainMatch, Connect, Flow, HttpManager, InboundRoute, InboundTls, Loading,
         NetworkFilter, Routes, Target, TcpProxy,
     };
     use crate::xds::json::shown;
@@ -175,7 +175,7 @@ mod tests {
         TcpProxy {
             stat_prefix: "p".into(),
             targets: clusters.iter().map(target).collect(),
-            hash_source_ip: HashSourceIp::No,
+            flow: Flow::default(),
             upstream_alpn: None,
             connect: Connect::AtOnce,
             access_log: None,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{NotYet, export_to, fault, host, is_label, port, selector};
+use super::{NotYet, export_to, fault, host, is_label, port, selector, span};
+use crate::config::connection_pool::{ConnectionPool, H2UpgradePolicy, OutlierDetection};
 use crate::config::decode::reader::Fault;
 use crate::config::destination_rule::{
     ClientTls, ConsistentHash, DestinationRule, LoadBalancer, PortTrafficPolicy, TlsMode,
     TrafficPolicy,
 };
+use crate::config::value::Decimal;
 use crate::diagnostic::Code;
 
 /// Envoy's bound on a Maglev table.
@@ -67,8 +69,11 @@ fn sets_below(not_yet: &NotYet, path: &str) -> bool {
 fn policy(path: &str, policy: &TrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
     let TrafficPolicy {
         load_balancer,
+        connection_pool,
+        outlier_detection,
         tls,
         port_level_settings,
+        retry_budget,
     } = policy;
     let mut out = Vec::new();
     if *policy == TrafficPolicy::default() && !sets_below(not_yet, path) {
@@ -83,6 +88,17 @@ fn policy(path: &str, policy: &TrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
         tls.iter()
             .flat_map(|t| client_tls(&format!("{path}.tls"), t, not_yet)),
     );
+    out.extend(limits(
+        path,
+        connection_pool.as_deref(),
+        outlier_detection.as_deref(),
+    ));
+    if let Some(percent) = retry_budget.as_ref().and_then(|b| b.percent)
+        && percent > Decimal(100_000)
+    {
+        let message = format!("{} is no percentage from 0 to 100", percent.value());
+        out.push(fault(format!("{path}.retryBudget.percent"), message));
+    }
     for (i, one) in port_level_settings.iter().enumerate() {
         out.extend(port_policy(
             &format!("{path}.portLevelSettings[{i}]"),
@@ -97,11 +113,19 @@ fn port_policy(path: &str, one: &PortTrafficPolicy, not_yet: &NotYet) -> Vec<Fau
     let PortTrafficPolicy {
         port: selector,
         load_balancer,
+        connection_pool,
+        outlier_detection,
         tls,
     } = one;
     let mut out = Vec::new();
     out.extend(port(&format!("{path}.port.number"), selector.number));
-    if load_balancer.is_none() && tls.is_none() && !sets_below(not_yet, path) {
+    out.extend(limits(
+        path,
+        connection_pool.as_deref(),
+        outlier_detection.as_deref(),
+    ));
+    let limited = connection_pool.is_some() || outlier_detection.is_some();
+    if load_balancer.is_none() && tls.is_none() && !limited && !sets_below(not_yet, path) {
         out.push(fault(path, "the settings of a port must say something"));
     }
     out.extend(
@@ -116,6 +140,59 @@ fn port_policy(path: &str, one: &PortTrafficPolicy, not_yet: &NotYet) -> Vec<Fau
     out
 }
 
+fn limits(
+    path: &str,
+    pool: Option<&ConnectionPool>,
+    outliers: Option<&OutlierDetection>,
+) -> Vec<Fault> {
+    let mut out = Vec::new();
+    if let Some(ConnectionPool { tcp, http }) = pool {
+        let keepalive = tcp.tcp_keepalive.as_ref();
+        let spans = [
+            ("tcp.connectTimeout", tcp.connect_timeout),
+            ("tcp.maxConnectionDuration", tcp.max_connection_duration),
+            ("tcp.idleTimeout", tcp.idle_timeout),
+            ("tcp.tcpKeepalive.time", keepalive.and_then(|k| k.time)),
+            (
+                "tcp.tcpKeepalive.interval",
+                keepalive.and_then(|k| k.interval),
+            ),
+            ("http.idleTimeout", http.idle_timeout),
+        ];
+        for (name, value) in spans {
+            out.extend(span(&format!("{path}.connectionPool.{name}"), value));
+        }
+        let ping = http.http2_keep_alive.as_ref();
+        if ping.is_some_and(|k| k.timeout.is_none()) {
+            let message = "a keepalive needs a timeout";
+            let at = format!("{path}.connectionPool.http.http2KeepAlive.timeout");
+            out.push(fault(at, message));
+        }
+        if http.use_client_protocol && http.h2_upgrade_policy == H2UpgradePolicy::Upgrade {
+            let message = "useClientProtocol and an upgrade to HTTP/2 exclude each other";
+            out.push(fault(format!("{path}.connectionPool.http"), message));
+        }
+    }
+    if let Some(outliers) = outliers {
+        let path = format!("{path}.outlierDetection");
+        out.extend(span(&format!("{path}.interval"), outliers.interval));
+        out.extend(span(
+            &format!("{path}.baseEjectionTime"),
+            outliers.base_ejection_time,
+        ));
+        for (name, percent) in [
+            ("maxEjectionPercent", outliers.max_ejection_percent),
+            ("minHealthPercent", outliers.min_health_percent),
+        ] {
+            if percent > 100 {
+                let message = format!("{percent} is no percentage from 0 to 100");
+                out.push(fault(format!("{path}.{name}"), message));
+            }
+        }
+    }
+    out
+}
+
 fn balancer(path: &str, lb: &LoadBalancer, not_yet: &NotYet) -> Vec<Fault> {
     let other = not_yet.contains(&format!("{path}.backendUtilization"));
     let ways = [lb.simple.is_some(), lb.consistent_hash.is_some(), other];
@@ -124,8 +201,37 @@ fn balancer(path: &str, lb: &LoadBalancer, not_yet: &NotYet) -> Vec<Fault> {
         let message = "only one of simple, consistentHash, backendUtilization may be set";
         out.push(fault(path, message));
     }
+    out.extend(warmup(path, lb));
     if let Some(hash) = &lb.consistent_hash {
         out.extend(consistent_hash(&format!("{path}.consistentHash"), hash));
+    }
+    out
+}
+
+fn warmup(path: &str, lb: &LoadBalancer) -> Vec<Fault> {
+    let mut out = Vec::new();
+    out.extend(span(
+        &format!("{path}.warmupDurationSecs"),
+        lb.warmup_duration_secs,
+    ));
+    if let Some(warmup) = &lb.warmup {
+        let path = format!("{path}.warmup");
+        out.extend(span(&format!("{path}.duration"), warmup.duration));
+        if warmup.duration.is_none() {
+            out.push(fault(
+                format!("{path}.duration"),
+                "a warm-up needs a duration",
+            ));
+        }
+        let percent = warmup.minimum_percent.filter(|p| *p > Decimal(100_000));
+        out.extend(percent.map(|p| {
+            let message = format!("{} is no percentage from 0 to 100", p.value());
+            fault(format!("{path}.minimumPercent"), message)
+        }));
+        let aggression = warmup.aggression.filter(|a| *a < Decimal(1000));
+        out.extend(
+            aggression.map(|_| fault(format!("{path}.aggression"), "the aggression is at least 1")),
+        );
     }
     out
 }
