@@ -142,8 +142,10 @@ proptest! {
                         prop_assert!(resources.get(ResourceType::Endpoint, &entry.name).is_some());
                     }
                     for r in entry.refs.iter().flat_map(|refs| refs.iter()) {
-                        // A route may name a subset or host that nobody defines (503, as in Istio).
-                        let dangling = r.kind == ResourceType::Cluster && kind == ResourceType::Route;
+                        // A rule may name a subset or host that nobody defines (503, or a closed connection, as
+                        // in Istio). What is there comes to a listener without being asked for.
+                        let dangling = r.kind == ResourceType::Cluster
+                            && (kind == ResourceType::Route || resources.get(r.kind, &r.name).is_none());
                         let there = match kind {
                             ResourceType::Route => resources.get(r.kind, &r.name),
                             _ => resources.unasked(r.kind, &r.name),

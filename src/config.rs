@@ -10,6 +10,7 @@ pub mod decode;
 pub mod destination_rule;
 pub mod event;
 pub mod http_action;
+pub mod l4_route;
 pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;

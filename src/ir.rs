@@ -10,6 +10,7 @@ pub mod http_actions;
 pub mod http_routes;
 pub mod inbound;
 pub mod inbound_listener;
+pub mod l4_routes;
 pub mod outbound;
 mod outbound_cluster;
 pub mod outbound_listener;

@@ -9,18 +9,20 @@ pub mod routes;
 pub mod rules;
 pub mod services;
 pub mod sidecars;
+pub mod slices;
 pub mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use self::endpoints::{Difference, Endpoints, Slice};
+use self::endpoints::{Difference, Endpoints};
 use self::policies::Policies;
 use self::routes::Virtuals;
 use self::rules::Rules;
 use self::services::{Service, Services};
 use self::sidecars::Sidecars;
+use self::slices::Slice;
 use self::workloads::{Place, Workload, Workloads};
 use crate::config::mesh::MeshConfig;
 use crate::config::{Change, Key, Kind, Object, Spec};

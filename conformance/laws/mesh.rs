@@ -12,6 +12,7 @@ use fairlead::config::destination_rule::{
     TrafficPolicy, WorkloadSelector,
 };
 use fairlead::config::http_action::Delegate;
+use fairlead::config::l4_route::{L4Match, RouteDestination, TcpRoute, TlsRoute};
 use fairlead::config::mesh::MeshConfig;
 use fairlead::config::meta::{Labels, Meta};
 use fairlead::config::peer_authentication::{MtlsMode, MutualTls, PeerAuthentication};
@@ -404,7 +405,7 @@ fn http_match() -> impl Strategy<Value = HttpMatchRequest> {
     })
 }
 
-fn virtual_service() -> impl Strategy<Value = VirtualService> {
+fn http_rule() -> impl Strategy<Value = Arc<HttpRoute>> {
     let destination =
         (exact_host(), select(vec!["", "v1", "v2"]), 1u32..3).prop_map(|(h, s, weight)| {
             HttpRouteDestination {
@@ -418,7 +419,7 @@ fn virtual_service() -> impl Strategy<Value = VirtualService> {
             }
         });
     let matches = http_match();
-    let rule = (
+    (
         prop::collection::vec(matches, 0..2),
         prop::collection::vec(destination, 1..3),
         0u64..3,
@@ -441,22 +442,77 @@ fn virtual_service() -> impl Strategy<Value = VirtualService> {
                 timeout: (seconds > 0).then(|| Span(Duration::from_secs(seconds))),
                 ..HttpRoute::default()
             })
-        });
+        })
+}
+
+fn virtual_service() -> impl Strategy<Value = VirtualService> {
     let export = select(vec![vec![], vec![Str::new(".")], vec![Str::new("back")]]);
     (
         prop_oneof![
             4 => prop::collection::vec(host(), 1..3),
             1 => Just(Vec::new()),
         ],
-        prop::collection::vec(rule, 1..3),
+        prop::collection::vec(http_rule(), 1..3),
+        (prop::option::of(l4_route()), prop::option::of(l4_route())),
         export,
     )
-        .prop_map(|(hosts, http, export_to)| VirtualService {
-            hosts,
-            http,
-            export_to,
-            ..Default::default()
+        .prop_map(|(hosts, http, (tls, tcp), export_to)| {
+            let named = |mut one: TcpRoute| {
+                let hosts = hosts.clone();
+                one.matches
+                    .iter_mut()
+                    .for_each(|m| m.sni_hosts = hosts.clone());
+                TlsRoute {
+                    matches: one.matches,
+                    route: one.route,
+                }
+            };
+            VirtualService {
+                tls: tls.map(named).into_iter().collect(),
+                tcp: tcp.into_iter().collect(),
+                hosts,
+                http,
+                gateways: Vec::new(),
+                export_to,
+            }
         })
+}
+
+fn l4_route() -> impl Strategy<Value = TcpRoute> {
+    let destination = (exact_host(), select(vec!["", "v1"]), 0u32..3);
+    let destination = destination.prop_map(|(host, subset, weight)| RouteDestination {
+        destination: Destination {
+            host,
+            subset: Str::new(subset),
+            port: None,
+        },
+        weight,
+    });
+    let subnets = select(vec![
+        vec![],
+        vec!["10.9.1.0/24"],
+        vec!["10.9.0.0/16", "240.0.0.9"],
+    ]);
+    let matches = (
+        subnets,
+        any::<bool>(),
+        prop::option::of(select(vec![443u16, 9000])),
+    );
+    let matches = matches.prop_map(|(subnets, labelled, port)| L4Match {
+        destination_subnets: subnets.into_iter().map(Str::new).collect(),
+        source_labels: if labelled {
+            labels("app", "caller")
+        } else {
+            Labels::new()
+        },
+        port,
+        ..L4Match::default()
+    });
+    (
+        prop::collection::vec(matches, 0..3),
+        prop::collection::vec(destination, 1..3),
+    )
+        .prop_map(|(matches, route)| TcpRoute { matches, route })
 }
 
 fn destination_rule() -> impl Strategy<Value = DestinationRule> {

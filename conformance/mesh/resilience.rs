@@ -66,7 +66,6 @@ spec:
 }
 
 /// The statuses of `n` requests that are sent together.
-#[expect(clippy::disallowed_methods, reason = "requests run beside each other")]
 fn at_once(shop: &Shop, call: &Call, n: usize) -> Result<Vec<u16>> {
     std::thread::scope(|scope| {
         let send = || shop.storefront.send(call).map(|reply| reply.status);

@@ -46,6 +46,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_broken_rule_leaves_the_last_good_one_in_force", broken),
     ("plain_tcp_reaches_its_service", plain_tcp),
     (
+        "a_rule_leads_byte_streams_elsewhere_for_some_clients",
+        tcp_rule,
+    ),
+    (
         "traffic_goes_on_without_the_control_plane_and_changes_arrive_after_it",
         outage,
     ),
@@ -511,6 +515,50 @@ fn plain_tcp() -> Result<()> {
     let greeting = shop.storefront.tcp(ledger)?;
     ensure!(greeting.name == "ratings", "{greeting:?}");
     Ok(())
+}
+
+fn tcp_rule() -> Result<()> {
+    let shop = Shop::enter()?;
+    let ip = shop.stranger.ip();
+    let rule = shop.apply(&format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: archive, namespace: shop}}
+spec:
+  hosts: [archive.example.com]
+  ports: [{{number: 7000, name: tcp, protocol: TCP}}]
+  addresses: [240.0.0.5]
+  resolution: STATIC
+  endpoints: [{{address: {ip}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: ratings, namespace: shop}}
+spec:
+  hosts: [ratings]
+  tcp:
+  - match: [{{port: 7000, sourceLabels: {{app: storefront}}}}]
+    route: [{{destination: {{host: archive.example.com}}}}]
+"
+    ))?;
+    let ledger = shop.storefront.address("ratings:7000")?;
+    eventually("the rule is in force", || {
+        let greeting = shop.storefront.tcp(ledger)?;
+        ensure!(greeting.name == "stranger", "{greeting:?}");
+        Ok(())
+    })?;
+    // It is for others.
+    let greeting = shop.neighbour.tcp(ledger)?;
+    ensure!(greeting.name == "ratings", "{greeting:?}");
+    // HTTP of the same Service is as it was.
+    ensure!(shop.storefront.get("http://ratings/")?.seen()?["name"] == "ratings");
+    drop(rule);
+    eventually("bytes reach the Service again", || {
+        let greeting = shop.storefront.tcp(ledger)?;
+        ensure!(greeting.name == "ratings", "{greeting:?}");
+        Ok(())
+    })
 }
 
 fn outage() -> Result<()> {

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::destination_rule::DestinationRule;
-use crate::config::virtual_service::VirtualService;
+use crate::config::l4_route::RouteDestination;
+use crate::config::virtual_service::{Destination, VirtualService};
 use crate::config::{Key, Kind, Object, Spec};
 use crate::text::{Hostname, Str};
 
@@ -75,16 +76,27 @@ pub(super) fn named<'s>(
     namespace: &'s str,
     domain: &'s str,
 ) -> impl Iterator<Item = (Ref, String)> + 's {
-    spec.http.iter().enumerate().flat_map(move |(i, route)| {
-        let several = route.route.len() > 1;
-        let reached = move |weight| !several || weight > 0;
-        let destinations = route.route.iter().enumerate();
-        let named = destinations
-            .filter(move |(_, d)| reached(d.weight) && !d.destination.subset.is_empty());
-        named.filter_map(move |(j, d)| {
-            let host = Hostname::expand(&d.destination.host, namespace, domain).ok()?;
-            let subset = d.destination.subset.clone();
-            let field = format!("spec.http[{i}].route[{j}].destination.subset");
+    let http = spec.http.iter().enumerate().map(|(i, rule)| {
+        let each = rule.route.iter().map(|d| (&d.destination, d.weight));
+        (format!("spec.http[{i}]"), each.collect())
+    });
+    let bytes = |route: &'s [RouteDestination]| -> Vec<(&'s Destination, u32)> {
+        route.iter().map(|d| (&d.destination, d.weight)).collect()
+    };
+    let tls = spec.tls.iter().enumerate();
+    let tls = tls.map(move |(i, rule)| (format!("spec.tls[{i}]"), bytes(&rule.route)));
+    let tcp = spec.tcp.iter().enumerate();
+    let tcp = tcp.map(move |(i, rule)| (format!("spec.tcp[{i}]"), bytes(&rule.route)));
+    let rules = http.chain(tls).chain(tcp);
+    rules.flat_map(move |(path, route): (String, Vec<(&Destination, u32)>)| {
+        let several = route.len() > 1;
+        let reached = route.into_iter().enumerate();
+        let named = reached
+            .filter(move |(_, (to, weight))| (!several || *weight > 0) && !to.subset.is_empty());
+        named.filter_map(move |(j, (to, _))| {
+            let host = Hostname::expand(&to.host, namespace, domain).ok()?;
+            let subset = to.subset.clone();
+            let field = format!("{path}.route[{j}].destination.subset");
             Some((Ref { host, subset }, field))
         })
     })

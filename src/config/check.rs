@@ -5,6 +5,7 @@
 mod destination_rule;
 mod header_value;
 mod http_action;
+mod l4_route;
 mod mesh;
 mod peer_authentication;
 mod regex;
@@ -35,7 +36,7 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
         Spec::Namespace(_) | Spec::Pod(_) => Vec::new(),
         Spec::WorkloadEntry(spec) => workload_entry::faults(spec),
         Spec::ServiceEntry(spec) => service_entry::faults(spec, &meta.namespace),
-        Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace, not_yet),
+        Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace),
         Spec::DestinationRule(spec) => destination_rule::faults(spec, &meta.namespace, not_yet),
         Spec::PeerAuthentication(spec) => peer_authentication::faults(spec),
         Spec::Sidecar(spec) => sidecar::faults(spec, not_yet),

@@ -11,6 +11,7 @@ use super::http_action::{
     CorsPolicy, Delegate, HeaderChanges, HttpDirectResponse, HttpFaultInjection, HttpMirrorPolicy,
     HttpRedirect, HttpRewrite, Percent,
 };
+use super::l4_route::{TcpRoute, TlsRoute};
 use super::meta::Labels;
 use super::value::{Span, StringMatch};
 use crate::text::Str;
@@ -21,6 +22,8 @@ pub struct VirtualService {
     pub hosts: Vec<Str>,
     pub gateways: Vec<Str>,
     pub http: Vec<Arc<HttpRoute>>,
+    pub tls: Vec<TlsRoute>,
+    pub tcp: Vec<TcpRoute>,
     pub export_to: Vec<Str>,
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::domains::{self, Claim};
 use super::http_routes;
+use super::l4_routes;
 use super::outbound_cluster::{self, cluster_name, port_source};
 use super::relation::{Lead, OwnPort, Reach, Relation, Virtuals, Way};
 use super::traffic_policy;
@@ -70,16 +71,29 @@ pub struct ListenerEntry {
 pub enum Asks {
     /// HTTP by the table of the port.
     Http { table: Str },
-    /// Bytes to this cluster.
-    Tcp { target: Target, flow: super::Flow },
-    /// Whatever it turns out to be: HTTP by this table, else bytes to this cluster.
-    Detect { table: Str, target: Target },
-    /// Bytes to this cluster, of connections that are told apart from others to the same address.
+    /// Bytes.
+    Tcp(Bytes),
+    /// Whatever it turns out to be: HTTP by this table, else bytes.
+    Detect { table: Str, bytes: Bytes },
+    /// Bytes that are told apart from others to the same address, and where all others go, if the host takes them.
     Told {
-        apart: Vec<Apart>,
-        target: Target,
-        flow: super::Flow,
+        ways: Vec<(Apart, Bytes)>,
+        rest: Option<Bytes>,
     },
+}
+
+/// Where a byte stream goes, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    pub to: Targets,
+    pub flow: super::Flow,
+}
+
+/// One cluster, or several by weight, with the name of their statistics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    pub targets: Vec<Target>,
+    pub prefix: Str,
 }
 
 /// By what a connection shows that it is for a host.
@@ -214,7 +228,7 @@ impl Called<'_> {
             if is_taken(address, port.number, self.relation.taken) {
                 continue;
             }
-            let asks = self.asks(class, bind == ANY || own_port, apart);
+            let asks = self.asks(class, way, bind == ANY || own_port, apart);
             table = table.or_else(|| asks.table().cloned());
             view.listeners.push(ListenerEntry {
                 address,
@@ -222,6 +236,13 @@ impl Called<'_> {
                 asks,
                 source: port_source(service, port),
             });
+        }
+        if class != Class::Http
+            && let Some(followed) = self.relation.followed.as_ref()
+        {
+            let led = followed.leads.iter().map(|(host, _)| host);
+            let others = led.filter(|host| **host != service.host);
+            view.destinations.extend(others.cloned());
         }
         if let Some(table) = table {
             self.add_virtual_host(way, table, view);
@@ -258,32 +279,68 @@ impl Called<'_> {
     }
 
     /// `shared` addresses detect by the table of the port, a Service's own by a table of its own.
-    fn asks(&self, class: Class, shared: bool, apart: Vec<Apart>) -> Asks {
+    fn asks(&self, class: Class, way: &Way, shared: bool, apart: Vec<Apart>) -> Asks {
         let number = self.port.number;
-        let target = Target {
-            cluster: cluster_name(number, "", &self.service.host),
-            weight: 1,
-        };
         let of_port = || Str::new(number.to_string());
         match class {
             Class::Http => Asks::Http { table: of_port() },
-            Class::Tcp if !apart.is_empty() => Asks::Told {
-                apart,
-                flow: flow(self.rule, number),
-                target,
-            },
-            Class::Tcp => Asks::Tcp {
-                flow: flow(self.rule, number),
-                target,
-            },
+            Class::Tcp => self.bytes(way, apart, flow(self.rule, number)),
             Class::Auto => Asks::Detect {
                 table: if shared {
                     of_port()
                 } else {
                     Str::new(format!("{}:{number}", self.service.host))
                 },
-                target,
+                bytes: match self.bytes(way, Vec::new(), super::Flow::default()) {
+                    Asks::Tcp(bytes) => bytes,
+                    _ => self.own_bytes(super::Flow::default()),
+                },
             },
+        }
+    }
+
+    /// To the Service itself.
+    fn own_bytes(&self, flow: super::Flow) -> Bytes {
+        let cluster = cluster_name(self.port.number, "", &self.service.host);
+        Bytes {
+            to: Targets {
+                prefix: cluster.clone(),
+                targets: vec![Target { cluster, weight: 1 }],
+            },
+            flow,
+        }
+    }
+
+    fn bytes(&self, way: &Way, apart: Vec<Apart>, flow: super::Flow) -> Asks {
+        let followed = self.relation.followed.as_ref();
+        let followed = followed.filter(|_| way.virtuals == Virtuals::Imported);
+        let called = l4_routes::Called {
+            port: self.port.number,
+            protocol: self.port.protocol,
+            domain: self.facts.domain,
+            flow,
+        };
+        let ways = followed.map(|f| l4_routes::of_virtual(f, &called, &apart));
+        let l4_routes::Ways { mut told, rest } = ways.unwrap_or_default();
+        let rest = rest.unwrap_or_else(|| self.own_bytes(flow));
+        if apart.is_empty() {
+            return match told.is_empty() {
+                true => Asks::Tcp(rest),
+                false => Asks::Told {
+                    ways: told,
+                    rest: Some(rest),
+                },
+            };
+        }
+        // What a rule tells apart goes before the host's own.
+        for apart in apart {
+            if told.iter().all(|(known, _)| *known != apart) {
+                told.push((apart, rest.clone()));
+            }
+        }
+        Asks::Told {
+            ways: told,
+            rest: None,
         }
     }
 
@@ -339,7 +396,7 @@ impl Asks {
     pub fn table(&self) -> Option<&Str> {
         match self {
             Self::Http { table } | Self::Detect { table, .. } => Some(table),
-            Self::Tcp { .. } | Self::Told { .. } => None,
+            Self::Tcp(_) | Self::Told { .. } => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::client::Client;
-use super::outbound::{Apart, Asks, ListenerEntry};
+use super::outbound::{Apart, Asks, Bytes, ListenerEntry};
 use super::scopes::Packing;
 use super::{
     AccessLog, Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain,
@@ -86,53 +86,37 @@ pub fn virtual_outbound(around: &Surroundings<'_>) -> Listener {
 #[derive(Default)]
 struct Asked<'a> {
     http: Option<&'a Str>,
-    bytes: Option<Bytes<'a>>,
+    bytes: Option<Stream<'a>>,
     /// What is told apart from the rest. Of several that ask for the same the first host by name gets it: two equal
     /// matches would be refused.
-    told: BTreeMap<&'a Apart, Bytes<'a>>,
+    told: BTreeMap<&'a Apart, Stream<'a>>,
     detect: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Bytes<'a> {
-    target: &'a Target,
-    flow: Flow,
+struct Stream<'a> {
+    bytes: &'a Bytes,
     /// The cluster's own ALPN is for HTTP.
     alpn: Option<&'static str>,
 }
 
 impl<'a> Asked<'a> {
     fn add(mut self, asks: &'a Asks) -> Self {
+        let plain = |bytes| Stream { bytes, alpn: None };
         match asks {
             Asks::Http { table } => self.http = self.http.or(Some(table)),
-            Asks::Tcp { target, flow } => {
-                let own = Bytes {
-                    target,
-                    flow: *flow,
-                    alpn: None,
-                };
-                self.bytes = self.bytes.or(Some(own));
-            }
-            Asks::Told {
-                apart,
-                target,
-                flow,
-            } => {
-                let own = Bytes {
-                    target,
-                    flow: *flow,
-                    alpn: None,
-                };
-                for apart in apart {
-                    self.told.entry(apart).or_insert(own);
+            Asks::Tcp(bytes) => self.bytes = self.bytes.or(Some(plain(bytes))),
+            Asks::Told { ways, rest } => {
+                for (apart, bytes) in ways {
+                    self.told.entry(apart).or_insert(plain(bytes));
                 }
+                self.bytes = self.bytes.or(rest.as_ref().map(plain));
             }
-            Asks::Detect { table, target } => {
+            Asks::Detect { table, bytes } => {
                 self.detect = true;
                 self.http = self.http.or(Some(table));
-                let own = Bytes {
-                    target,
-                    flow: Flow::default(),
+                let own = Stream {
+                    bytes,
                     alpn: Some(TCP_ALPN),
                 };
                 self.bytes = self.bytes.or(Some(own));
@@ -213,16 +197,17 @@ pub fn alone(interception: Interception, mesh: &MeshConfig, entry: &ListenerEntr
     listener(&around, entry.address, entry.port, [&entry.asks])
 }
 
-fn bytes_chain(around: &Surroundings<'_>, bytes: Bytes<'_>) -> FilterChain {
+fn bytes_chain(around: &Surroundings<'_>, stream: Stream<'_>) -> FilterChain {
+    let Stream { bytes, alpn } = stream;
     FilterChain {
         name: Str::default(),
         matches: ChainMatch::default(),
         tls: None,
         filter: NetworkFilter::Tcp(TcpProxy {
-            stat_prefix: bytes.target.cluster.clone(),
-            targets: vec![bytes.target.clone()],
+            stat_prefix: bytes.to.prefix.clone(),
+            targets: bytes.to.targets.clone(),
             flow: bytes.flow,
-            upstream_alpn: bytes.alpn.map(Str::new_static),
+            upstream_alpn: alpn.map(Str::new_static),
             connect: Connect::AtOnce,
             access_log: access_log(around.mesh),
         }),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::client::Client;
 use super::domains::Home;
-use super::http_actions;
-use crate::config::meta::selects;
+use crate::config::l4_route::L4Match;
+use crate::config::meta::{Labels, selects};
 use crate::model::Snapshot;
 use crate::model::protocol::{Class, Protocol};
 use crate::model::proxy::{Interception, Taken};
@@ -72,6 +72,9 @@ pub struct Followed {
     pub entry: Arc<Virtual>,
     /// Matches, by rule and place in it, that are for other clients.
     pub elsewhere: Vec<(usize, usize)>,
+    /// The same of the rules for TLS, and for TCP.
+    pub tls_elsewhere: Vec<(usize, usize)>,
+    pub tcp_elsewhere: Vec<(usize, usize)>,
     /// The hosts that its routes lead to, each once.
     pub leads: Vec<(Hostname, Lead)>,
 }
@@ -88,6 +91,8 @@ impl PartialEq for Followed {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.entry, &other.entry)
             && self.elsewhere == other.elsewhere
+            && self.tls_elsewhere == other.tls_elsewhere
+            && self.tcp_elsewhere == other.tcp_elsewhere
             && self.leads == other.leads
     }
 }
@@ -244,30 +249,41 @@ fn way_by(listener: &Egress) -> Way {
 }
 
 fn followed(client: &Client, snapshot: &Snapshot, entry: &Arc<Virtual>) -> Followed {
+    let is_for = |labels: &Labels, namespace: &str| {
+        let from = namespace.is_empty() || client.namespace == namespace;
+        from && selects(labels, &client.labels)
+    };
     let mut elsewhere = Vec::new();
-    let mut leads: Vec<(Hostname, Lead)> = Vec::new();
     for (index, rule) in entry.rules.iter().enumerate() {
         for (place, m) in rule.route.matches.iter().enumerate() {
-            let from = m.source_namespace.is_empty() || m.source_namespace == client.namespace;
-            if !(from && selects(&m.source_labels, &client.labels)) {
+            if !is_for(&m.source_labels, &m.source_namespace) {
                 elsewhere.push((index, place));
             }
         }
-        let ways = http_actions::ways(
-            &rule.route,
-            &entry.origin(rule).namespace,
-            &snapshot.settings.domain,
-        );
-        for host in ways.hosts() {
-            if leads.iter().all(|(known, _)| *known != host) {
-                let lead = lead(client, snapshot, &host);
-                leads.push((host, lead));
+    }
+    let of_bytes = |rules: &mut dyn Iterator<Item = &Vec<L4Match>>| {
+        let mut elsewhere = Vec::new();
+        for (index, matches) in rules.enumerate() {
+            for (place, m) in matches.iter().enumerate() {
+                if !is_for(&m.source_labels, &m.source_namespace) {
+                    elsewhere.push((index, place));
+                }
             }
+        }
+        elsewhere
+    };
+    let mut leads: Vec<(Hostname, Lead)> = Vec::new();
+    for host in entry.destinations(&snapshot.settings.domain) {
+        if leads.iter().all(|(known, _)| *known != host) {
+            let lead = lead(client, snapshot, &host);
+            leads.push((host, lead));
         }
     }
     Followed {
         entry: entry.clone(),
         elsewhere,
+        tls_elsewhere: of_bytes(&mut entry.spec.tls.iter().map(|rule| &rule.matches)),
+        tcp_elsewhere: of_bytes(&mut entry.spec.tcp.iter().map(|rule| &rule.matches)),
         leads,
     }
 }

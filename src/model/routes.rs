@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::delegates::{Delegates, Rule};
 use crate::config::meta::{ExportTo, Meta};
-use crate::config::virtual_service::VirtualService;
+use crate::config::virtual_service::{Destination, VirtualService};
 use crate::config::{Key, Object};
 use crate::text::{Hostname, Str};
 
@@ -22,6 +22,25 @@ pub struct Virtual {
 }
 
 impl Virtual {
+    /// The hosts that its rules lead to, copies too, in their order.
+    pub fn destinations(&self, domain: &str) -> Vec<Hostname> {
+        let of_http = self.rules.iter().flat_map(|rule| {
+            let namespace = &self.origin(rule).namespace;
+            let routes = rule.route.route.iter().map(|d| &d.destination);
+            let copies = rule.route.copies().into_iter().map(|(to, _)| to);
+            let all = routes.chain(copies);
+            all.map(|to| (to, namespace)).collect::<Vec<_>>()
+        });
+        let tls = self.spec.tls.iter().flat_map(|rule| &rule.route);
+        let tcp = self.spec.tcp.iter().flat_map(|rule| &rule.route);
+        let of_bytes = tls.chain(tcp);
+        let of_bytes = of_bytes.map(|d| (&d.destination, &self.key.namespace));
+        let host = |(to, namespace): (&Destination, &Str)| {
+            Hostname::expand(&to.host, namespace, domain).ok()
+        };
+        of_http.chain(of_bytes).filter_map(host).collect()
+    }
+
     /// The object that a rule was written in.
     pub fn origin<'v>(&'v self, rule: &'v Rule) -> &'v Key {
         rule.delegate.as_deref().unwrap_or(&self.key)
@@ -177,7 +196,11 @@ impl Virtuals {
 
     fn count_labels(&mut self, entry: &Virtual, by: impl Fn(usize) -> usize) {
         let matches = entry.rules.iter().flat_map(|rule| &rule.route.matches);
-        let keys: BTreeSet<&Str> = matches.flat_map(|m| m.source_labels.keys()).collect();
+        let http = matches.map(|m| &m.source_labels);
+        let tls = entry.spec.tls.iter().flat_map(|rule| &rule.matches);
+        let tcp = entry.spec.tcp.iter().flat_map(|rule| &rule.matches);
+        let labels = http.chain(tls.chain(tcp).map(|m| &m.source_labels));
+        let keys: BTreeSet<&Str> = labels.flat_map(|labels| labels.keys()).collect();
         for key in keys {
             let count = by(self.source_labels.get(key).copied().unwrap_or(0));
             if count == 0 {

@@ -149,7 +149,7 @@ fn listener(
 ) -> JoinedListener {
     let own_address = interception != Interception::None && !entry.address.is_unspecified();
     let of_bytes = match &entry.asks {
-        Asks::Tcp { .. } | Asks::Detect { .. } => own_address,
+        Asks::Tcp(_) | Asks::Detect { .. } => own_address,
         Asks::Http { .. } | Asks::Told { .. } => false,
     };
     let alone = of_bytes.then(|| cache.get(&outbound_listener::alone(interception, mesh, &entry)));

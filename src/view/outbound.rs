@@ -299,8 +299,14 @@ impl Outbound {
         common: &mut Common<'_>,
         dirty: &mut Dirty,
     ) {
+        // A rival that was joined before this host may have looked at it by facts that hold no more.
+        let settled = |j: &JoinedHost| {
+            let mut tables = j.virtual_hosts.iter();
+            !tables.any(|v| dirty.hosts.contains(&(v.table.clone(), host.clone())))
+        };
         if let (Some(old), Some(new)) = (old, new)
             && old.routes_as(new)
+            && settled(new)
         {
             return;
         }

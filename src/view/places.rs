@@ -25,7 +25,7 @@ impl Sort {
     pub fn of(asks: &Asks) -> Self {
         match asks {
             Asks::Http { .. } => Self::Http,
-            Asks::Tcp { .. } => Self::Bytes,
+            Asks::Tcp(_) => Self::Bytes,
             Asks::Detect { .. } => Self::Detect,
             Asks::Told { .. } => Self::Told,
         }

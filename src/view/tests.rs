@@ -268,3 +268,43 @@ spec:
         assert!(found[0].ends_with("_81"), "{found:?}");
     }
 }
+
+#[test]
+fn a_host_whose_ports_change_while_a_rival_comes_keeps_its_routes() {
+    let sidecar = "apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: ns-0}
+spec: {egress: [{port: {number: 80, protocol: HTTP, name: http}, hosts: ['*/*']}]}
+";
+    let entry = |hosts: &str, ports: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: www, namespace: ns-1}}
+spec: {{hosts: [{hosts}], addresses: [240.0.0.2], resolution: DNS, ports: [{ports}]}}
+"
+        )
+    };
+    let (http, https) = (
+        "{number: 80, name: http, protocol: HTTP}",
+        "{number: 443, name: http-tls, protocol: HTTP}",
+    );
+    let after = entry("example.com, www.example.com", http);
+    let table = |mesh: &Mesh| {
+        let scope = mesh.engine.scope_of(ProxyId(0)).unwrap();
+        let resources = mesh.engine.resources(scope).unwrap();
+        let table = resources.get(ResourceType::Route, "80").unwrap();
+        table.version.clone()
+    };
+    let mut edited = Mesh::new();
+    edited.edit("sidecar.yaml", sidecar);
+    edited.edit(
+        "www.yaml",
+        &entry("www.example.com", &format!("{https}, {http}")),
+    );
+    edited.edit("www.yaml", &after);
+    let mut fresh = Mesh::new();
+    fresh.edit("sidecar.yaml", sidecar);
+    fresh.edit("www.yaml", &after);
+    assert_eq!(table(&edited), table(&fresh));
+}

@@ -1,6 +1,6 @@
 //! VirtualService: hosts, matches, destinations, retries.
 
-use super::{NotYet, export_to, fault, host, http_action, is_label, key_path, port, regex, span};
+use super::{export_to, fault, host, http_action, is_label, key_path, l4_route, port, regex, span};
 use crate::config::decode::reader::Fault;
 use crate::config::meta::Labels;
 use crate::config::value::StringMatch;
@@ -42,7 +42,7 @@ enum Reach {
     GatewaysOnly,
 }
 
-pub(super) fn faults(spec: &VirtualService, namespace: &str, not_yet: &NotYet) -> Vec<Fault> {
+pub(super) fn faults(spec: &VirtualService, namespace: &str) -> Vec<Fault> {
     let on_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == MESH);
     let reach = if on_mesh {
         Reach::Sidecars
@@ -56,7 +56,7 @@ pub(super) fn faults(spec: &VirtualService, namespace: &str, not_yet: &NotYet) -
     }
     out.extend(gateways("spec.gateways", &spec.gateways));
     out.extend(hosts(&spec.hosts, reach));
-    if spec.http.is_empty() && !sets(not_yet, "spec", &["tcp", "tls"]) {
+    if spec.http.is_empty() && spec.tcp.is_empty() && spec.tls.is_empty() {
         out.push(fault("spec", "one of http, tcp, tls must have a route"));
     }
     for (i, route) in spec.http.iter().enumerate() {
@@ -67,15 +67,9 @@ pub(super) fn faults(spec: &VirtualService, namespace: &str, not_yet: &NotYet) -
             out.push(fault(format!("{path}.delegate"), message));
         }
     }
+    out.extend(l4_route::faults(spec));
     out.extend(export_to("spec.exportTo", namespace, &spec.export_to));
     out
-}
-
-/// Whether one of `fields` below `path` was set without being in effect yet.
-fn sets(not_yet: &NotYet, path: &str, fields: &[&str]) -> bool {
-    fields
-        .iter()
-        .any(|f| not_yet.contains(&format!("{path}.{f}")))
 }
 
 fn hosts(hosts: &[Str], reach: Reach) -> Vec<Fault> {
@@ -112,7 +106,7 @@ fn overlap(a: &Hostname, b: &Hostname) -> bool {
     }
 }
 
-fn gateways(path: &str, names: &[Str]) -> Vec<Fault> {
+pub(super) fn gateways(path: &str, names: &[Str]) -> Vec<Fault> {
     let sound = |name: &str| match name.split_once('/') {
         Some((namespace, name)) => is_label(namespace) && is_label(name),
         None => name.split('.').all(is_label),
@@ -259,7 +253,7 @@ fn header_name(path: &str, name: &str, reach: Reach) -> Option<Fault> {
     (!sound).then(|| fault(path, format!("`{name}` is no header name")))
 }
 
-fn labels(path: &str, labels: &Labels) -> Vec<Fault> {
+pub(super) fn labels(path: &str, labels: &Labels) -> Vec<Fault> {
     let sound = |text: &str| {
         text.len() <= 63
             && text
@@ -301,7 +295,7 @@ fn destinations(path: &str, list: &[HttpRouteDestination]) -> Vec<Fault> {
     out
 }
 
-fn destination(path: &str, to: &Destination) -> Vec<Fault> {
+pub(super) fn destination(path: &str, to: &Destination) -> Vec<Fault> {
     let mut out = Vec::new();
     if to.host == "*" {
         out.push(fault(format!("{path}.host"), "`*` is no destination"));
