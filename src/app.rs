@@ -88,7 +88,7 @@ async fn start(
         Ports::forget(file)?;
     }
     let accepted = journal::read(&dir)?;
-    let mut snapshot = Snapshot::wanted(settings.snapshot_dir.as_deref()).await?;
+    let mut snapshot = Snapshot::wanted(settings, home).await;
     let metrics = Arc::<Metrics>::default();
     let mut source = source::run(settings, home, &metrics, stop, tasks).await?;
     let Started {
@@ -150,8 +150,8 @@ impl Ground {
         doors.ports.tell(settings.ports_file.as_deref())?;
         let (proxies, injected) = watch::channel(mesh.default_config.clone());
         let (told, found) = mpsc::channel(controllers::events::WAITING);
-        let replica = cluster::replica(settings, domain, &hub)?;
-        let replica = place.map(|_| replica);
+        let replica = place.map(|_| cluster::replica(settings, domain, &hub));
+        let replica = replica.transpose()?;
         let webhooks = installed.map(|installed| {
             let wired = Wired {
                 authority: trust.authority.clone(),

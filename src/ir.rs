@@ -406,7 +406,8 @@ pub struct Route {
 /// What becomes of a request besides, whatever its action; few routes have any of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Also {
-    pub headers: HeaderChanges,
+    /// The rule's, then its only destination's.
+    pub headers: Vec<HeaderChanges>,
     pub fault: Option<HttpFaultInjection>,
     pub cors: Option<CorsPolicy>,
     /// Of the route's own statistics; empty for none.

@@ -186,6 +186,10 @@ impl Snapshot {
         services: Vec<Service>,
         (facts, sets): (&mut Facts, &mut BTreeSet<Hostname>),
     ) {
+        let given = services.iter().map(|service| &service.host);
+        let owners = before.iter().chain(given);
+        let owners = owners.filter_map(|host| self.services.get(host.as_str()));
+        facts.namespaces.extend(owners.map(|s| s.namespace.clone()));
         let touched = Arc::make_mut(&mut self.services).set(key, before, services);
         for host in touched {
             // A wildcard VirtualService's own virtual host depends on whether a Service falls under it.

@@ -73,7 +73,7 @@ metadata: {name: reviews, namespace: shop}
 spec:
   hosts: [reviews]
   http:
-  - fault: {abort: {httpStatus: 418}}
+  - fault: {abort: {http2Error: x}}
     route: [{destination: {host: reviews}}]
 ",
     )?;
@@ -86,7 +86,8 @@ spec:
         let of_it = |event: &&Value| event["regarding"]["uid"] == uid;
         let said = |event: &&Value| {
             let note = event["note"].as_str().unwrap_or_default();
-            event["reason"] == "NotYetInEffect" && note.starts_with("spec.http[0].fault: ")
+            event["reason"] == "NotYetInEffect"
+                && note.starts_with("spec.http[0].fault.abort.http2Error: ")
         };
         let event = events.filter(of_it).find(said);
         ensure!(event.is_some_and(|e| e["type"] == "Warning"), "{list}");

@@ -119,7 +119,7 @@ fn rewritten() -> Vec<Route> {
 
 fn also() -> Route {
     let also = Also {
-        headers: changes(),
+        headers: vec![changes(), changes()],
         fault: Some(HttpFaultInjection {
             delay: Some(Delay {
                 percentage: Some(Percent(1000)),

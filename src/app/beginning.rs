@@ -12,8 +12,9 @@ use tracing::warn;
 
 use super::{history, journal};
 use crate::acceptance::{Kept, Persisted};
+use crate::cli::settings::{Home, Settings, Source};
 use crate::config::Key;
-use crate::controllers::Installed;
+use crate::controllers::{Installed, keys};
 use crate::source::kube::answers;
 use crate::source::{Batch, Event};
 use crate::state::LockedDir;
@@ -37,25 +38,58 @@ pub enum Beginning {
 }
 
 impl Snapshot {
-    pub async fn wanted(root: Option<&Path>) -> Result<Option<Self>> {
-        match root {
-            Some(root) => Ok(Some(Self::open(root).await?)),
-            None => Ok(None),
+    /// Of a cluster alone: with files there is nothing to be away. A start does not depend on it.
+    pub async fn wanted(settings: &Settings, home: &Home) -> Option<Self> {
+        let (Source::Kubernetes(_), Some(root)) = (&home.source, &settings.snapshot_dir) else {
+            return None;
+        };
+        match Self::open(root).await {
+            Ok(snapshot) => Some(snapshot),
+            Err(why) => {
+                let why = format!("{why:#}");
+                warn!(
+                    why,
+                    "no snapshot is kept: a start without the API server will wait for it"
+                );
+                None
+            }
         }
     }
 
-    /// A damaged one is no reason not to start: the API server has everything.
     async fn open(root: &Path) -> Result<Self> {
         let dir = history::lock(root).await.context("the snapshot's folder")?;
         let held = journal::read(&dir).unwrap_or_else(|why| {
             warn!(why = format!("{why:#}"), "the snapshot cannot be read");
             None
         });
+        let held = held.filter(|held| is_whole(held) && is_young(&dir));
         Ok(Self {
             dir: Arc::new(dir),
             held,
         })
     }
+}
+
+/// What this build cannot read may be a policy: the API server has it.
+fn is_whole(held: &Persisted) -> bool {
+    let lost = held.lost.len();
+    if lost > 0 {
+        warn!(
+            lost,
+            "parts of the snapshot cannot be read, so it is not used"
+        );
+    }
+    lost == 0
+}
+
+/// The cluster was seen not too long ago; where its keys are not followed, nobody knows when.
+fn is_young(dir: &LockedDir) -> bool {
+    let seen = keys::last_seen(dir);
+    let young = seen.is_none_or(keys::is_fresh);
+    if !young {
+        warn!("the snapshot is older than a day, so it is not used");
+    }
+    young
 }
 
 /// Waits for the first of both. None when the source ends before it told anything.
@@ -95,9 +129,9 @@ async fn until_away(installed: &Installed) {
     }
 }
 
-/// The snapshot, with the kinds that are kept at every change as they were kept last.
+/// The snapshot, with the kinds that are kept at every change as they were kept last, if all of them can be read.
 pub fn newest(snapshot: Persisted, accepted: Option<Persisted>) -> Persisted {
-    let Some(accepted) = accepted else {
+    let Some(accepted) = accepted.filter(|accepted| accepted.lost.is_empty()) else {
         return snapshot;
     };
     let late = snapshot.objects.into_iter();

@@ -104,9 +104,17 @@ impl Published {
         metrics: &Arc<Metrics>,
         tasks: &mut Tasks,
     ) {
-        tasks.run("accepted set", keep(dir, self.kept, metrics.clone()));
+        let written = keep(dir, self.kept, metrics.clone());
+        tasks.run("accepted set", written);
         if let Some(dir) = snapshot {
-            tasks.run("snapshot", keep(dir, self.snapshot, metrics.clone()));
+            let written = keep(dir, self.snapshot, metrics.clone());
+            tasks.run("snapshot", async {
+                // The API server has what it would have said.
+                if let Err(why) = written.await {
+                    warn!(why = format!("{why:#}"), "the last snapshot was not kept");
+                }
+                Ok(())
+            });
         }
     }
 }
@@ -312,7 +320,10 @@ pub async fn keep(
                 break;
             };
             metrics.retries.of(Attempt::Keep).inc();
-            error!(why = format!("{why:#}"), "the accepted set is not kept");
+            error!(
+                why = format!("{why:#}"),
+                "what is in force is not written down"
+            );
             if newest.has_changed().is_err() {
                 return Err(why.context("keep the accepted set"));
             }

@@ -41,10 +41,11 @@ pub const GRPC_STATUSES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// A CIDR range, or one address as a range of its own.
+/// A CIDR range, or one address as a range of its own. Bits beyond its length say nothing.
 pub fn range(text: &str) -> Option<IpNet> {
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(alone)
+    let range = text.parse::<IpNet>().ok().or_else(alone);
+    range.map(|range| range.trunc())
 }
 
 /// A number of protobuf's `double` in thousandths: equal ones are equal.

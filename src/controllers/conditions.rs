@@ -32,9 +32,11 @@ const LONGEST: usize = 2048;
 /// Whether there is more to come without another edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing but an edit, or a proxy that rejects something, changes it.
+    /// It is looked at again when the object's form is another one, or a proxy rejects something of it.
     Done,
     Going,
+    /// Rejected by proxies: how many, and why, may change.
+    Refused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,14 +68,14 @@ pub fn say(verdict: &Verdict, tally: &Tally, now: &str) -> Said {
     let mut conditions = vec![condition(RECONCILED, status)];
     conditions.extend(also.map(|kind| condition(kind, "True")));
     // What waits for another object is looked at again when that comes.
-    let going = verdict.outcome == Outcome::Accepted && also == Some(RECONCILING);
+    let progress = match (verdict.outcome, also) {
+        (Outcome::Accepted, Some(STALLED)) => Progress::Refused,
+        (Outcome::Accepted, Some(_)) => Progress::Going,
+        (_, _) => Progress::Done,
+    };
     Said {
         conditions,
-        progress: if going {
-            Progress::Going
-        } else {
-            Progress::Done
-        },
+        progress,
     }
 }
 
@@ -136,6 +138,19 @@ pub fn merged(found: &[Value], said: &Said) -> Option<Vec<Value>> {
         })
     });
     Some(others.chain(said).collect())
+}
+
+/// Whether it stands there that all held the very form that some lack now: proxies and replicas come and go.
+pub fn was_held(found: &[Value], said: &Said) -> bool {
+    let is_ours = |c: &&Value| c["type"].as_str().is_some_and(|kind| OURS.contains(&kind));
+    let ours: Vec<&Value> = found.iter().filter(is_ours).collect();
+    let generation = said.conditions.first().map(|c| c.observed_generation);
+    let held = |f: &Value| {
+        f["type"] == RECONCILED
+            && f["status"] == "True"
+            && as_number(&f["observedGeneration"]) == generation
+    };
+    said.progress == Progress::Going && matches!(ours[..], [only] if held(only))
 }
 
 impl Condition {
@@ -261,5 +276,9 @@ mod tests {
         more.proxies = 13;
         let more = say(&verdict(Outcome::Accepted), &more, NOW);
         assert_eq!(merged(&written, &more), None, "counts alone are no reason");
+        let later = say(&verdict(Outcome::Accepted), &tally(9, 1, 0), NOW);
+        assert!(was_held(&written, &later) && !was_held(&[], &later));
+        let refused = say(&verdict(Outcome::Accepted), &tally(12, 2, 1), NOW);
+        assert!(!was_held(&written, &refused) && merged(&written, &refused).is_some());
     }
 }

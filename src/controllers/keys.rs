@@ -74,8 +74,13 @@ pub async fn run(
     }
 }
 
+/// When the cluster confirmed the keys that are kept in a folder.
+pub fn last_seen(folder: &LockedDir) -> Option<SystemTime> {
+    kept(folder).map(|(_, seen)| seen)
+}
+
 /// Confirmed by the cluster not too long ago; a clock that was set back confirms nothing.
-fn is_fresh(seen: SystemTime) -> bool {
+pub fn is_fresh(seen: SystemTime) -> bool {
     let age = clock::wall().duration_since(seen);
     age.is_ok_and(|age| age <= LAST)
 }

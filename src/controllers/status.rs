@@ -25,14 +25,17 @@ use crate::acceptance::Outcome;
 use crate::clock;
 use crate::config::Key;
 use crate::config::api::KINDS;
-use crate::distribution::board::{Board, Posted};
+use crate::distribution::board::Posted;
 use crate::distribution::peers::Peers;
-use crate::distribution::service::{CountResponse, OBJECTS, Object, Own};
+use crate::distribution::service::{CountResponse, Object, Own};
 use crate::distribution::tally::Tally;
 
 /// Between two writes, and between two looks at an object on its way.
 const PAUSE: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(2);
+/// Between two rounds of questions, and how many objects one is about.
+const ROUND: Duration = Duration::from_millis(500);
+const BATCH: usize = 64;
 /// After a failure, and between looks for what proxies came to reject.
 const LATER: Duration = Duration::from_secs(10);
 /// One question of the API server.
@@ -59,6 +62,7 @@ pub async fn run(
             installed: installed.clone(),
             own: own.clone(),
             peers: peers.clone(),
+            found: None,
             due: BTreeMap::new(),
             refused: BTreeSet::new(),
             failing: false,
@@ -74,6 +78,8 @@ struct Writer {
     served: Served,
     own: Own,
     peers: Arc<tokio::sync::Mutex<Peers>>,
+    /// The other replicas, and when they were looked for.
+    found: Option<(Vec<SocketAddr>, Instant)>,
     /// Objects whose status is to be looked at, and when.
     due: BTreeMap<Key, Instant>,
     /// Objects of which some proxy rejected something, at the last look.
@@ -81,46 +87,68 @@ struct Writer {
     failing: bool,
 }
 
+/// What became of a look at an object's status.
+enum Written {
+    /// It says what there is to say.
+    Stands,
+    /// It says that all held this form already.
+    Held,
+    /// Somebody else wrote meanwhile, or a newer form is on its way here.
+    Again,
+}
+
 impl Writer {
     async fn run(mut self) {
+        let mut news = BTreeSet::new();
         let now = clock::mono();
-        self.due = board(&self.own)
-            .take_all()
-            .into_iter()
-            .map(|key| (key, now))
-            .collect();
+        let all = self.own.board.take_all().into_iter();
+        self.due = all.map(|key| (key, now)).collect();
         loop {
-            let now = clock::mono();
-            let due: Vec<Key> = self
-                .due
-                .iter()
-                .filter(|(_, at)| **at <= now)
-                .map(|(key, _)| key.clone())
-                .take(OBJECTS)
-                .collect();
-            let Some(answers) = self.count(&due).await else {
+            let began = clock::mono();
+            let batch = self.batch(&mut news, began);
+            let Some(answers) = self.count(&batch).await else {
                 return;
             };
             self.on_refused(&answers);
-            for key in due {
+            for key in batch {
                 self.turn(key, &answers).await;
             }
-            let next = self.due.values().min().copied();
-            let next = next.map_or(LATER, |at| at.saturating_duration_since(clock::mono()));
+            let next = match news.is_empty() {
+                true => self.due.values().min().copied().unwrap_or(began + LATER),
+                false => began,
+            };
+            // Each round asks every replica: so many there are at most.
+            let next = next.clamp(began + ROUND, began + LATER);
             tokio::select! {
-                () = board(&self.own).changed() => {}
-                () = time::sleep(next.min(LATER)) => {}
+                () = self.own.board.changed() => time::sleep_until((began + ROUND).into()).await,
+                () = time::sleep_until(next.into()) => {}
             }
-            let now = clock::mono();
-            let news = board(&self.own).take_news();
-            self.due.extend(news.into_iter().map(|key| (key, now)));
+            news.extend(self.own.board.take_news());
         }
     }
 
+    /// What is news, then what is due, the longest first.
+    fn batch(&self, news: &mut BTreeSet<Key>, now: Instant) -> Vec<Key> {
+        let mut batch = Vec::new();
+        while batch.len() < BATCH
+            && let Some(key) = news.pop_first()
+        {
+            batch.push(key);
+        }
+        let due = self.due.iter().filter(|(_, at)| **at <= now);
+        let mut due: Vec<(Instant, &Key)> = due.map(|(key, at)| (*at, key)).collect();
+        due.sort();
+        let room = BATCH - batch.len();
+        let others = due.into_iter().map(|(_, key)| key);
+        let others: Vec<Key> = others.take(room).cloned().collect();
+        batch.extend(others);
+        batch
+    }
+
     /// Own and peers' answers; None for a peer without one. None of all when the program ends.
-    async fn count(&self, keys: &[Key]) -> Option<Vec<Option<CountResponse>>> {
+    async fn count(&mut self, keys: &[Key]) -> Option<Vec<Option<CountResponse>>> {
         let objects: Vec<Object> = keys.iter().map(Object::from).collect();
-        let peers = self.find_peers().await;
+        let peers = self.peers().await;
         let asked = async {
             match &peers {
                 Ok(peers) => self.peers.lock().await.ask(peers, &objects).await,
@@ -138,7 +166,19 @@ impl Writer {
         Some(answers)
     }
 
-    /// The other replicas.
+    async fn peers(&mut self) -> Result<Vec<SocketAddr>> {
+        let now = clock::mono();
+        if let Some((peers, at)) = &self.found
+            && now.duration_since(*at) < AGAIN
+        {
+            return Ok(peers.clone());
+        }
+        let peers = self.find_peers().await?;
+        self.found = Some((peers.clone(), now));
+        Ok(peers)
+    }
+
+    /// The other replicas, each at one of its addresses.
     async fn find_peers(&self) -> Result<Vec<SocketAddr>> {
         let (client, namespace) = (&self.installed.client, &self.installed.namespace);
         let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
@@ -146,11 +186,7 @@ impl Writer {
         let labels = format!("kubernetes.io/service-name={service}");
         let params = ListParams::default().labels(&labels);
         let found = time::timeout(ASK, slices.list(&params)).await??;
-        let peers = found
-            .items
-            .iter()
-            .flat_map(|slice| addresses(slice, &self.own.replica));
-        Ok(peers.collect::<BTreeSet<_>>().into_iter().collect())
+        Ok(addresses(&found.items, &self.own.replica))
     }
 
     /// What came to be rejected, or is no more, is to be said.
@@ -166,25 +202,25 @@ impl Writer {
     }
 
     async fn turn(&mut self, key: Key, answers: &[Option<CountResponse>]) {
-        let Some(posted) = board(&self.own).get(&key) else {
+        let Some(posted) = self.own.board.get(&key) else {
             self.due.remove(&key);
             return;
         };
         let said = said(&key, &posted, answers);
         let written = time::timeout(ASK, self.write(&key, &posted, &said)).await;
         let written = written.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time")));
+        let wait = match (&written, said.progress) {
+            (Ok(Written::Held), _) | (Ok(Written::Stands), Progress::Done) => None,
+            (Ok(Written::Stands), Progress::Going) | (Ok(Written::Again), _) => Some(AGAIN),
+            (Ok(Written::Stands), Progress::Refused) | (Err(_), _) => Some(LATER),
+        };
         match written {
-            Ok(()) => {
-                self.failing = false;
-                match said.progress {
-                    Progress::Done => drop(self.due.remove(&key)),
-                    Progress::Going => drop(self.due.insert(key, clock::mono() + AGAIN)),
-                }
-            }
-            Err(why) => {
-                self.on_failure(&key, &why);
-                self.due.insert(key, clock::mono() + LATER);
-            }
+            Ok(_) => self.failing = false,
+            Err(why) => self.on_failure(&key, &why),
+        }
+        match wait {
+            None => drop(self.due.remove(&key)),
+            Some(wait) => drop(self.due.insert(key, clock::mono() + wait)),
         }
         time::sleep(PAUSE).await;
     }
@@ -200,10 +236,10 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, key: &Key, posted: &Posted, said: &Said) -> Result<()> {
+    async fn write(&mut self, key: &Key, posted: &Posted, said: &Said) -> Result<Written> {
         let kind = KINDS.iter().find(|kind| kind.kind == key.kind.name());
         let Some(kind) = kind else {
-            return Ok(());
+            return Ok(Written::Stands);
         };
         let resource = self.served.resource(kind).await?;
         let client = self.installed.client.clone();
@@ -211,15 +247,14 @@ impl Writer {
         let found = match objects.get_status(&key.name).await {
             Ok(found) => found,
             // It went meanwhile.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Written::Stands),
             Err(why) => {
                 return Err(why)
                     .context("read the status: allow `get` of networking.istio.io */status");
             }
         };
-        // A newer form is on its way here, and is told then.
         if found.metadata.generation.unwrap_or_default() > posted.verdict.generation {
-            return Ok(());
+            return Ok(Written::Again);
         }
         let status = found.data.get("status");
         let before = status.and_then(|status| status["conditions"].as_array().cloned());
@@ -227,9 +262,12 @@ impl Writer {
         let observed = status.and_then(|s| s.get("observedGeneration"));
         let generation = posted.verdict.generation;
         let is_observed = observed.and_then(conditions::as_number) == Some(generation);
+        if conditions::was_held(&before, said) {
+            return Ok(Written::Held);
+        }
         let conditions = conditions::merged(&before, said);
         if conditions.is_none() && is_observed {
-            return Ok(());
+            return Ok(Written::Stands);
         }
         let patch = json!({
             // Whoever else wrote meanwhile goes before.
@@ -244,17 +282,14 @@ impl Writer {
             .patch_status(&key.name, &params, &Patch::Merge(&patch))
             .await;
         match written {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Ok(_) => Ok(Written::Stands),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::Stands),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Written::Again),
             Err(why) => {
                 Err(why).context("write the status: allow `patch` of networking.istio.io */status")
             }
         }
     }
-}
-
-fn board(own: &Own) -> &Board {
-    &own.board
 }
 
 fn said(key: &Key, posted: &Posted, answers: &[Option<CountResponse>]) -> Said {
@@ -270,17 +305,23 @@ fn said(key: &Key, posted: &Posted, answers: &[Option<CountResponse>]) -> Said {
     conditions::say(&posted.verdict, &tally, &now)
 }
 
-/// Of a slice's endpoints those that may have proxies, ready or not, but for this replica itself.
-fn addresses<'a>(slice: &'a EndpointSlice, me: &'a str) -> impl Iterator<Item = SocketAddr> + 'a {
-    let endpoints = slice.endpoints.iter().filter(move |endpoint| {
-        let conditions = endpoint.conditions.as_ref();
-        let goes = conditions.is_some_and(|c| c.terminating == Some(true));
-        let target = endpoint.target_ref.as_ref().and_then(|t| t.name.as_deref());
-        !goes && target != Some(me)
-    });
-    let addresses = endpoints.filter_map(|endpoint| endpoint.addresses.first());
-    let addresses = addresses.filter_map(|a| a.parse::<IpAddr>().ok());
-    addresses.map(move |ip| SocketAddr::new(ip, PORT))
+/// Endpoints that may have proxies, ready or not, and while they end: each replica once, but for this one.
+fn addresses(slices: &[EndpointSlice], me: &str) -> Vec<SocketAddr> {
+    let mut by_name: BTreeMap<String, IpAddr> = BTreeMap::new();
+    for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
+        let target = endpoint.target_ref.as_ref().and_then(|t| t.name.clone());
+        let address = endpoint.addresses.first();
+        let Some(ip) = address.and_then(|a| a.parse::<IpAddr>().ok()) else {
+            continue;
+        };
+        let name = target.unwrap_or_else(|| ip.to_string());
+        let known = by_name.entry(name).or_insert(ip);
+        // Of two families the older is the one that every replica listens on.
+        *known = (*known).min(ip);
+    }
+    by_name.remove(me);
+    let peers = by_name.into_values();
+    peers.map(|ip| SocketAddr::new(ip, PORT)).collect()
 }
 
 #[cfg(test)]
@@ -288,19 +329,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_the_endpoints_that_stay_but_this_one() {
-        let slice: EndpointSlice = serde_json::from_value(json!({
-            "metadata": {"name": "istiod-x"},
-            "addressType": "IPv4",
-            "ports": [{"port": 15012}],
-            "endpoints": [
+    fn peers_are_the_replicas_but_this_one_each_once() {
+        let slices: Vec<EndpointSlice> = serde_json::from_value(json!([
+            {"metadata": {"name": "four"}, "addressType": "IPv4", "endpoints": [
                 {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "me"}},
                 {"addresses": ["10.0.0.2"], "targetRef": {"kind": "Pod", "name": "other"}, "conditions": {"ready": false}},
-                {"addresses": ["10.0.0.3"], "conditions": {"ready": false, "terminating": true}},
-            ],
-        }))
+                {"addresses": ["10.0.0.3"], "conditions": {"terminating": true}},
+            ]},
+            {"metadata": {"name": "six"}, "addressType": "IPv6", "endpoints": [
+                {"addresses": ["fd00::2"], "targetRef": {"kind": "Pod", "name": "other"}},
+            ]},
+        ]))
         .unwrap();
-        let found: Vec<String> = addresses(&slice, "me").map(|a| a.to_string()).collect();
-        assert_eq!(found, ["10.0.0.2:15012"]);
+        let found: Vec<String> = addresses(&slices, "me")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found, ["10.0.0.3:15012", "10.0.0.2:15012"]);
     }
 }

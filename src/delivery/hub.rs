@@ -291,6 +291,7 @@ impl Hub {
             gauge,
             deadline: None,
             owes: None,
+            whole: false,
             version,
             opened: now,
         };
@@ -325,7 +326,6 @@ impl Hub {
         self.metrics.changes.add(changes.len() as u64);
         let Update { scopes, moved } = self.engine.apply(changes);
         self.pool.forget_plans();
-        self.refusals.forget();
         self.settling.begin(since);
         for id in &moved {
             self.on_moved(StreamId(id.0), since, now);

@@ -252,17 +252,17 @@ impl Session {
         self.watches.iter().filter_map(Watch::owes).min()
     }
 
-    /// Since when the client lacks something that it is to have; what it is to have from the start, since `opened`.
-    pub fn behind(&self, opened: Instant) -> Option<Instant> {
-        let begun = self.watches.iter().any(|watch| watch.opened);
+    /// Whether the client has asked for clusters and listeners, and answered for all that it was sent.
+    pub fn is_settled(&self) -> bool {
+        let asked = [ResourceType::Cluster, ResourceType::Listener];
         let settled = |w: &Watch| w.outstanding() == 0 && w.due.is_empty();
-        let settled = begun && self.watches.iter().all(settled);
-        (!settled).then(|| self.owes().unwrap_or(opened))
+        asked.iter().all(|kind| self.watch(*kind).opened) && self.watches.iter().all(settled)
     }
 
-    /// What the client rejected, and goes on without.
+    /// What the client rejected, and goes on without. Nothing of a type of which something newer is under way.
     pub fn refusals(&self) -> impl Iterator<Item = (ResourceType, &Str, &Nack)> {
-        self.watches.iter().flat_map(|watch| {
+        let settled = |w: &&Watch| w.outstanding() == 0 && w.due.is_empty();
+        self.watches.iter().filter(settled).flat_map(|watch| {
             let nacks = watch.nacks.iter();
             nacks.map(|(name, nack)| (watch.kind, name, nack))
         })

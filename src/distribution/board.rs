@@ -39,10 +39,16 @@ impl Board {
             if known == verdict.as_ref() {
                 continue;
             }
-            posts.news.insert(key.clone());
             match verdict {
-                Some(verdict) => drop(posts.by_key.insert(key, Posted { verdict, since })),
-                None => drop(posts.by_key.remove(&key)),
+                Some(verdict) => {
+                    posts.news.insert(key.clone());
+                    posts.by_key.insert(key, Posted { verdict, since });
+                }
+                // There is nothing left to write to.
+                None => {
+                    posts.news.remove(&key);
+                    posts.by_key.remove(&key);
+                }
             }
         }
         let told = !posts.news.is_empty();
@@ -112,7 +118,9 @@ mod tests {
         assert_eq!(board.get(&key("a")).map(|p| p.since), Some(first));
         assert_eq!(board.get(&key("b")).map(|p| p.since), Some(later));
         board.post([(key("b"), None)], later);
-        assert_eq!(board.take_news(), BTreeSet::from([key("b")]));
-        assert_eq!(board.get(&key("b")), None);
+        assert_eq!(
+            (board.take_news(), board.get(&key("b"))),
+            (BTreeSet::new(), None)
+        );
     }
 }

@@ -12,10 +12,12 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tracing::info;
 
-use super::board::Board;
+use super::board::{Board, Posted};
 use super::tally::Count;
+use crate::acceptance::Outcome;
 use crate::ca::authenticate::{Authenticator, Unauthenticated};
 use crate::clock;
+use crate::config::api::KINDS;
 use crate::config::{Key, Kind};
 use crate::delivery::hub::Message;
 use crate::delivery::hub::report::{Inspect, Reach};
@@ -26,12 +28,12 @@ use crate::tls::Peer;
 pub const METHOD: &str = "/fairlead.v1.Distribution/Count";
 /// Objects that are asked for at once.
 pub const OBJECTS: usize = 512;
-/// Of rejected objects these are told; more are as good as all.
+/// Of rejected objects that nobody asked for these are named.
 const REFUSED: usize = 256;
-/// Of Envoy's message.
-const SAID: usize = 1024;
-/// Either message: `OBJECTS` names of Kubernetes' greatest length.
-pub const MAX_MESSAGE: usize = 1 << 20;
+/// Of Envoy's message, in characters.
+const SAID: usize = 512;
+/// Either message: `OBJECTS` names of Kubernetes' greatest length, each with what was said of it.
+pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// `proto/distribution.proto`, by hand.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
@@ -59,7 +61,7 @@ pub struct CountResponse {
     #[prost(message, repeated, tag = "3")]
     pub objects: Vec<ObjectCount>,
     #[prost(message, repeated, tag = "4")]
-    pub refused: Vec<Refused>,
+    pub refused: Vec<Object>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -70,15 +72,9 @@ pub struct ObjectCount {
     pub generation: i64,
     #[prost(uint64, tag = "3")]
     pub current: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Refused {
-    #[prost(message, optional, tag = "1")]
-    pub object: Option<Object>,
-    #[prost(uint64, tag = "2")]
-    pub proxies: u64,
-    #[prost(string, tag = "3")]
+    #[prost(uint64, tag = "4")]
+    pub refusing: u64,
+    #[prost(string, tag = "5")]
     pub said: String,
 }
 
@@ -110,19 +106,17 @@ impl CountResponse {
         let object = Object::from(key);
         let is = |o: &Option<Object>| o.as_ref() == Some(&object);
         let found = self.objects.iter().find(|one| is(&one.object))?;
-        let refused = self.refused.iter().find(|one| is(&one.object));
         Some(Count {
             generation: found.generation,
             proxies: self.proxies,
             current: found.current,
-            refusing: refused.map_or(0, |one| one.proxies),
-            said: refused.map_or_else(String::new, |one| one.said.clone()),
+            refusing: found.refusing,
+            said: found.said.clone(),
         })
     }
 
     pub fn refused(&self) -> impl Iterator<Item = Key> {
-        let objects = self.refused.iter().filter_map(|one| one.object.as_ref());
-        objects.filter_map(Object::key)
+        self.refused.iter().filter_map(Object::key)
     }
 }
 
@@ -147,30 +141,36 @@ impl Own {
         let question = Message::Inspect(Inspect::Reach(reply));
         self.hub.send(question).await.ok()?;
         let reach = answer.await.ok()?;
-        let count = |(object, posted): (&Object, Option<super::board::Posted>)| ObjectCount {
-            object: Some(object.clone()),
-            generation: posted.as_ref().map_or(0, |p| p.verdict.generation),
-            current: posted.map_or(0, |p| reach.current(p.since) as u64),
-        };
+        let count = |(object, posted): (&Object, Option<Posted>)| count(object, posted, &reach);
+        let named = reach.refused.iter().map(|one| &one.key);
+        let named = named.filter(|key| KINDS.iter().any(|kind| kind.kind == key.kind.name()));
         Some(CountResponse {
             replica: self.replica.to_string(),
             proxies: reach.proxies as u64,
             objects: wanted.iter().zip(posted).map(count).collect(),
-            refused: refused(&reach),
+            refused: named.take(REFUSED).map(Object::from).collect(),
         })
     }
 }
 
-fn refused(reach: &Reach) -> Vec<Refused> {
-    let told = |one: &crate::delivery::hub::report::Refused| Refused {
-        object: Some(Object::from(&one.key)),
-        proxies: one.proxies as u64,
-        said: one.said.chars().take(SAID).collect(),
-    };
-    reach.refused.iter().take(REFUSED).map(told).collect()
+/// A form that is not in force here is held by nobody.
+fn count(object: &Object, posted: Option<Posted>, reach: &Reach) -> ObjectCount {
+    let in_force = posted.filter(|p| p.verdict.outcome == Outcome::Accepted);
+    let key = object.key();
+    let refused = reach
+        .refused
+        .iter()
+        .find(|one| Some(&one.key) == key.as_ref());
+    ObjectCount {
+        object: Some(object.clone()),
+        generation: in_force.as_ref().map_or(0, |p| p.verdict.generation),
+        current: in_force.map_or(0, |p| reach.current(p.since) as u64),
+        refusing: refused.map_or(0, |one| one.proxies as u64),
+        said: refused.map_or_else(String::new, |one| one.said.chars().take(SAID).collect()),
+    }
 }
 
-/// Answers peers: whoever shows a certificate of the control plane's own identity.
+/// Answers peers: whoever proves to be of the control plane's own identity.
 #[derive(Clone)]
 pub struct DistributionService {
     pub own: Own,

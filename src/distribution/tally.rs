@@ -3,7 +3,7 @@
 /// What a replica knows of an object's form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// The form that it has; an older one counts for nothing.
+    /// The form that is in force; another one counts for nothing.
     pub generation: i64,
     /// Proxies connected to it, and those of them that owe no answer as old as the form.
     pub proxies: u64,
@@ -34,7 +34,7 @@ impl Tally {
         };
         self.seen += 1;
         self.proxies += count.proxies;
-        if count.generation >= generation {
+        if count.generation == generation {
             self.current += count.current;
         }
         self.refusing += count.refusing;

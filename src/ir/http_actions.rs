@@ -7,7 +7,7 @@ use super::relation::Lead;
 use super::traffic_policy;
 use super::{Action, Also, Forward, HttpTarget, Mirror, Redirect, Response, Rewrite};
 use crate::config::http_action::{
-    HeaderChanges, HttpDirectResponse, HttpRedirect, Percent, RedirectPort,
+    HeaderChanges, HeaderOperations, HttpDirectResponse, HttpRedirect, Percent, RedirectPort,
 };
 use crate::config::mesh::MeshConfig;
 use crate::config::value::Span;
@@ -202,8 +202,9 @@ fn rewrite(rule: &HttpRoute, only: Option<&HeaderChanges>) -> Option<Rewrite> {
 
 /// A request's host is no header like others: setting it is a rewrite.
 pub fn authority(changes: &HeaderChanges) -> Option<&Str> {
-    let set = &changes.request.set;
-    let mut named = set.iter().filter(|(name, _)| is_authority(name));
+    let HeaderOperations { set, add, .. } = &changes.request;
+    let all = set.iter().chain(add);
+    let mut named = all.filter(|(name, _)| is_authority(name));
     named.next().map(|(_, value)| value)
 }
 
@@ -211,37 +212,28 @@ fn is_authority(name: &str) -> bool {
     name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
 }
 
-/// What of the rule is done besides its action.
+/// What of the rule is done besides its action. Of one way alone the headers are the route's.
 pub fn also(
     rule: &HttpRoute,
     matches: Option<&HttpMatchRequest>,
+    ways: &Ways<'_>,
     action: &Action,
 ) -> Option<Box<Also>> {
-    let mut headers = rule.headers.clone();
-    if let (Action::Forward(_), [only]) = (action, &rule.route[..]) {
-        add(&mut headers, &only.headers);
-    }
+    let only = match (action, &ways.targets[..]) {
+        (Action::Forward(_), [only]) => only.headers,
+        _ => None,
+    };
     let also = Also {
-        headers,
+        headers: std::iter::once(&rule.headers)
+            .chain(only)
+            .filter(|changes| !changes.is_empty())
+            .cloned()
+            .collect(),
         fault: rule.fault.clone(),
         cors: rule.cors_policy.clone(),
         stat_prefix: matches.map(|m| m.stat_prefix.clone()).unwrap_or_default(),
     };
     (also != Also::default()).then(|| Box::new(also))
-}
-
-/// What the second says goes before.
-fn add(first: &mut HeaderChanges, second: &HeaderChanges) {
-    for (to, from) in [
-        (&mut first.request, &second.request),
-        (&mut first.response, &second.response),
-    ] {
-        to.set.extend(from.set.clone());
-        to.add.extend(from.add.clone());
-        let new = from.remove.iter().filter(|name| !to.remove.contains(name));
-        let new: Vec<Str> = new.cloned().collect();
-        to.remove.extend(new);
-    }
 }
 
 /// The rule's, else the mesh's, else Istio's default. No attempts mean no retry.

@@ -88,7 +88,7 @@ pub fn of_virtual(
                 name: route_name(rule, matches.as_ref()),
                 operation: operation(host, port, matches.as_ref()),
                 config: config_path(origin),
-                also: also(rule, matches.as_ref(), &action),
+                also: also(rule, matches.as_ref(), &ways, &action),
                 matches: matches.map(decided),
                 action: action.clone(),
             });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Address, Discovery};
 use crate::config::core::TargetPort;
 use crate::config::sidecar::IngressListener;
-use crate::config::{Key, Kind, Source};
+use crate::config::{Key, Source};
 use crate::model::Snapshot;
 use crate::model::endpoints;
 use crate::model::policies::Mtls;
@@ -100,17 +100,8 @@ fn service_ports(
 }
 
 fn service_port(service: &Service, port: &ServicePort, index: usize, number: u16) -> InboundPort {
-    let Service {
-        namespace,
-        name,
-        host,
-        ..
-    } = service;
-    let key = Key {
-        kind: Kind::Service,
-        namespace: namespace.clone(),
-        name: name.clone(),
-    };
+    let host = &service.host;
+    let key = service.key();
     InboundPort {
         port: number,
         protocol: port.protocol,

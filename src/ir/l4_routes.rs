@@ -37,7 +37,11 @@ pub fn of_virtual(followed: &Followed, called: &Called<'_>, apart: &[Apart]) -> 
             if there || !called.meets(one) {
                 continue;
             }
-            for server_name in &one.sni_hosts {
+            let names = one
+                .sni_hosts
+                .iter()
+                .filter_map(|name| Hostname::parse(name).ok());
+            for server_name in names.filter_map(|name| server_name(&name)) {
                 for range in ranges(one) {
                     let apart = Apart {
                         server_name: server_name.clone(),
@@ -48,7 +52,8 @@ pub fn of_virtual(followed: &Followed, called: &Called<'_>, apart: &[Apart]) -> 
             }
         }
     }
-    for (index, rule) in spec.tcp.iter().enumerate() {
+    // TLS is no plain TCP, and has rules of its own.
+    for (index, rule) in spec.tcp.iter().enumerate().filter(|_| !is_tls) {
         let Some(bytes) = called.bytes(followed, &rule.route) else {
             continue;
         };
@@ -70,6 +75,13 @@ pub fn of_virtual(followed: &Followed, called: &Called<'_>, apart: &[Apart]) -> 
         }
     }
     ways
+}
+
+/// A host as Envoy matches it against the name that a TLS client asks for: exactly, or all below a domain.
+pub fn server_name(host: &Hostname) -> Option<Str> {
+    let wild = host.as_str().strip_prefix('*');
+    wild.is_none_or(|rest| rest.starts_with('.'))
+        .then(|| host.to_str())
 }
 
 /// The ranges that a match names; `None` for all addresses.

@@ -228,7 +228,7 @@ impl Called<'_> {
             if is_taken(address, port.number, self.relation.taken) {
                 continue;
             }
-            let asks = self.asks(class, way, bind == ANY || own_port, apart);
+            let asks = self.asks(class, way, address == ANY || own_port, apart);
             table = table.or_else(|| asks.table().cloned());
             view.listeners.push(ListenerEntry {
                 address,
@@ -258,22 +258,34 @@ impl Called<'_> {
         if class == Class::Http || own_port || address != self.listener_address(&Way::default()) {
             return vec![(address, Vec::new())];
         }
-        let server_name = match self.port.protocol {
-            Protocol::Tls | Protocol::Https => self.service.host.to_str(),
-            _ => Str::default(),
-        };
+        let is_tls = matches!(self.port.protocol, Protocol::Tls | Protocol::Https);
+        let by_name = Some(&self.service.host).filter(|_| is_tls);
+        let server_name = by_name.and_then(l4_routes::server_name);
+        if by_name.is_some() && server_name.is_none() {
+            // Envoy tells no such names apart.
+            return Vec::new();
+        }
+        let server_name = server_name.unwrap_or_default();
         let apart = |range| Apart {
             server_name: server_name.clone(),
             range,
         };
-        let v4 = self.service.addresses.iter().filter(|ip| ip.is_ipv4());
-        let mut all: Vec<_> = v4.map(|ip| (*ip, Vec::new())).collect();
-        let mut shared: Vec<Apart> = entry.ranges.iter().map(|r| apart(Some(*r))).collect();
-        if all.is_empty() && shared.is_empty() && !server_name.is_empty() {
-            shared.push(apart(None));
+        let named = || match server_name.as_str() {
+            "" => Vec::new(),
+            _ => vec![apart(None)],
+        };
+        // Without capture clients call the loopback, whatever the entry's addresses.
+        if self.relation.interception == Interception::None {
+            return vec![(address, named())];
         }
-        if !shared.is_empty() || all.is_empty() {
-            all.push((ANY, shared));
+        let addresses = &self.service.addresses;
+        let v4 = addresses.iter().filter(|ip| ip.is_ipv4());
+        let mut all: Vec<_> = v4.map(|ip| (*ip, Vec::new())).collect();
+        let ranges: Vec<Apart> = entry.ranges.iter().map(|r| apart(Some(*r))).collect();
+        if !ranges.is_empty() {
+            all.push((ANY, ranges));
+        } else if addresses.is_empty() {
+            all.push((ANY, named()));
         }
         all
     }
@@ -284,6 +296,8 @@ impl Called<'_> {
         let of_port = || Str::new(number.to_string());
         match class {
             Class::Http => Asks::Http { table: of_port() },
+            // What is told apart by where it goes, or by name, is not looked into.
+            Class::Auto if !apart.is_empty() => self.bytes(way, apart, flow(self.rule, number)),
             Class::Tcp => self.bytes(way, apart, flow(self.rule, number)),
             Class::Auto => Asks::Detect {
                 table: if shared {
@@ -291,8 +305,11 @@ impl Called<'_> {
                 } else {
                     Str::new(format!("{}:{number}", self.service.host))
                 },
-                bytes: match self.bytes(way, Vec::new(), super::Flow::default()) {
-                    Asks::Tcp(bytes) => bytes,
+                bytes: match self.bytes(way, Vec::new(), flow(self.rule, number)) {
+                    Asks::Tcp(bytes)
+                    | Asks::Told {
+                        rest: Some(bytes), ..
+                    } => bytes,
                     _ => self.own_bytes(super::Flow::default()),
                 },
             },

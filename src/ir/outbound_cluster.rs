@@ -60,7 +60,7 @@ pub(super) fn join(
             .unwrap_or(mesh.connect_timeout),
         load_balancer: balancer.unwrap_or(LoadBalancer::ClusterProvided),
         tls: original_dst_tls(
-            traffic_policy::upstream_tls(&policy, server),
+            traffic_policy::upstream_tls(&policy, &server),
             balancer,
             || {
                 let set = facts.endpoints;

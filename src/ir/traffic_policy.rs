@@ -165,7 +165,7 @@ pub struct Server<'a> {
 }
 
 /// Without a `tls` block mTLS is automatic; a block without a mode turns it off, as in Istio.
-pub fn upstream_tls(policy: &Policy, server: Server<'_>) -> UpstreamTls {
+pub fn upstream_tls(policy: &Policy, server: &Server<'_>) -> UpstreamTls {
     let Some(tls) = &policy.tls else {
         return match server.auto {
             Some(Mode::Permissive | Mode::Strict) => {
@@ -177,15 +177,15 @@ pub fn upstream_tls(policy: &Policy, server: Server<'_>) -> UpstreamTls {
     match tls.mode {
         TlsMode::Disable => UpstreamTls::Off,
         TlsMode::IstioMutual => UpstreamTls::Mutual(mutual(tls, server)),
-        TlsMode::Simple => UpstreamTls::Originate(origination(tls, None, &server)),
+        TlsMode::Simple => UpstreamTls::Originate(origination(tls, None, server)),
         TlsMode::Mutual => {
             let client = Some((tls.client_certificate.clone(), tls.private_key.clone()));
-            UpstreamTls::Originate(origination(tls, client, &server))
+            UpstreamTls::Originate(origination(tls, client, server))
         }
     }
 }
 
-fn mutual(tls: &ClientTls, server: Server<'_>) -> MutualTls {
+fn mutual(tls: &ClientTls, server: &Server<'_>) -> MutualTls {
     let Server {
         host, port, subset, ..
     } = server;
@@ -194,7 +194,12 @@ fn mutual(tls: &ClientTls, server: Server<'_>) -> MutualTls {
         own => Str::new(own),
     };
     let subject_alt_names = match tls.subject_alt_names.as_slice() {
-        [] => server.identities,
+        [] => server
+            .identities
+            .iter()
+            .chain(server.names)
+            .cloned()
+            .collect(),
         own => own.to_vec(),
     };
     MutualTls {

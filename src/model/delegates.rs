@@ -10,7 +10,7 @@ use crate::config::meta::ExportTo;
 use crate::config::value::StringMatch;
 use crate::config::virtual_service::{HeaderMatch, HttpMatchRequest, HttpRoute, VirtualService};
 use crate::config::{Key, Kind};
-use crate::text::Str;
+use crate::text::{Hostname, Str};
 
 /// One HTTP rule in effect, and where it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,7 @@ impl Delegates {
     }
 
     /// A root's rules; one whose delegate is not there, or not for it, is left out.
-    pub fn flatten(&self, root: &Key, spec: &VirtualService) -> Vec<Rule> {
+    pub fn flatten(&self, root: &Key, spec: &VirtualService, domain: &str) -> Vec<Rule> {
         let mut rules = Vec::with_capacity(spec.http.len());
         for (index, route) in spec.http.iter().enumerate() {
             let Some(delegate) = &route.delegate else {
@@ -74,6 +74,7 @@ impl Delegates {
                 continue;
             };
             let key = Arc::new(key);
+            let route = &in_full(route, &root.namespace, domain);
             for (index, own) in spec.http.iter().enumerate() {
                 if let Some(merged) = merged(route, own) {
                     rules.push(Rule {
@@ -86,6 +87,18 @@ impl Delegates {
         }
         rules
     }
+}
+
+/// A root's rule with the names of what delegates may inherit in full, for they are read from another namespace.
+fn in_full(route: &HttpRoute, namespace: &str, domain: &str) -> HttpRoute {
+    let mut out = route.clone();
+    let several = out.mirrors.iter_mut().map(|m| &mut m.destination);
+    for to in several.chain(&mut out.mirror) {
+        if let Ok(host) = Hostname::expand(&to.host, namespace, domain) {
+            to.host = host.to_str();
+        }
+    }
+    out
 }
 
 fn named(root: &Key, delegate: &Delegate) -> Key {

@@ -68,7 +68,7 @@ impl Virtuals {
         let mut touched = self.withdraw(key);
         self.delegates.forget(key);
         let Some((object, spec)) = object else {
-            touched.extend(self.renew_roots(key));
+            touched.extend(self.renew_roots(key, domain));
             return touched;
         };
         let export = if spec.export_to.is_empty() {
@@ -79,10 +79,10 @@ impl Virtuals {
         let export_to = ExportTo::of(export, &key.namespace);
         if spec.hosts.is_empty() {
             self.delegates.put(key, export_to, Arc::new(spec.clone()));
-            touched.extend(self.renew_roots(key));
+            touched.extend(self.renew_roots(key, domain));
             return touched;
         }
-        touched.extend(self.renew_roots(key));
+        touched.extend(self.renew_roots(key, domain));
         if !(spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == "mesh")) {
             return touched;
         }
@@ -101,7 +101,7 @@ impl Virtuals {
             meta: object.meta.clone(),
             hosts,
             export_to,
-            rules: self.delegates.flatten(key, spec),
+            rules: self.delegates.flatten(key, spec, domain),
             spec: Arc::new(spec.clone()),
         });
         touched
@@ -133,13 +133,13 @@ impl Virtuals {
     }
 
     /// The rules of those that delegate to this one are others now.
-    fn renew_roots(&mut self, delegate: &Key) -> BTreeSet<Hostname> {
+    fn renew_roots(&mut self, delegate: &Key, domain: &str) -> BTreeSet<Hostname> {
         let mut touched = BTreeSet::new();
         for root in self.delegates.roots_of(delegate) {
             let Some(entry) = self.by_key.get(&root).cloned() else {
                 continue;
             };
-            let rules = self.delegates.flatten(&root, &entry.spec);
+            let rules = self.delegates.flatten(&root, &entry.spec, domain);
             if rules == entry.rules {
                 continue;
             }

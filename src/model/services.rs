@@ -12,6 +12,7 @@ use super::workloads::Workload;
 use crate::config::core::{self, ServiceType, TargetPort};
 use crate::config::meta::{ExportTo, Labels, Meta, selects};
 use crate::config::service_entry::{self as entry, EntryPort, Location, ServiceEntry};
+use crate::config::value::range;
 use crate::config::workload_entry::WorkloadEntry;
 use crate::config::{Key, Kind};
 use crate::text::{Hostname, Str};
@@ -141,7 +142,7 @@ impl Service {
         let listed = |e: &WorkloadEntry| Workload::of_entry(key.clone(), meta, e, cluster);
         let addresses = spec.addresses.iter();
         let part = Entry {
-            ranges: addresses.clone().filter_map(|a| range(a)).collect(),
+            ranges: unique(addresses.clone().filter_map(|a| range_of(a))),
             location: spec.location,
             endpoints: spec.endpoints.iter().map(listed).collect(),
             subject_alt_names: spec.subject_alt_names.clone(),
@@ -154,7 +155,7 @@ impl Service {
                 namespace: meta.namespace.clone(),
                 created: meta.creation_timestamp,
                 ports: spec.ports.iter().map(ServicePort::of_entry).collect(),
-                addresses: addresses.clone().filter_map(|a| a.parse().ok()).collect(),
+                addresses: unique(addresses.clone().filter_map(|a| a.parse().ok())),
                 selector: selector.map(|s| s.labels.clone()).unwrap_or_default(),
                 export_to: ExportTo::of(export, &meta.namespace),
                 publish_not_ready: false,
@@ -372,7 +373,19 @@ impl Services {
     }
 }
 
-/// A CIDR range of more than one address.
-fn range(text: &str) -> Option<IpNet> {
-    text.contains('/').then(|| text.parse().ok()).flatten()
+/// Each once, in their order.
+fn unique<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut out = Vec::new();
+    for one in all {
+        if !out.contains(&one) {
+            out.push(one);
+        }
+    }
+    out
+}
+
+/// A CIDR range of IPv4: nothing else is captured.
+fn range_of(text: &str) -> Option<IpNet> {
+    let range = text.contains('/').then(|| range(text)).flatten();
+    range.filter(|range| matches!(range, IpNet::V4(_)))
 }

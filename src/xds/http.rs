@@ -28,8 +28,8 @@ enum HttpFilter {
 }
 
 const OUTBOUND_FILTERS: &[HttpFilter] = &[
-    HttpFilter::Cors,
     HttpFilter::Fault,
+    HttpFilter::Cors,
     HttpFilter::GrpcStats,
     HttpFilter::Router,
 ];

@@ -22,7 +22,7 @@ use crate::text::Str;
 impl Render for Listener {
     type Message = pb::Listener;
     const KIND: ResourceType = ResourceType::Listener;
-    const EPOCH: u32 = 3;
+    const EPOCH: u32 = 4;
 
     fn name(&self) -> Str {
         self.name.clone()

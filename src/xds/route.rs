@@ -23,7 +23,7 @@ use crate::text::Str;
 /// Raise when `head` gives other bytes for an equal input.
 pub const TABLE_EPOCH: u32 = 3;
 /// Raise when `virtual_host` gives other bytes for an equal input.
-pub const VIRTUAL_HOST_EPOCH: u32 = 4;
+pub const VIRTUAL_HOST_EPOCH: u32 = 5;
 
 /// `RouteConfiguration.virtual_hosts`
 const VIRTUAL_HOSTS_TAG: u32 = 2;

@@ -147,22 +147,23 @@ fn limits(
 ) -> Vec<Fault> {
     let mut out = Vec::new();
     if let Some(ConnectionPool { tcp, http }) = pool {
-        let keepalive = tcp.tcp_keepalive.as_ref();
         let spans = [
             ("tcp.connectTimeout", tcp.connect_timeout),
             ("tcp.maxConnectionDuration", tcp.max_connection_duration),
             ("tcp.idleTimeout", tcp.idle_timeout),
-            ("tcp.tcpKeepalive.time", keepalive.and_then(|k| k.time)),
-            (
-                "tcp.tcpKeepalive.interval",
-                keepalive.and_then(|k| k.interval),
-            ),
             ("http.idleTimeout", http.idle_timeout),
         ];
         for (name, value) in spans {
             out.extend(span(&format!("{path}.connectionPool.{name}"), value));
         }
         let ping = http.http2_keep_alive.as_ref();
+        for (name, value) in [
+            ("interval", ping.and_then(|k| k.interval)),
+            ("timeout", ping.and_then(|k| k.timeout)),
+        ] {
+            let at = format!("{path}.connectionPool.http.http2KeepAlive.{name}");
+            out.extend(span(&at, value));
+        }
         if ping.is_some_and(|k| k.timeout.is_none()) {
             let message = "a keepalive needs a timeout";
             let at = format!("{path}.connectionPool.http.http2KeepAlive.timeout");

@@ -6,6 +6,7 @@ use crate::config::decode::reader::Fault;
 use crate::config::l4_route::{L4Match, RouteDestination};
 use crate::config::value::range;
 use crate::config::virtual_service::VirtualService;
+use crate::diagnostic::Code;
 use crate::text::Hostname;
 
 pub(super) fn faults(spec: &VirtualService) -> Vec<Fault> {
@@ -47,6 +48,12 @@ fn server_names(path: &str, one: &L4Match, hosts: &[Hostname]) -> Vec<Fault> {
         let at = format!("{path}.sniHosts[{i}]");
         match Hostname::parse(name) {
             Err(why) => out.push(fault(at, why.to_string())),
+            Ok(name) if name.as_str().starts_with('*') && !name.as_str().starts_with("*.") => {
+                let message = format!(
+                    "`{name}` is no name that Envoy tells apart: exactly, or `*.` and a domain"
+                );
+                out.push(Fault::warning(Code::NotYetInEffect, at, message));
+            }
             Ok(name) => {
                 let covers = |host: &Hostname| {
                     let below = name.as_str().trim_start_matches("*.");

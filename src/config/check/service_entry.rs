@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{export_to, fault, host, is_label, key_path, port, selector, unix_path};
 use crate::config::decode::reader::Fault;
 use crate::config::service_entry::{EntryPort, Resolution, ServiceEntry};
+use crate::config::value::range;
 use crate::config::workload_entry::WorkloadEntry;
 use crate::diagnostic::Code;
 use crate::text::{Hostname, Str};
@@ -30,10 +31,17 @@ const PROTOCOLS: &[&str] = &[
 pub(super) fn faults(spec: &ServiceEntry, namespace: &str) -> Vec<Fault> {
     let mut out = hosts(&spec.hosts);
     for (i, address) in spec.addresses.iter().enumerate() {
-        let sound = address.parse::<IpAddr>().is_ok() || address.parse::<IpNet>().is_ok();
-        if !sound {
-            let message = format!("`{address}` is neither an IP address nor a CIDR range");
-            out.push(fault(format!("spec.addresses[{i}]"), message));
+        let path = format!("spec.addresses[{i}]");
+        match range(address) {
+            None => {
+                let message = format!("`{address}` is neither an IP address nor a CIDR range");
+                out.push(fault(path, message));
+            }
+            Some(IpNet::V6(_)) => {
+                let message = "IPv6 is not in effect yet: nothing is captured at this address";
+                out.push(Fault::warning(Code::NotYetInEffect, path, message));
+            }
+            Some(IpNet::V4(_)) => {}
         }
     }
     out.extend(ports(&spec.ports));
@@ -58,6 +66,9 @@ fn hosts(hosts: &[Str]) -> Vec<Fault> {
         let path = format!("spec.hosts[{i}]");
         if name == "*" {
             out.push(fault(path, "`*` is no host of a ServiceEntry"));
+        } else if name.parse::<IpAddr>().is_ok() {
+            let message = format!("`{name}` is an address: it belongs into spec.addresses");
+            out.push(fault(path, message));
         } else {
             out.extend(host(&path, name));
         }
@@ -111,6 +122,10 @@ fn endpoints(spec: &ServiceEntry) -> Vec<Fault> {
                 out.push(fault("spec.endpoints", message));
             }
         }
+        Resolution::None if spec.ports.iter().any(|p| p.target_port.is_some()) => {
+            let message = "targetPort is not in effect yet with resolution NONE";
+            out.push(Fault::warning(Code::NotYetInEffect, "spec.ports", message));
+        }
         Resolution::DynamicDns => {
             let message =
                 "DYNAMIC_DNS is not in effect yet: the hosts go to where clients look them up";
@@ -130,8 +145,20 @@ fn endpoints(spec: &ServiceEntry) -> Vec<Fault> {
 
 fn endpoint(path: &str, one: &WorkloadEntry, spec: &ServiceEntry) -> Vec<Fault> {
     let mut out = Vec::new();
+    if !one.network.is_empty() {
+        let message = "networks are not in effect yet: an endpoint is reached at its address alone";
+        out.push(Fault::warning(
+            Code::NotYetInEffect,
+            format!("{path}.network"),
+            message,
+        ));
+    }
     let address = format!("{path}.address");
-    if let Some(file) = one.address.strip_prefix("unix://") {
+    let by_name = matches!(spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+    if by_name && one.address.starts_with("unix://") {
+        let message = "a socket file has no name to look up: use resolution STATIC";
+        out.push(fault(address, message));
+    } else if let Some(file) = one.address.strip_prefix("unix://") {
         out.extend(unix_path(&address, file));
     } else if spec.resolution == Resolution::Static {
         // An entry of another network has none.

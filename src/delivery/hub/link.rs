@@ -30,6 +30,8 @@ pub struct Link {
     pub deadline: Option<Instant>,
     /// The oldest change that the client has not answered for.
     pub owes: Option<Instant>,
+    /// Whether it once had all that it is to have, and said so.
+    pub whole: bool,
     pub version: Option<String>,
     pub opened: Instant,
 }
@@ -92,6 +94,7 @@ impl Link {
             old.map(|at| deadlines.remove(&(at, self.stream)));
             deadline.map(|at| deadlines.insert((at, self.stream)));
         }
+        self.whole = self.whole || self.session.is_settled();
         let owes = self.session.owes();
         settling.owes(std::mem::replace(&mut self.owes, owes), owes);
     }

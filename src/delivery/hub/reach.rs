@@ -12,7 +12,9 @@ use crate::xds::ResourceType;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     pub proxies: usize,
-    /// For each proxy that owes an answer: since when; in order.
+    /// Those of them that never had all they are to have.
+    pub fresh: usize,
+    /// For each other that owes an answer: since when; in order.
     pub behind: Vec<Instant>,
     /// By object.
     pub refused: Vec<Refused>,
@@ -31,7 +33,7 @@ impl Reach {
     /// Proxies that hold what there was at this time, as far as it concerns them.
     pub fn current(&self, since: Instant) -> usize {
         let behind = self.behind.partition_point(|at| *at <= since);
-        self.proxies - behind.min(self.proxies)
+        self.proxies.saturating_sub(self.fresh + behind)
     }
 }
 
@@ -45,22 +47,18 @@ pub struct Refusals {
 /// One resource that one proxy refused, in the frame of this number.
 type Seen = (StreamId, ScopeId, ResourceType, Str, u32);
 
-impl Refusals {
-    /// What is made of which objects may differ.
-    pub fn forget(&mut self) {
-        self.seen.clear();
-        self.found.clear();
-    }
-}
+/// Of so many scopes refusals are looked up: it is done between pushes.
+const SCOPES: usize = 8;
 
 impl Hub {
     pub(super) fn reach(&mut self) -> Reach {
-        let links = self.links.values();
-        let behind = links.filter_map(|link| link.session.behind(link.opened));
+        let (whole, fresh): (Vec<_>, Vec<_>) = self.links.values().partition(|link| link.whole);
+        let behind = whole.iter().filter_map(|link| link.session.owes());
         let mut behind: Vec<Instant> = behind.collect();
         behind.sort();
         Reach {
             proxies: self.links.len(),
+            fresh: fresh.len(),
             behind,
             refused: self.refused(),
         }
@@ -91,7 +89,7 @@ impl Hub {
             names.insert((*kind, name.clone()));
         }
         let mut sources: BTreeMap<(ScopeId, ResourceType, Str), Vec<Key>> = BTreeMap::new();
-        for (scope, names) in wanted {
+        for (scope, names) in wanted.into_iter().take(SCOPES) {
             for entry in self.engine.entries(scope).unwrap_or_default() {
                 let name = (entry.encoded.kind, entry.encoded.name.clone());
                 if names.contains(&name) {
@@ -141,7 +139,8 @@ mod tests {
         let start = clock::mono();
         let at = |s| start + Duration::from_secs(s);
         let reach = Reach {
-            proxies: 5,
+            proxies: 6,
+            fresh: 1,
             behind: vec![at(1), at(3)],
             refused: Vec::new(),
         };

@@ -8,11 +8,14 @@ use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use crate::config::http_action::{HeaderChanges, HeaderOperations};
 use crate::text::Str;
 
-pub fn of_route(route: &mut Route, changes: &HeaderChanges) {
-    route.request_headers_to_add = added(&changes.request);
-    route.request_headers_to_remove = removed(&changes.request);
-    route.response_headers_to_add = added(&changes.response);
-    route.response_headers_to_remove = removed(&changes.response);
+/// One after the other.
+pub fn of_route(route: &mut Route, all: &[HeaderChanges]) {
+    for HeaderChanges { request, response } in all {
+        route.request_headers_to_add.extend(added(request));
+        route.request_headers_to_remove.extend(removed(request));
+        route.response_headers_to_add.extend(added(response));
+        route.response_headers_to_remove.extend(removed(response));
+    }
 }
 
 pub fn of_target(target: &mut ClusterWeight, changes: &HeaderChanges) {
@@ -66,7 +69,7 @@ mod tests {
         }))
         .unwrap();
         let mut route = Route::default();
-        of_route(&mut route, &changes);
+        of_route(&mut route, &[changes]);
         let expected = json!({
             "requestHeadersToAdd": [
                 {"header": {"key": "x-b", "value": "1"}, "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD"},
