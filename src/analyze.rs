@@ -5,6 +5,7 @@
 
 mod destinations;
 mod endpoints;
+mod hosts;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +23,11 @@ struct Mesh<'a> {
     domain: &'a str,
 }
 
-const ANALYZERS: &[fn(&Mesh<'_>) -> Vec<Diagnostic>] =
-    &[destinations::without_service, endpoints::of_templates];
+const ANALYZERS: &[fn(&Mesh<'_>) -> Vec<Diagnostic>] = &[
+    destinations::without_service,
+    endpoints::of_templates,
+    hosts::of_several,
+];
 
 /// All that is to be said: by file, line and object, most severe first within a line.
 pub fn findings(acceptance: &Acceptance, domain: &str) -> Vec<Diagnostic> {

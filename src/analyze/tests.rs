@@ -64,3 +64,39 @@ fn a_route_to_a_host_without_service_is_told_by_its_field() {
     assert_eq!(all, [(told.0, told.1, Some(9))]);
     assert_eq!(found(&[&route.replace("ratings", "reviews"), SERVICE]), []);
 }
+
+#[test]
+fn a_host_of_several_objects_is_told_of_those_that_do_not_count() {
+    let entry = |name: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n  \
+             hosts: [api.example.com]\n  ports: [{{number: 80, name: http, protocol: HTTP}}]\n"
+        )
+    };
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\nspec:\n  \
+                 hosts: [api.example.com]\n  http: [{route: [{destination: {host: api.example.com}}]}]\n";
+    assert_eq!(found(&[&entry("a"), route]), []);
+    assert_eq!(
+        found(&[&entry("a"), &entry("b")]),
+        [(
+            Code::Conflict,
+            "ServiceEntry default/b".to_owned(),
+            Some(12)
+        )]
+    );
+}
+
+#[test]
+fn a_rule_whose_delegate_is_not_there_is_told() {
+    let root = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\nspec:\n  \
+                hosts: [reviews]\n  http: [{delegate: {name: d}}]\n";
+    let delegate = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: d}\nspec:\n  \
+                    http: [{directResponse: {status: 204}}]\n";
+    let told = (
+        Code::Unresolved,
+        "VirtualService default/r".to_owned(),
+        Some(6),
+    );
+    assert_eq!(found(&[root]), [told]);
+    assert_eq!(found(&[root, delegate]), []);
+}
