@@ -1,7 +1,7 @@
 //! VirtualService: rules for TLS and TCP.
 
-use super::virtual_service::{destination, gateways, labels};
-use super::{fault, is_label, port};
+use super::virtual_service::{destination, gateways, source};
+use super::{fault, port};
 use crate::config::decode::reader::Fault;
 use crate::config::l4_route::{L4Match, RouteDestination};
 use crate::config::value::range;
@@ -81,11 +81,7 @@ fn match_of(path: &str, one: &L4Match) -> Vec<Fault> {
         one.port
             .and_then(|number| port(&format!("{path}.port"), number)),
     );
-    out.extend(labels(&format!("{path}.sourceLabels"), &one.source_labels));
-    if !one.source_namespace.is_empty() && !is_label(&one.source_namespace) {
-        let message = format!("`{}` is no namespace", one.source_namespace);
-        out.push(fault(format!("{path}.sourceNamespace"), message));
-    }
+    out.extend(source(path, &one.source_labels, &one.source_namespace));
     out.extend(gateways(&format!("{path}.gateways"), &one.gateways));
     out
 }

@@ -212,12 +212,18 @@ fn match_request(path: &str, one: &HttpMatchRequest, reach: Reach) -> Vec<Fault>
         one.port
             .and_then(|number| port(&format!("{path}.port"), number)),
     );
-    out.extend(labels(&format!("{path}.sourceLabels"), &one.source_labels));
-    if !one.source_namespace.is_empty() && !is_label(&one.source_namespace) {
-        let message = format!("`{}` is no namespace", one.source_namespace);
+    out.extend(source(path, &one.source_labels, &one.source_namespace));
+    out.extend(gateways(&format!("{path}.gateways"), &one.gateways));
+    out
+}
+
+/// Whose calls a match of any protocol is for.
+pub(super) fn source(path: &str, wanted: &Labels, namespace: &str) -> Vec<Fault> {
+    let mut out = labels(&format!("{path}.sourceLabels"), wanted);
+    if !namespace.is_empty() && !is_label(namespace) {
+        let message = format!("`{namespace}` is no namespace");
         out.push(fault(format!("{path}.sourceNamespace"), message));
     }
-    out.extend(gateways(&format!("{path}.gateways"), &one.gateways));
     out
 }
 
@@ -253,7 +259,7 @@ fn header_name(path: &str, name: &str, reach: Reach) -> Option<Fault> {
     (!sound).then(|| fault(path, format!("`{name}` is no header name")))
 }
 
-pub(super) fn labels(path: &str, labels: &Labels) -> Vec<Fault> {
+fn labels(path: &str, labels: &Labels) -> Vec<Fault> {
     let sound = |text: &str| {
         text.len() <= 63
             && text
