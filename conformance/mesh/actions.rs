@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::client::{Protocol, Reply};
 use crate::harness::suite::Scenario;
 use crate::harness::wait::eventually;
-use crate::shop::{SUBSETS, Shop};
+use crate::shop::{Shop, rules};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_redirect_leads_where_it_says", redirect),
@@ -25,19 +25,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const REVIEWS: &str = "http://reviews:9080";
-
-fn rules(http: &str) -> String {
-    format!(
-        "{SUBSETS}---
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: reviews, namespace: shop}}
-spec:
-  hosts: [reviews]
-  http:
-{http}"
-    )
-}
 
 /// Applies rules, waits until `check` holds, and takes them away again.
 fn with(http: &str, what: &str, check: impl Fn(&Shop) -> Result<()>) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::Scenario;
 use crate::harness::manifest::ServiceSpec;
 use crate::harness::pod::{App, Pod, PodSpec};
 use crate::harness::wait::eventually;
-use crate::shop::{SUBSETS, Shop};
+use crate::shop::{SUBSETS, Shop, rules};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_service_answers_to_each_of_its_names", names),
@@ -56,20 +56,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const REVIEWS: &str = "http://reviews:9080/";
-
-/// A VirtualService of reviews with these `http` rules.
-fn rules(http: &str) -> String {
-    format!(
-        "{SUBSETS}---
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: reviews, namespace: shop}}
-spec:
-  hosts: [reviews]
-  http:
-{http}"
-    )
-}
 
 fn names() -> Result<()> {
     let shop = Shop::enter()?;

@@ -128,6 +128,20 @@ impl Shop {
     }
 }
 
+/// A VirtualService of reviews with these `http` rules, and the subsets.
+pub(crate) fn rules(http: &str) -> String {
+    format!(
+        "{SUBSETS}---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: reviews, namespace: shop}}
+spec:
+  hosts: [reviews]
+  http:
+{http}"
+    )
+}
+
 /// Subsets v1 and v2 of reviews.
 pub(crate) const SUBSETS: &str = "
 apiVersion: networking.istio.io/v1
