@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, IoSlice, Read, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use mio::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use socket2::{Domain, Socket, Type};
 
 /// Plaintext that is sealed at once: four full records.
 const SEALED: usize = 64 << 10;
@@ -32,13 +33,18 @@ pub enum Drain {
 }
 
 impl Channel {
-    pub fn connect(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
+    /// From an address of the client's own, where that is possible: so come the proxies of a mesh.
+    pub fn connect(
+        from: Ipv4Addr,
+        address: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> io::Result<Self> {
         let tls = tls.map(|config| {
             let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
             let client = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
             Ok::<_, io::Error>(Connection::from(client))
         });
-        Ok(Self::new(TcpStream::connect(address)?, tls.transpose()?))
+        Ok(Self::new(call(from, address)?, tls.transpose()?))
     }
 
     pub fn accept(tcp: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
@@ -111,6 +117,33 @@ impl Channel {
             written => written,
         }
     }
+}
+
+fn call(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    if to.ip() != Ipv4Addr::LOCALHOST {
+        return TcpStream::connect(to);
+    }
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    match socket.connect(&to.into()) {
+        // The poll says when it is there.
+        Err(e) if e.raw_os_error() != Some(IN_PROGRESS) => Err(e),
+        Ok(()) | Err(_) => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+/// EINPROGRESS on Linux.
+const IN_PROGRESS: i32 = 115;
+
+/// Connections that wait to be accepted, as many as the server's own listener lets wait.
+const WAITING: i32 = 4096;
+
+/// The null server's door.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&address.into())?;
+    socket.listen(WAITING)?;
+    Ok(socket.into())
 }
 
 fn open(

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +27,12 @@ use super::stamp::Stamp;
 const RETRY: Duration = Duration::from_millis(50);
 /// One for all seats: what is read is used up at once.
 const BUFFER: usize = 256 << 10;
+/// Seats that the poll names at once, and that read in one round.
+const EVENTS: usize = 1024;
 /// Bytes of one seat before the others have their turn.
 const TURN: usize = 1 << 20;
-/// Among more seats than this, one that connects must not wait for so much of all others: a turn is one buffer then.
-const MANY: usize = 2_000;
+/// Bytes of all seats before the poll is asked again: a seat that connects must not wait for thousands that read.
+const ROUND: usize = 32 << 20;
 /// Reasons of lost streams that are kept.
 const REASONS: usize = 8;
 const RUNNER: Token = Token(usize::MAX);
@@ -49,6 +51,8 @@ pub struct Crew {
     target: Option<Target>,
     tls: Option<Arc<ClientConfig>>,
     seats: Vec<Seat>,
+    /// Seats that have something to read, each once, in order of their turns.
+    ready: VecDeque<usize>,
     /// Seats to connect, and when; in order, for all wait equally long.
     lost: VecDeque<(Stamp, usize)>,
     reasons: Vec<String>,
@@ -74,6 +78,7 @@ pub fn serve(runner: SocketAddr) -> Result<()> {
         target: None,
         tls: None,
         seats: Vec::new(),
+        ready: VecDeque::new(),
         lost: VecDeque::new(),
         reasons: Vec::new(),
         shared: Shared::default(),
@@ -85,12 +90,10 @@ pub fn serve(runner: SocketAddr) -> Result<()> {
 
 impl Crew {
     fn run(mut self) -> Result<()> {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS);
         let mut buffer = vec![0; BUFFER];
-        // Seats that had more than a turn.
-        let mut more: Vec<usize> = Vec::new();
         loop {
-            let timeout = if more.is_empty() {
+            let timeout = if self.ready.is_empty() {
                 self.patience()
             } else {
                 Some(Duration::ZERO)
@@ -99,22 +102,15 @@ impl Crew {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            let mut ready = std::mem::take(&mut more);
             let mut called = false;
             for event in &events {
                 match event.token() {
                     RUNNER => called = true,
-                    Token(seat) => ready.push(seat),
+                    Token(seat) => self.queue(seat),
                 }
             }
-            ready.dedup();
-            for seat in &ready {
-                if self.read(*seat, &mut buffer) {
-                    more.push(*seat);
-                }
-            }
-            // Only now, so that an answer delays no reading.
-            for seat in ready {
+            // Only when all have read, so that an answer delays no reading.
+            for seat in self.read_round(&mut buffer) {
                 let flushed = self.seats[seat].flush();
                 self.check(seat, flushed);
             }
@@ -126,25 +122,58 @@ impl Crew {
         }
     }
 
-    /// Reads for one turn; whether there may be more.
-    fn read(&mut self, seat: usize, buffer: &mut [u8]) -> bool {
-        let mut turns = if self.seats.len() > MANY {
-            1
-        } else {
-            TURN / BUFFER
+    /// Those that are still connecting come first: a server gives a newcomer little time.
+    fn queue(&mut self, seat: usize) {
+        let Some(place) = self.seats.get_mut(seat) else {
+            return;
         };
-        while turns > 0 && !self.seats[seat].stalled {
+        if std::mem::replace(&mut place.queued, true) {
+            return;
+        }
+        if place.heard() {
+            self.ready.push_back(seat);
+        } else {
+            self.ready.push_front(seat);
+        }
+    }
+
+    /// Turns of the seats that are ready, as many as one round has; who had one.
+    fn read_round(&mut self, buffer: &mut [u8]) -> Vec<usize> {
+        let mut had = Vec::new();
+        let mut left = ROUND / BUFFER;
+        while left > 0
+            && had.len() < EVENTS
+            && let Some(seat) = self.ready.pop_front()
+        {
+            self.seats[seat].queued = false;
+            let turn = TURN / BUFFER;
+            let (reads, more) = self.read(seat, buffer, turn.min(left));
+            // A turn that found less than a buffer costs nothing of it.
+            left -= reads;
+            had.push(seat);
+            if more {
+                self.seats[seat].queued = true;
+                self.ready.push_back(seat);
+            }
+        }
+        had
+    }
+
+    /// Reads at most so many full buffers: how many it were, and whether there may be more.
+    fn read(&mut self, seat: usize, buffer: &mut [u8], turn: usize) -> (usize, bool) {
+        let mut reads = 0;
+        while reads < turn && !self.seats[seat].stalled {
             self.last = Stamp::now();
             match self.seats[seat].read(buffer, &mut self.shared) {
-                Ok(Drain::Empty) => return false,
-                Ok(Drain::More) => turns -= 1,
+                Ok(Drain::Empty) => return (reads, false),
+                Ok(Drain::More) => reads += 1,
                 Err(error) => {
                     self.lose(seat, &error);
-                    return false;
+                    return (reads, false);
                 }
             }
         }
-        turns == 0
+        (reads, reads == turn)
     }
 
     fn check(&mut self, seat: usize, done: io::Result<()>) {
@@ -175,7 +204,7 @@ impl Crew {
         let Some(target) = &self.target else { return };
         let registry = self.poll.registry();
         let made = self.seats[seat]
-            .connect(target, self.tls.as_ref(), &mut self.shared)
+            .connect(target, home(seat), self.tls.as_ref(), &mut self.shared)
             .and_then(|channel| {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 registry.register(channel.tcp(), Token(seat), interest)
@@ -343,7 +372,7 @@ impl Crew {
             let was = std::mem::replace(&mut self.seats[at].stalled, seats.contains(&at));
             if was && !self.seats[at].stalled {
                 // The poll said long ago that there is something.
-                while self.read(at, &mut buffer) {}
+                while self.read(at, &mut buffer, 1).1 {}
                 let flushed = self.seats[at].flush();
                 self.check(at, flushed);
             }
@@ -352,6 +381,7 @@ impl Crew {
 
     fn leave(&mut self) {
         self.seats.clear();
+        self.ready.clear();
         self.lost.clear();
         self.reasons.clear();
         self.shared = Shared::default();
@@ -384,6 +414,12 @@ impl Crew {
             lost: std::mem::take(&mut self.reasons),
         }
     }
+}
+
+/// A seat's own address on the loopback.
+fn home(seat: usize) -> Ipv4Addr {
+    let [.., b, c] = (seat as u32).to_be_bytes();
+    Ipv4Addr::new(127, 1, b, c)
 }
 
 /// Trust in these certificates alone; each connection is a stranger, as each proxy's first one is.

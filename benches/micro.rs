@@ -81,6 +81,7 @@ fn engine(mesh: &Mesh) -> Engine {
 
 fn proxy(number: usize) -> Proxy {
     Proxy {
+        role: Default::default(),
         packing: None,
         id: Str::new(format!("sidecar~10.1.0.1~caller.{}~x", namespace(number))),
         ip: [10, 1, 0, 1].into(),
@@ -100,7 +101,7 @@ fn host(mesh: &Mesh, service: usize) -> Option<Hostname> {
 
 fn relation(engine: &Engine, host: &Hostname) -> Option<Relation> {
     let snapshot = engine.snapshot();
-    let client = Client::of(&proxy(0), &Default::default(), snapshot);
+    let client = Client::of(&proxy(0), &Default::default(), None, snapshot);
     Relation::of(&client, &client.egress(), snapshot, host)
 }
 

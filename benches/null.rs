@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
-use super::channel::{Channel, Drain};
+use super::channel::{Channel, Drain, listen};
 use super::fleet::Helper;
 use super::http2::{Http2, framed};
 use super::order::NullOrder;
@@ -98,7 +98,7 @@ struct Null {
 pub fn serve(runner: SocketAddr, roots: Option<&Path>) -> Result<()> {
     let poll = Poll::new()?;
     let tls = roots.map(certified).transpose()?;
-    let mut door = TcpListener::bind("127.0.0.1:0".parse()?)?;
+    let mut door = TcpListener::from_std(listen("127.0.0.1:0".parse()?)?);
     let stream = std::net::TcpStream::connect(runner).context("reach the runner")?;
     stream.set_nonblocking(true)?;
     let mut runner = TcpStream::from_std(stream);

@@ -1,6 +1,7 @@
 //! One simulated proxy with its connection, and what is measured on it. When it reads is decided in `crew.rs`.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -53,6 +54,7 @@ struct Link {
     channel: Option<Channel>,
     intake: Intake,
     message: Message,
+    heard: bool,
 }
 
 /// Responses as they came, for the null server.
@@ -100,6 +102,8 @@ pub struct Seat {
     token: Option<String>,
     link: Link,
     pub stalled: bool,
+    /// It waits for its turn to read.
+    pub queued: bool,
     /// Part of the goal.
     pub aimed: bool,
     seen: u32,
@@ -122,6 +126,7 @@ impl Seat {
             token,
             link: Link::default(),
             stalled: false,
+            queued: false,
             aimed: true,
             seen: 0,
             reached: None,
@@ -146,6 +151,7 @@ impl Seat {
     pub fn connect(
         &mut self,
         target: &Target,
+        from: Ipv4Addr,
         tls: Option<&Arc<ClientConfig>>,
         shared: &mut Shared,
     ) -> io::Result<&mut Channel> {
@@ -157,7 +163,7 @@ impl Seat {
         for request in self.proxy.open(&mut ground) {
             http2.send(request);
         }
-        let mut channel = Channel::connect(target.address, tls)?;
+        let mut channel = Channel::connect(from, target.address, tls)?;
         channel.push(http2.take());
         self.link = Link {
             http2: Some(http2),
@@ -169,6 +175,11 @@ impl Seat {
 
     pub fn channel(&mut self) -> Option<&mut Channel> {
         self.link.channel.as_mut()
+    }
+
+    /// Whether a response came over this connection.
+    pub fn heard(&self) -> bool {
+        self.link.heard
     }
 
     pub fn disconnect(&mut self) {
@@ -184,11 +195,12 @@ impl Seat {
             return Ok(Drain::Empty);
         };
         let mut replies = Vec::new();
-        let (intake, message) = (&mut link.intake, &mut link.message);
+        let (intake, message, heard) = (&mut link.intake, &mut link.message, &mut link.heard);
         let outcome = channel.read(buffer, |plain| {
             let now = Stamp::now();
             let mut broken = None;
             let received = http2.receive(plain, |data| {
+                *heard = true;
                 let cut = intake.push(data, |item| {
                     self.on_item(item, message, now, shared, &mut replies);
                 });

@@ -22,6 +22,7 @@ pub mod manifest;
 pub mod mesh;
 pub mod network;
 pub mod packing;
+pub mod pki;
 pub mod pod;
 pub mod process;
 pub mod suite;

@@ -18,8 +18,12 @@ mod actions;
 mod admin_pages;
 #[path = "mesh/capture.rs"]
 mod capture;
+#[path = "mesh/edge.rs"]
+mod edge;
 #[path = "mesh/external.rs"]
 mod external;
+#[path = "mesh/gateways.rs"]
+mod gateways;
 #[path = "mesh/hitless.rs"]
 mod hitless;
 #[path = "mesh/identity.rs"]
@@ -48,6 +52,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     identity::SCENARIOS,
     protocols::SCENARIOS,
     hitless::SCENARIOS,
+    gateways::SCENARIOS,
 ];
 
 fn main() -> ExitCode {

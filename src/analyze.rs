@@ -5,6 +5,7 @@
 
 mod destinations;
 mod endpoints;
+mod gateways;
 mod hosts;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,10 @@ const ANALYZERS: &[fn(&Mesh<'_>) -> Vec<Diagnostic>] = &[
     destinations::without_service,
     endpoints::of_templates,
     hosts::of_several,
+    gateways::of_virtual_services,
+    gateways::without_proxy,
+    gateways::without_secret,
+    gateways::in_conflict,
 ];
 
 /// All that is to be said: by file, line and object, most severe first within a line.

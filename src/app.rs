@@ -33,6 +33,7 @@ use crate::acceptance::{Acceptance, Census, OfKind, Options, Persisted, Places};
 use crate::admission::Webhooks;
 use crate::analyze;
 use crate::ca::authority::{Authority, Lifetimes};
+use crate::ca::readers::Readers as SecretReaders;
 use crate::ca::review::Cluster;
 use crate::ca::service::{CertificateService, METHOD};
 use crate::ca::standby::Standby;
@@ -44,6 +45,7 @@ use crate::controllers::{self, Installed};
 use crate::debug::desk::{Desk, Readers};
 use crate::debug::status::{self, StatusService};
 use crate::debug::{Count, Pages, Prepared, Render};
+use crate::delivery::credentials::Credentials;
 use crate::delivery::hub::{Hub, Message};
 use crate::delivery::server::{Server, Streams};
 use crate::delivery::{Access, Limits};
@@ -98,7 +100,9 @@ async fn start(
     let Some(Some(first)) = tasks.unless_ended(first).await else {
         return Ok(());
     };
-    let (acceptance, engine) = begin(settings, &dir, accepted, first)?;
+    let readers = SecretReaders::of(source.cluster.clone());
+    let credentials = Arc::new(Credentials::of(readers));
+    let (acceptance, engine) = begin(settings, &dir, accepted, (first, &credentials))?;
     let ground = Ground {
         dir,
         snapshot: snapshot.map(|snapshot| snapshot.dir),
@@ -106,6 +110,7 @@ async fn start(
         source,
         acceptance,
         engine,
+        credentials,
     };
     ground.build(settings, home, stop, tasks).await
 }
@@ -118,6 +123,7 @@ struct Ground {
     source: Started,
     acceptance: Acceptance,
     engine: Engine,
+    credentials: Arc<Credentials>,
 }
 
 impl Ground {
@@ -140,13 +146,14 @@ impl Ground {
                 },
             acceptance,
             engine,
+            credentials,
         } = self;
         let (mesh, (hub, inbox)) = (engine.snapshot().mesh.clone(), mpsc::channel(MESSAGES));
         let (domain, place) = (&mesh.trust_domain, installed.as_ref());
         let standby = standby(settings, domain, &hub);
         let known = (cluster, standby.clone());
         let trust = trust(settings, &dir, domain, known, place).await?;
-        let doors = Doors::bind(settings, &home.source, trust.serving.live()).await?;
+        let doors = Doors::bind(settings, &home.source, trust.serving.live())?;
         doors.ports.tell(settings.ports_file.as_deref())?;
         let (proxies, injected) = watch::channel(mesh.default_config.clone());
         let (told, found) = mpsc::channel(controllers::events::WAITING);
@@ -176,6 +183,7 @@ impl Ground {
             webhooks,
             replica,
             engine,
+            credentials,
             metrics,
             trust,
             doors,
@@ -194,7 +202,7 @@ fn begin(
     settings: &Settings,
     dir: &LockedDir,
     accepted: Option<Persisted>,
-    first: Beginning,
+    (first, credentials): (Beginning, &Credentials),
 ) -> Result<(Acceptance, Engine)> {
     let mut engine = Engine::new(model::Settings {
         domain: Str::new(&settings.domain),
@@ -215,6 +223,7 @@ fn begin(
             acceptance.resume()
         }
     };
+    credentials.apply(&changes);
     engine.apply(&changes);
     engine.prepare();
     intake::tell(acceptance.news());
@@ -227,6 +236,7 @@ struct Plane {
     webhooks: Option<Webhooks>,
     replica: Option<Replica>,
     engine: Engine,
+    credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
     trust: Trust,
     doors: Doors,
@@ -252,14 +262,17 @@ impl Plane {
         } = self.trust;
         let root_namespace = self.engine.snapshot().mesh.root_namespace.clone();
         let metrics = self.metrics;
-        let hub = Hub::new(self.engine, limits(settings)).counting(metrics.clone());
+        let credentials = self.credentials;
+        let hub = Hub::new(self.engine, limits(settings))
+            .counting(metrics.clone())
+            .keeping(credentials.clone());
         let desk = Desk {
             hub: self.hub,
             authenticator: authenticator.clone(),
             readers: Readers::Proven,
             root_namespace,
         };
-        let mut server = server(settings, &authority, &desk, &metrics);
+        let mut server = server(settings, (&authority, credentials), &desk, &metrics);
         if let Some(replica) = self.replica {
             server.others = server
                 .others
@@ -321,7 +334,7 @@ async fn trust(
     settings: &Settings,
     dir: &LockedDir,
     trust_domain: &str,
-    (cluster, standby): (Option<Box<dyn Cluster>>, Option<Arc<Standby>>),
+    (cluster, standby): (Option<Arc<dyn Cluster>>, Option<Arc<Standby>>),
     installed: Option<&Installed>,
 ) -> Result<Trust> {
     if let (Some(installed), None) = (installed, &settings.ca_dir) {
@@ -368,7 +381,7 @@ fn limits(settings: &Settings) -> Limits {
 
 fn server(
     settings: &Settings,
-    authority: &Arc<Authority>,
+    (authority, credentials): (&Arc<Authority>, Arc<Credentials>),
     desk: &Desk,
     metrics: &Arc<Metrics>,
 ) -> Server {
@@ -378,6 +391,7 @@ fn server(
         hub: desk.hub.clone(),
         authenticator: desk.authenticator.clone(),
         authority: authority.clone(),
+        credentials,
         limits: limits(settings),
         access: Access {
             age: settings.keepalive_max_server_connection_age,

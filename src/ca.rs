@@ -13,6 +13,7 @@ pub mod key;
 pub mod lease;
 pub mod pem;
 pub mod rate;
+pub mod readers;
 pub mod review;
 pub mod service;
 pub mod serving;

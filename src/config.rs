@@ -9,12 +9,14 @@ pub mod core;
 pub mod decode;
 pub mod destination_rule;
 pub mod event;
+pub mod gateway;
 pub mod http_action;
 pub mod l4_route;
 pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;
 pub mod proxy_config;
+pub mod secret;
 pub mod service_entry;
 pub mod sidecar;
 pub mod value;
@@ -75,6 +77,9 @@ kinds! {
     DestinationRule(Box<destination_rule::DestinationRule>), "networking.istio.io";
     PeerAuthentication(peer_authentication::PeerAuthentication), "security.istio.io";
     Sidecar(sidecar::Sidecar), "networking.istio.io";
+    Gateway(gateway::Gateway), "networking.istio.io";
+    // Boxed: most of them are empty here.
+    Secret(Box<secret::Secret>), "";
     // The ConfigMap `istio` of the root namespace, or the file given by `--mesh-config`.
     MeshConfig(Box<mesh::MeshConfig>), "mesh.istio.io";
 }

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod credentials;
 pub mod frame;
 pub mod grpc;
 pub mod hub;

@@ -6,6 +6,9 @@
 pub mod assignments;
 pub mod client;
 pub mod domains;
+pub mod front;
+pub mod gateway_hosts;
+pub mod gateway_listener;
 pub mod http_actions;
 pub mod http_routes;
 pub mod inbound;
@@ -25,9 +28,11 @@ use serde::Serialize;
 
 use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
 use crate::config::destination_rule::HttpCookie;
+use crate::config::gateway::TlsVersion;
 use crate::config::http_action::{
     CorsPolicy, HeaderChanges, HttpFaultInjection, HttpRedirect, Percent, RegexRewrite,
 };
+use crate::config::proxy_config::ForwardClientCert;
 use crate::config::value::Span;
 use crate::config::virtual_service::{HttpMatchRequest, HttpRetry};
 use crate::text::Str;
@@ -183,6 +188,8 @@ pub struct Listener {
     pub socket: Socket,
     pub direction: Direction,
     pub capture: Capture,
+    /// Whether each connection begins with where it came from (`topology.proxyProtocol`).
+    pub proxy_protocol: bool,
     pub tls_inspector: Inspector,
     pub http_inspector: Inspector,
     /// `listener_filters_timeout`; 0 waits for ever.
@@ -225,7 +232,7 @@ pub struct FilterChain {
     pub name: Str,
     pub matches: ChainMatch,
     /// None is plaintext.
-    pub tls: Option<InboundTls>,
+    pub tls: Option<DownstreamTls>,
     pub filter: NetworkFilter,
 }
 
@@ -243,6 +250,58 @@ pub struct ChainMatch {
 pub enum TransportProtocol {
     Tls,
     RawBuffer,
+}
+
+/// What a connection must be to come through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum DownstreamTls {
+    Mesh(InboundTls),
+    Server(Box<ServerTls>),
+}
+
+/// A gateway's own certificates, as its users have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServerTls {
+    pub certificates: Certificates,
+    /// Whether, and how, clients are to prove who they are.
+    pub clients: Option<ClientProof>,
+    pub alpn: Vec<Str>,
+    pub least: TlsVersion,
+    pub most: TlsVersion,
+    /// Empty are the mesh's usual ones.
+    pub cipher_suites: Vec<Str>,
+    /// Empty are Envoy's.
+    pub ecdh_curves: Vec<Str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Certificates {
+    /// SDS names.
+    Secrets(Vec<Str>),
+    /// Chain and key each, as paths in the proxy's file system.
+    Files(Vec<(Str, Str)>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClientProof {
+    /// A client without certificate is let in all the same.
+    pub optional: bool,
+    pub roots: ClientRoots,
+    /// Exact names of which the client's certificate must have one.
+    pub subject_alt_names: Vec<Str>,
+    pub certificate_spki: Vec<Str>,
+    pub certificate_hash: Vec<Str>,
+    /// A certificate that the roots did not sign is let in all the same.
+    pub unverified: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum ClientRoots {
+    /// An SDS name.
+    Secret(Str),
+    /// Roots, and the list of what was revoked, which may be empty.
+    Files(Str, Str),
+    None,
 }
 
 /// Client certificate required, from one of these trust domains; `default` and `ROOTCA` over SDS.
@@ -305,7 +364,17 @@ pub struct HttpManager {
     pub routes: Routes,
     /// When the tables and clusters come that its requests lead to.
     pub loading: Loading,
+    /// At a gateway alone.
+    pub edge: Option<Edge>,
     pub access_log: Option<AccessLog>,
+}
+
+/// What is believed of a client outside of the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Edge {
+    /// Proxies before the gateway whose `x-forwarded-for` holds.
+    pub trusted_hops: u32,
+    pub client_cert: ForwardClientCert,
 }
 
 /// When a client is sent what it may never use.
@@ -388,6 +457,8 @@ pub struct VirtualHost {
     /// No domain stands in two hosts of a table: one duplicate would NACK the port for all.
     pub domains: Vec<Str>,
     pub routes: Vec<Route>,
+    /// Whether plaintext is led to HTTPS (`require_tls`).
+    pub redirects: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -2,6 +2,7 @@
 
 pub mod delegates;
 pub mod endpoints;
+pub mod gateways;
 pub mod policies;
 pub mod protocol;
 pub mod proxy;
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::endpoints::{Difference, Endpoints};
+use self::gateways::Gateways;
 use self::policies::Policies;
 use self::routes::Virtuals;
 use self::rules::Rules;
@@ -40,6 +42,7 @@ pub struct Snapshot {
     pub rules: Arc<Rules>,
     pub policies: Arc<Policies>,
     pub sidecars: Arc<Sidecars>,
+    pub gateways: Arc<Gateways>,
     /// Objects whose index entry a default of MeshConfig reaches.
     defaulted: Arc<BTreeMap<Key, Arc<Object>>>,
 }
@@ -76,6 +79,8 @@ pub struct Facts {
     pub endpoints: BTreeSet<Hostname>,
     /// Namespaces whose proxies may be in another scope.
     pub namespaces: BTreeSet<Str>,
+    /// Whether proxies at the edge may be in another scope.
+    pub fronts: bool,
 }
 
 impl Snapshot {
@@ -123,7 +128,8 @@ impl Snapshot {
             };
         }
         match key.kind {
-            Kind::Namespace => {}
+            // Secrets are no part of what is joined: proxies ask for them by name.
+            Kind::Namespace | Kind::Secret => {}
             Kind::Service => self.apply_service(key, object, facts, sets),
             Kind::ServiceEntry => self.apply_entry(key, object, facts, sets),
             Kind::EndpointSlice => self.apply_slice(key, change.object.as_ref(), sets),
@@ -138,6 +144,14 @@ impl Snapshot {
                 });
                 Arc::make_mut(&mut self.sidecars).set(key, sidecar);
                 self.touch_namespace(&key.namespace, facts);
+            }
+            Kind::Gateway => {
+                let gateway = object.and_then(|o| match &o.spec {
+                    Spec::Gateway(spec) => Some((o, spec)),
+                    _ => None,
+                });
+                Arc::make_mut(&mut self.gateways).set(key, gateway);
+                facts.fronts = true;
             }
             Kind::MeshConfig => self.apply_mesh(object, facts, sets),
         }

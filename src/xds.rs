@@ -13,6 +13,7 @@ mod proto;
 pub mod route;
 pub mod scope;
 pub mod secret;
+mod server_tls;
 pub mod stamp;
 pub mod status;
 mod tls;

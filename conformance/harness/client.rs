@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::network::{Namespace, User};
+use super::pki::Tls;
 
 /// A client that is not answered by then gives up.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -42,6 +43,8 @@ pub struct Call {
     pub authority: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
+    /// None is plaintext.
+    pub tls: Option<Tls>,
     /// Of a gRPC call it is not sent.
     pub body: Bytes,
 }
@@ -64,7 +67,15 @@ impl Call {
             authority: authority.to_owned(),
             path: path.to_owned(),
             headers: Vec::new(),
+            tls: None,
             body: Bytes::new(),
+        }
+    }
+
+    pub fn within(self, tls: Tls) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
         }
     }
 
@@ -101,7 +112,17 @@ impl Call {
 
     async fn exchange(&self) -> Result<Reply> {
         match &self.target {
-            Target::Tcp(address) => self.over_stream(connect(*address).await?).await,
+            Target::Tcp(address) => {
+                let stream = connect(*address).await?;
+                let alpn: &[u8] = match self.protocol {
+                    Protocol::Http1 => b"http/1.1",
+                    Protocol::Http2 | Protocol::Grpc => b"h2",
+                };
+                match &self.tls {
+                    None => self.over_stream(stream).await,
+                    Some(tls) => self.over_stream(tls.over(stream, alpn).await?).await,
+                }
+            }
             Target::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.with_context(|| format!("connect to {}", path.display()))?;
@@ -272,6 +293,17 @@ pub fn tcp(from: &Namespace, user: User, to: SocketAddr, message: &[u8]) -> Resu
     })?
 }
 
+/// The same within TLS.
+pub fn tls(from: &Namespace, to: SocketAddr, tls: &Tls, message: &[u8]) -> Result<Greeting> {
+    from.inside(User::App, || {
+        block_on(async {
+            let mut stream = tls.over(connect(to).await?, b"").await?;
+            stream.write_all(message).await?;
+            greeting(&mut stream).await
+        })
+    })?
+}
+
 /// Connects over TCP and waits for the server to speak first.
 pub fn server_first(from: &Namespace, user: User, to: SocketAddr) -> Result<Greeting> {
     from.inside(user, || {
@@ -287,7 +319,7 @@ pub struct Greeting {
     pub peer: SocketAddr,
 }
 
-async fn greeting(stream: &mut TcpStream) -> Result<Greeting> {
+async fn greeting(stream: &mut (impl AsyncRead + Unpin)) -> Result<Greeting> {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
         ensure!(

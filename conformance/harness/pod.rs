@@ -42,6 +42,8 @@ pub enum App {
 pub enum Sidecar {
     /// Envoy, with the pod's traffic captured.
     Captured,
+    /// Envoy alone, at the edge of the mesh, with nothing captured.
+    Gateway,
     /// No Envoy: a stranger to the mesh.
     Absent,
 }
@@ -90,6 +92,13 @@ impl PodSpec {
         }
     }
 
+    pub fn at_the_edge(self) -> Self {
+        Self {
+            sidecar: Sidecar::Gateway,
+            ..self
+        }
+    }
+
     pub fn init(mut self, flags: &[&str]) -> Self {
         self.init
             .extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -128,7 +137,7 @@ impl Pod {
         mesh.announce_pod(&pod.spec, pod.ip())?;
         pod.start_workload()?;
         match pod.spec.sidecar {
-            Sidecar::Captured => pod.start_sidecar(mesh)?,
+            Sidecar::Captured | Sidecar::Gateway => pod.start_sidecar(mesh)?,
             Sidecar::Absent => {}
         }
         // As the readiness of its containers decides in a cluster.
@@ -168,7 +177,9 @@ impl Pod {
 
     fn start_sidecar(&mut self, mesh: &Mesh) -> Result<()> {
         let bootstrap = self.write_bootstrap(mesh)?;
-        self.init(&[])?;
+        if self.spec.sidecar == Sidecar::Captured {
+            self.init(&[])?;
+        }
         let mut command = self.namespace().command(User::Envoy, program("envoy"));
         command.arg("-c").arg(&bootstrap);
         command.args(["--disable-hot-restart", "--log-level", "warning"]);
@@ -200,6 +211,9 @@ impl Pod {
         command.arg("bootstrap").args(self.identity_flags());
         command.args(["-o", "json", "--drain-secret", DRAIN_SECRET]);
         command.args(["--stats", "cluster.,listener.,http."]);
+        if self.spec.sidecar == Sidecar::Gateway {
+            command.arg("--role=router");
+        }
         command
             .arg("--out-dir")
             .arg(&folder)

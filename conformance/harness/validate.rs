@@ -4,6 +4,7 @@
 //! assignment gets a cluster of its own, secrets and files of certificates are made up. Nothing is bound,
 //! and nothing is asked of a control plane.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -75,15 +76,36 @@ impl Credentials {
         }
     }
 
-    fn secrets(&self) -> Value {
-        let (chain, key) = (
-            json!({"filename": self.chain}),
-            json!({"filename": self.key}),
-        );
-        json!([
-            {"name": "default", "tlsCertificate": {"certificateChain": chain, "privateKey": key}},
-            {"name": "ROOTCA", "validationContext": {"trustedCa": chain}},
-        ])
+    /// The workload's own, and those that its listeners name.
+    fn secrets(&self, listeners: &[Value]) -> Value {
+        let mut names = BTreeSet::from(["default".to_owned(), "ROOTCA".to_owned()]);
+        listeners.iter().for_each(|l| secrets_in(l, &mut names));
+        let secret = |name: String| {
+            let (chain, key) = (
+                json!({"filename": self.chain}),
+                json!({"filename": self.key}),
+            );
+            match name == "ROOTCA" || name.ends_with("-cacert") {
+                true => json!({"name": name, "validationContext": {"trustedCa": chain}}),
+                false => json!({
+                    "name": name,
+                    "tlsCertificate": {"certificateChain": chain, "privateKey": key},
+                }),
+            }
+        };
+        names.into_iter().map(secret).collect()
+    }
+}
+
+/// Names of Secrets, wherever they stand.
+fn secrets_in(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) if text.starts_with("kubernetes://") => {
+            drop(names.insert(text.clone()))
+        }
+        Value::Array(items) => items.iter().for_each(|item| secrets_in(item, names)),
+        Value::Object(fields) => fields.values().for_each(|field| secrets_in(field, names)),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -112,8 +134,8 @@ fn bootstrap(wrapped: &Wrapped<'_>, credentials: &Credentials) -> Result<Value> 
         }},
         "staticResources": {
             "clusters": clusters,
+            "secrets": credentials.secrets(&listeners),
             "listeners": listeners,
-            "secrets": credentials.secrets(),
         },
         "bootstrapExtensions": [{
             "name": "envoy.bootstrap.internal_listener",

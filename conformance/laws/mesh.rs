@@ -11,6 +11,7 @@ use fairlead::config::destination_rule::{
     ClientTls, ConsistentHash, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode,
     TrafficPolicy, WorkloadSelector,
 };
+use fairlead::config::gateway::{self, Gateway, Server, ServerPort, ServerTls};
 use fairlead::config::http_action::Delegate;
 use fairlead::config::l4_route::{L4Match, RouteDestination, TcpRoute, TlsRoute};
 use fairlead::config::mesh::MeshConfig;
@@ -26,7 +27,7 @@ use fairlead::config::virtual_service::{
 };
 use fairlead::config::workload_entry::WorkloadEntry;
 use fairlead::config::{Change, Key, Object, Spec};
-use fairlead::model::proxy::{Interception, Proxy, RoutePacking, Taken};
+use fairlead::model::proxy::{Interception, Proxy, Role, RoutePacking, Taken};
 use fairlead::text::Str;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -38,6 +39,7 @@ const VERSIONS: [&str; 2] = ["v1", "v2"];
 pub fn proxies() -> Vec<Proxy> {
     let one = |name: &str, namespace: &str, ip: &str, interception, packing| Proxy {
         id: Str::new(format!("sidecar~{ip}~{name}.{namespace}~x")),
+        role: Role::Sidecar,
         ip: ip.parse().unwrap(),
         name: Str::new(name),
         namespace: Str::new(namespace),
@@ -68,6 +70,11 @@ pub fn proxies() -> Vec<Proxy> {
             Interception::None,
             on_demand,
         ),
+        Proxy {
+            id: Str::new("router~10.1.0.9~gate.shop~x"),
+            role: Role::Router,
+            ..one("gate", "shop", "10.1.0.9", captured, None)
+        },
     ]
 }
 
@@ -143,6 +150,7 @@ fn spec() -> impl Strategy<Value = Spec> {
         4 => destination_rule().prop_map(|rule| Spec::DestinationRule(Box::new(rule))),
         2 => peer_authentication().prop_map(Spec::PeerAuthentication),
         1 => sidecar().prop_map(Spec::Sidecar),
+        2 => gateway().prop_map(Spec::Gateway),
     ]
 }
 
@@ -447,6 +455,12 @@ fn http_rule() -> impl Strategy<Value = Arc<HttpRoute>> {
 
 fn virtual_service() -> impl Strategy<Value = VirtualService> {
     let export = select(vec![vec![], vec![Str::new(".")], vec![Str::new("back")]]);
+    let gateways = select(vec![
+        vec![],
+        vec![],
+        vec!["mesh", "shop/reviews"],
+        vec!["shop/reviews", "back/www", "ratings"],
+    ]);
     (
         prop_oneof![
             4 => prop::collection::vec(host(), 1..3),
@@ -454,9 +468,9 @@ fn virtual_service() -> impl Strategy<Value = VirtualService> {
         ],
         prop::collection::vec(http_rule(), 1..3),
         (prop::option::of(l4_route()), prop::option::of(l4_route())),
-        export,
+        (export, gateways),
     )
-        .prop_map(|(hosts, http, (tls, tcp), export_to)| {
+        .prop_map(|(hosts, http, (tls, tcp), (export_to, gateways))| {
             let named = |mut one: TcpRoute| {
                 let hosts = hosts.clone();
                 one.matches
@@ -470,12 +484,72 @@ fn virtual_service() -> impl Strategy<Value = VirtualService> {
             VirtualService {
                 tls: tls.map(named).into_iter().collect(),
                 tcp: tcp.into_iter().collect(),
+                gateways: match hosts.is_empty() {
+                    true => Vec::new(),
+                    false => gateways.into_iter().map(Str::new).collect(),
+                },
                 hosts,
                 http,
-                gateways: Vec::new(),
                 export_to,
             }
         })
+}
+
+/// Servers of few ports and hosts, so that they meet.
+fn gateway() -> impl Strategy<Value = Gateway> {
+    let hosts = prop_oneof![
+        3 => host(),
+        1 => Just(Str::new("*")),
+        1 => Just(Str::new("*.shop.svc.cluster.local")),
+        1 => host().prop_map(|host| Str::new(format!("back/{host}"))),
+    ];
+    let sort = select(vec![
+        ("HTTP", None),
+        ("HTTP", None),
+        ("HTTPS", Some(gateway::TlsMode::Simple)),
+        ("HTTPS", Some(gateway::TlsMode::IstioMutual)),
+        ("TCP", None),
+        ("TLS", Some(gateway::TlsMode::Passthrough)),
+        ("TLS", Some(gateway::TlsMode::Mutual)),
+        ("TLS", Some(gateway::TlsMode::AutoPassthrough)),
+    ]);
+    let server = (
+        select(vec![80u16, 443, 7000]),
+        sort,
+        prop::collection::vec(hosts, 1..3),
+        any::<bool>(),
+    );
+    let server = server.prop_map(|(number, (protocol, mode), hosts, redirects)| {
+        let tls = mode.map(|mode| ServerTls {
+            mode,
+            credential_name: match mode {
+                gateway::TlsMode::IstioMutual => Str::default(),
+                _ => Str::new_static("certificate"),
+            },
+            ..ServerTls::default()
+        });
+        let redirect = (protocol == "HTTP" && redirects).then(|| ServerTls {
+            https_redirect: true,
+            ..ServerTls::default()
+        });
+        Server {
+            port: ServerPort {
+                number,
+                protocol: Str::new(protocol),
+                name: Str::new(format!("{protocol}-{number}")),
+            },
+            hosts,
+            tls: tls.or(redirect).map(Box::new),
+            ..Server::default()
+        }
+    });
+    let selector = select(vec![
+        Labels::new(),
+        labels("app", "caller"),
+        labels("app", "x"),
+    ]);
+    (selector, prop::collection::vec(server, 1..4))
+        .prop_map(|(selector, servers)| Gateway { selector, servers })
 }
 
 fn l4_route() -> impl Strategy<Value = TcpRoute> {

@@ -34,7 +34,9 @@ fn mesh<'o>(object: Option<&'o Object>, default: &'o MeshConfig) -> Option<&'o M
             | Spec::VirtualService(_)
             | Spec::DestinationRule(_)
             | Spec::PeerAuthentication(_)
-            | Spec::Sidecar(_),
+            | Spec::Sidecar(_)
+            | Spec::Gateway(_)
+            | Spec::Secret(_),
         ) => None,
     }
 }

@@ -48,6 +48,8 @@ pub(super) fn part(object: &Object, domain: &str) -> Option<Part> {
         | Spec::ServiceEntry(_)
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)
+        | Spec::Gateway(_)
+        | Spec::Secret(_)
         | Spec::MeshConfig(_) => None,
     }
 }
@@ -65,6 +67,8 @@ pub(super) fn absent(kind: Kind) -> Option<Part> {
         | Kind::ServiceEntry
         | Kind::PeerAuthentication
         | Kind::Sidecar
+        | Kind::Gateway
+        | Kind::Secret
         | Kind::MeshConfig => None,
     }
 }

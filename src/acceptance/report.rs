@@ -187,6 +187,8 @@ fn field_of(object: &Object, on: &Ref, domain: &str) -> String {
         | Spec::DestinationRule(_)
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)
+        | Spec::Gateway(_)
+        | Spec::Secret(_)
         | Spec::MeshConfig(_) => String::new(),
     }
 }

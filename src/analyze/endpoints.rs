@@ -49,6 +49,8 @@ fn has_endpoints(mesh: &Mesh<'_>, service: &Object, spec: &Service) -> bool {
         | Spec::DestinationRule(_)
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)
+        | Spec::Gateway(_)
+        | Spec::Secret(_)
         | Spec::MeshConfig(_) => false,
     })
 }

@@ -25,12 +25,10 @@ pub struct Doors {
 }
 
 impl Doors {
-    pub async fn bind(settings: &Settings, source: &Source, live: Arc<Live>) -> Result<Self> {
+    pub fn bind(settings: &Settings, source: &Source, live: Arc<Live>) -> Result<Self> {
         let mut ports = Ports::default();
         let mut streams = Vec::new();
-        let secure = ports
-            .bind("secure-grpc", settings.secure_grpc_addr.address())
-            .await?;
+        let secure = ports.bind("secure-grpc", settings.secure_grpc_addr.address())?;
         if let Some(listener) = secure {
             streams.push((
                 "secure-grpc",
@@ -38,15 +36,13 @@ impl Doors {
                 Door::Proven(tls::server_config(live.clone())?),
             ));
         }
-        if let Some(listener) = ports.bind("grpc", settings.grpc_addr.address()).await? {
+        if let Some(listener) = ports.bind("grpc", settings.grpc_addr.address())? {
             streams.push(("grpc", listener, Door::Open));
         }
-        let pages = ports.bind("http", settings.http_addr.address()).await?;
-        let monitoring = ports
-            .bind("monitoring", settings.monitoring_addr.address())
-            .await?;
+        let pages = ports.bind("http", settings.http_addr.address())?;
+        let monitoring = ports.bind("monitoring", settings.monitoring_addr.address())?;
         let https = settings.https(source).address();
-        let webhooks = match ports.bind("https", https).await? {
+        let webhooks = match ports.bind("https", https)? {
             Some(listener) => Some((listener, listen::Door::Tls(tls::webhook_config(live)?))),
             None => None,
         };

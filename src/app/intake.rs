@@ -55,6 +55,8 @@ impl Keeps {
 
     fn holds(self, kind: Kind) -> bool {
         match self {
+            // Keys are written nowhere.
+            _ if kind == Kind::Secret => false,
             Self::All => true,
             Self::Checked => kind.is_strict(),
         }
@@ -194,7 +196,7 @@ impl Intake {
     /// Only where somebody keeps it.
     fn photograph(&self) {
         if self.snapshot.receiver_count() > 0 {
-            let all = self.acceptance.persist(&|_| true);
+            let all = self.acceptance.persist(&|kind| kind != Kind::Secret);
             self.snapshot.send_replace(Some(Arc::new(all)));
         }
     }

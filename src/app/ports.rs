@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Addresses in force, by the names that scripts know: `secure-grpc`, `grpc`, `http`, `monitoring`.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Ports(BTreeMap<&'static str, SocketAddr>);
 
 impl Ports {
     /// Binds and notes the address; None when `address` is, for a listener that is not wanted.
-    pub async fn bind(
+    pub fn bind(
         &mut self,
         name: &'static str,
         address: Option<SocketAddr>,
@@ -24,7 +24,7 @@ impl Ports {
             return Ok(None);
         };
         let tried = || format!("listen on {address} ({name})");
-        let listener = bind(address).await.with_context(tried)?;
+        let listener = bind(address).with_context(tried)?;
         self.0
             .insert(name, listener.local_addr().with_context(tried)?);
         Ok(Some(listener))
@@ -71,14 +71,28 @@ impl fmt::Display for Ports {
     }
 }
 
+/// Connections that wait to be accepted. All proxies may come at once, and one whose knock was lost waits a second or
+/// more before it knocks again; the kernel's own bound (`net.core.somaxconn`) is seldom above.
+const WAITING: u32 = 4096;
+
 /// `[::]` takes IPv4 too; where the machine has no IPv6 at all, IPv4 alone is every address.
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match listen(address) {
         Err(e) if is_any_v6(address) && no_ipv6(&e) => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+            listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 fn is_any_v6(address: SocketAddr) -> bool {
@@ -101,8 +115,8 @@ mod tests {
         let file = folder.path().join("ports.json");
         let mut ports = Ports::default();
         let any = "127.0.0.1:0".parse().ok();
-        let listener = ports.bind("http", any).await.unwrap().unwrap();
-        assert!(ports.bind("grpc", None).await.unwrap().is_none());
+        let listener = ports.bind("http", any).unwrap().unwrap();
+        assert!(ports.bind("grpc", None).unwrap().is_none());
         ports.write(&file).unwrap();
         let found: BTreeMap<String, SocketAddr> =
             serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -119,11 +133,10 @@ mod tests {
         let mut ports = Ports::default();
         let first = ports
             .bind("http", "127.0.0.1:0".parse().ok())
-            .await
             .unwrap()
             .unwrap();
         let taken = first.local_addr().unwrap();
-        let why = ports.bind("monitoring", Some(taken)).await.unwrap_err();
+        let why = ports.bind("monitoring", Some(taken)).unwrap_err();
         assert!(
             why.to_string()
                 .contains(&format!("listen on {taken} (monitoring)")),

@@ -27,7 +27,7 @@ pub struct Started {
     /// A first batch with all there is, then one for what changes.
     pub batches: mpsc::Receiver<Batch>,
     /// Where it is a cluster: who knows its tokens.
-    pub cluster: Option<Box<dyn review::Cluster>>,
+    pub cluster: Option<Arc<dyn review::Cluster>>,
     /// And where we are installed in it.
     pub installed: Option<Installed>,
 }
@@ -66,6 +66,7 @@ pub async fn run(
                 },
                 mesh: mesh
                     .map(|file| follow("mesh file", Directory::alone(file), metrics, stop, tasks)),
+                secrets: settings.gateway_secrets,
                 metrics: metrics.clone(),
             };
             let (sink, batches) = mpsc::channel(BATCHES);
@@ -76,7 +77,7 @@ pub async fn run(
             });
             Ok(Started {
                 batches,
-                cluster: Some(Box::new(objects)),
+                cluster: Some(Arc::new(objects)),
                 installed: Some(installed),
             })
         }

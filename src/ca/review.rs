@@ -42,7 +42,7 @@ pub enum Unmade {
 
 /// Asks a cluster about tokens, about few at a time.
 pub struct Reviewer {
-    cluster: Box<dyn Cluster>,
+    cluster: Arc<dyn Cluster>,
     trust_domain: Str,
     turns: Semaphore,
     standby: Option<Arc<Standby>>,
@@ -88,7 +88,7 @@ pub fn issuer(token: &str) -> Option<String> {
 }
 
 impl Reviewer {
-    pub fn new(cluster: Box<dyn Cluster>, trust_domain: &str) -> Self {
+    pub fn new(cluster: Arc<dyn Cluster>, trust_domain: &str) -> Self {
         Self {
             cluster,
             trust_domain: Str::new(trust_domain),
@@ -228,7 +228,7 @@ mod tests {
 
     fn verify_at(status: &Value, at: SystemTime) -> Result<Credential, TokenError> {
         let answers = Answers(Ok(json!({"status": status})), std::sync::Arc::default());
-        let reviewer = Reviewer::new(Box::new(answers), "cluster.local");
+        let reviewer = Reviewer::new(Arc::new(answers), "cluster.local");
         runtime().block_on(reviewer.verify(&token(), at))
     }
 
@@ -249,7 +249,7 @@ mod tests {
     fn the_cluster_is_asked_for_our_audience() {
         let asked = std::sync::Arc::<Mutex<Vec<Value>>>::default();
         let answers = Answers(Ok(json!({"status": good()})), asked.clone());
-        let reviewer = Reviewer::new(Box::new(answers), "cluster.local");
+        let reviewer = Reviewer::new(Arc::new(answers), "cluster.local");
         let token = token();
         runtime().block_on(reviewer.verify(&token, now())).unwrap();
         let asked = asked.lock().unwrap();
@@ -307,7 +307,7 @@ mod tests {
         token: &str,
     ) -> Result<Credential, TokenError> {
         let answers = Answers(answer, std::sync::Arc::default());
-        let reviewer = Reviewer::new(Box::new(answers), "cluster.local").with_standby(standby);
+        let reviewer = Reviewer::new(Arc::new(answers), "cluster.local").with_standby(standby);
         runtime().block_on(reviewer.verify(token, now()))
     }
 

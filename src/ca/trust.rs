@@ -29,7 +29,7 @@ pub struct Plan<'a> {
     /// The file that shows, if it is there, that a mesh was served from this directory before.
     pub past: Option<&'a str>,
     /// Who knows tokens that are not ours.
-    pub cluster: Option<Box<dyn Cluster>>,
+    pub cluster: Option<Arc<dyn Cluster>>,
     /// Who knows them while the cluster does not answer.
     pub standby: Option<Arc<Standby>>,
 }

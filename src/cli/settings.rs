@@ -158,6 +158,20 @@ pub struct Settings {
     )]
     pub service_account: String,
 
+    /// Watch Secrets, so that gateways can show their certificates. Without, a Gateway's `credentialName` is of no use,
+    /// and the control plane needs no right to read Secrets.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_GATEWAY_SECRETS",
+        default_value_t = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        value_name = "BOOL"
+    )]
+    pub gateway_secrets: bool,
+
     /// Write into the status of Istio's objects whether they are in force, and in how many proxies.
     #[arg(
         long,

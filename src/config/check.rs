@@ -3,6 +3,7 @@
 //! Only what stands inside one object is judged here; references are `acceptance`'s.
 
 mod destination_rule;
+mod gateway;
 mod header_value;
 mod http_action;
 mod l4_route;
@@ -33,13 +34,14 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
     match spec {
         Spec::Service(spec) => service::service(spec),
         Spec::EndpointSlice(spec) => service::slice(spec),
-        Spec::Namespace(_) | Spec::Pod(_) => Vec::new(),
+        Spec::Namespace(_) | Spec::Pod(_) | Spec::Secret(_) => Vec::new(),
         Spec::WorkloadEntry(spec) => workload_entry::faults(spec),
         Spec::ServiceEntry(spec) => service_entry::faults(spec, &meta.namespace),
         Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace),
         Spec::DestinationRule(spec) => destination_rule::faults(spec, &meta.namespace, not_yet),
         Spec::PeerAuthentication(spec) => peer_authentication::faults(spec),
         Spec::Sidecar(spec) => sidecar::faults(spec, not_yet),
+        Spec::Gateway(spec) => gateway::faults(spec),
         Spec::MeshConfig(spec) => mesh::faults(spec),
     }
 }

@@ -14,6 +14,7 @@ mod mesh;
 mod pod;
 pub mod reader;
 pub mod repeats;
+mod secret;
 mod sheet;
 pub mod yaml;
 
@@ -154,7 +155,9 @@ pub fn live(kind: Kind, root: &Node) -> Outcome {
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::PeerAuthentication
-        | Kind::Sidecar => manifest::live(kind, root),
+        | Kind::Sidecar
+        | Kind::Gateway
+        | Kind::Secret => manifest::live(kind, root),
     }
 }
 

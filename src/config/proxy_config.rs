@@ -25,6 +25,34 @@ pub struct ProxyConfig {
     /// Environment of the proxy, in Istio `ISTIO_META_…` and the like.
     pub proxy_metadata: Labels,
     pub proxy_stats_matcher: Option<StatsMatcher>,
+    pub gateway_topology: Option<Topology>,
+}
+
+/// What stands before the proxies at the edge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Topology {
+    pub num_trusted_proxies: u32,
+    pub forward_client_cert_details: ForwardClientCert,
+    /// Connections begin with the PROXY protocol's header.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProxyProtocol {}
+
+/// What becomes of `x-forwarded-client-cert` at the edge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ForwardClientCert {
+    /// As SANITIZE_SET.
+    #[default]
+    Undefined,
+    Sanitize,
+    ForwardOnly,
+    AppendForward,
+    SanitizeSet,
+    AlwaysForwardOnly,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,6 +98,9 @@ impl ProxyConfig {
             proxy_stats_matcher: self
                 .proxy_stats_matcher
                 .or_else(|| base.proxy_stats_matcher.clone()),
+            gateway_topology: self
+                .gateway_topology
+                .or_else(|| base.gateway_topology.clone()),
         }
     }
 }

@@ -37,6 +37,7 @@ fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
     let over = CancellationToken::new();
     let running = real.run(inbox, over.clone());
     let server = Server {
+        credentials: Arc::default(),
         hub: hub.clone(),
         authenticator: authenticator.clone(),
         authority: authority.clone(),

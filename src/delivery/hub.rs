@@ -19,6 +19,7 @@ use self::reach::Refusals;
 use self::report::Inspect;
 use self::settling::Settling;
 use super::Limits;
+use super::credentials::{self, Credentials};
 use super::frame::Frame;
 use super::grpc::Status;
 use super::pool::{Pool, Told};
@@ -26,6 +27,7 @@ use super::session::{Answer, Ask, Credential, Output, Refusal, Session, Turn, Vo
 use super::wire::Request;
 use crate::clock;
 use crate::config::Change;
+use crate::config::secret::ROOTS;
 use crate::model::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
@@ -135,6 +137,7 @@ pub struct Hub {
     /// When frames that nobody may ask for again are let go.
     plans_until: Option<Instant>,
     metrics: Arc<Metrics>,
+    credentials: Arc<Credentials>,
     nothing: Layer,
 }
 
@@ -157,6 +160,7 @@ impl Hub {
             refusals: Refusals::default(),
             plans_until: None,
             metrics: Arc::default(),
+            credentials: Arc::default(),
             nothing: Layer::default(),
         }
     }
@@ -164,6 +168,12 @@ impl Hub {
     /// Counts where others count as well.
     pub fn counting(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = metrics;
+        self
+    }
+
+    /// Keeps the Secrets of gateways where streams find them.
+    pub fn keeping(mut self, credentials: Arc<Credentials>) -> Self {
+        self.credentials = credentials;
         self
     }
 
@@ -324,6 +334,7 @@ impl Hub {
         let began = clock::mono();
         self.metrics.batches.inc();
         self.metrics.changes.add(changes.len() as u64);
+        let secrets = self.credentials.apply(changes);
         let Update { scopes, moved } = self.engine.apply(changes);
         self.pool.forget_plans();
         self.settling.begin(since);
@@ -333,9 +344,31 @@ impl Hub {
         for (scope, touched) in &scopes {
             self.on_touched(*scope, &touched.names, &moved, (since, now));
         }
+        self.on_secrets(&secrets, now);
         self.settled(now);
         let spent = clock::mono().saturating_duration_since(began);
         self.metrics.push_time.observe(spent);
+    }
+
+    /// Whoever is of the namespace of one looks at it again.
+    fn on_secrets(&mut self, changed: &BTreeSet<(Str, Str)>, now: Instant) {
+        let namespaces: BTreeSet<&Str> = changed.iter().map(|(namespace, _)| namespace).collect();
+        for namespace in namespaces {
+            let of = |name: &str| (namespace.clone(), Str::new(name));
+            let is_changed = |name: &str| {
+                let named = credentials::named(name).unwrap_or_default();
+                let beside = named.strip_suffix(ROOTS).map(of);
+                let both = [Some(of(named)), beside];
+                both.into_iter()
+                    .flatten()
+                    .any(|place| changed.contains(&place))
+            };
+            for id in self.engine.of_namespace(namespace) {
+                self.with(StreamId(id.0), now, |session, turn| {
+                    session.on_credentials(&is_changed, turn)
+                });
+            }
+        }
     }
 
     /// Every member of the scope but those that moved, which compare everything anyway.

@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 
 use super::accept::Accepting;
 use super::body::Outgoing;
+use super::credentials::Credentials;
 use super::grpc::{CONTENT, Code, Status};
 use super::hub::{Gauge, Message, StreamId, orders_capacity};
 use super::lists::Known;
@@ -58,6 +59,7 @@ pub struct Server {
     pub hub: mpsc::Sender<Message>,
     pub authenticator: Arc<Authenticator>,
     pub authority: Arc<Authority>,
+    pub credentials: Arc<Credentials>,
     pub limits: Limits,
     pub access: Access,
     /// Whatever else is served on the TLS port: certificate requests.
@@ -341,6 +343,7 @@ impl Caught {
             stream,
             caller,
             authority: server.authority.clone(),
+            credentials: server.credentials.clone(),
             hub: server.hub.clone(),
             decoder: Decoder::new(server.limits.request_bytes, server.streams.lists.clone()),
             requests: request.into_body(),

@@ -16,7 +16,7 @@ use std::time::Instant;
 use self::due::Mark;
 use self::gate::Gate;
 use self::secrets::Secrets;
-pub use self::secrets::{Answer, Ask, Credential};
+pub use self::secrets::{AT_ONCE, Answer, Ask, Credential};
 pub use self::watch::Nack;
 use self::watch::Watch;
 use super::Limits;
@@ -198,6 +198,16 @@ impl Session {
         self.gate.secrets_changed(|n| secrets.lacks(n));
         out.extend(self.flush(turn));
         out
+    }
+
+    /// Secrets of gateways of its namespace changed.
+    pub fn on_credentials(
+        &mut self,
+        changed: &impl Fn(&str) -> bool,
+        turn: &mut Turn<'_>,
+    ) -> Vec<Output> {
+        self.secrets.reconsider_those(changed);
+        self.flush(turn)
     }
 
     /// Signer or roots changed.

@@ -13,10 +13,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::credentials::{self, Credentials};
 use super::grpc::{Code, Status};
 use super::hub::{Gauge, Message, Opened, Order, StreamId};
 use super::issue::{self, Now};
-use super::session::{Ask, Credential, Refusal};
+use super::session::{AT_ONCE, Ask, Credential, Refusal};
 use super::wire::{Decoder, Request, WireError};
 use crate::ca::authority::Authority;
 use crate::clock;
@@ -41,6 +42,7 @@ pub struct Reader {
     /// Absent on the plaintext port.
     pub caller: Option<Caller>,
     pub authority: Arc<Authority>,
+    pub credentials: Arc<Credentials>,
     pub hub: mpsc::Sender<Message>,
     pub decoder: Decoder,
     pub requests: Incoming,
@@ -57,8 +59,8 @@ pub struct Reader {
 /// How long the last responses may wait for a client to read them. Then its connection is closed.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Two secrets a session, each asked for once at a time; the rest is spare.
-pub const ASKS: usize = 8;
+/// As many as a session asks for at one time; the rest is spare.
+pub const ASKS: usize = 2 * AT_ONCE;
 
 impl Reader {
     /// Runs until either side ends the call. Borrows: it would keep room for the reader twice, for as long as the
@@ -155,7 +157,14 @@ impl Reader {
             wall: clock::wall(),
             mono: clock::mono(),
         };
-        let answer = issue::answer(&self.authority, &caller.identity, ask, now);
+        let answer = match credentials::named(&ask.name) {
+            Some(_) => {
+                self.credentials
+                    .answer(&caller.identity, ask, now.mono)
+                    .await
+            }
+            None => issue::answer(&self.authority, &caller.identity, ask, now),
+        };
         self.tell(Message::Secret(self.stream, ask.name.clone(), answer))
             .await;
     }

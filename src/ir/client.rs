@@ -3,11 +3,13 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::front::Front;
 use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
 use crate::model::Snapshot;
-use crate::model::proxy::{Interception, Proxy, RoutePacking, Taken};
+use crate::model::proxy::{Interception, Proxy, Role, RoutePacking, Taken};
 use crate::model::sidecars::{Chosen, Egress};
+use crate::model::workloads::Workload;
 use crate::text::Str;
 
 /// Proxies with equal clients share every outbound resource.
@@ -20,6 +22,8 @@ pub struct Client {
     pub labels: Labels,
     pub sidecar: Option<Arc<Chosen>>,
     pub packing: RoutePacking,
+    /// At the edge of the mesh; a sidecar has none.
+    pub front: Option<Arc<Front>>,
 }
 
 impl Hash for Client {
@@ -28,12 +32,29 @@ impl Hash for Client {
         self.interception.hash(state);
         self.labels.hash(state);
         self.sidecar.as_ref().map(|s| &s.key).hash(state);
+        self.front.hash(state);
     }
 }
 
 impl Client {
-    pub fn of(proxy: &Proxy, labels: &Labels, snapshot: &Snapshot) -> Self {
+    /// `workload` is the object that describes the proxy, if one does.
+    pub fn of(
+        proxy: &Proxy,
+        labels: &Labels,
+        workload: Option<&Arc<Workload>>,
+        snapshot: &Snapshot,
+    ) -> Self {
         let usual = Self::usual(&proxy.namespace, labels, snapshot);
+        if proxy.role == Role::Router {
+            return Self {
+                interception: Interception::None,
+                taken: proxy.taken,
+                sidecar: None,
+                packing: RoutePacking::Rds,
+                front: Some(Arc::new(Front::of(proxy, labels, workload, snapshot))),
+                ..usual
+            };
+        }
         Self {
             interception: proxy.interception,
             taken: proxy.taken,
@@ -55,6 +76,7 @@ impl Client {
             labels: labels_asked.collect(),
             sidecar: sidecar.cloned(),
             packing: snapshot.settings.packing,
+            front: None,
         }
     }
 

@@ -115,13 +115,8 @@ fn passing(
         return vec![None];
     }
     let passes = |(place, m): &(usize, &HttpMatchRequest)| {
-        if m.port.is_some_and(|p| p != port) {
-            return false;
-        }
-        if !m.gateways.is_empty() {
-            return m.gateways.iter().any(|g| g == "mesh");
-        }
-        !followed.elsewhere.contains(&(index, *place))
+        let at_port = m.port.is_none_or(|p| p == port);
+        at_port && !followed.elsewhere.contains(&(index, *place))
     };
     let mut out = Vec::new();
     for (_, matches) in rule.matches.iter().enumerate().filter(passes) {
@@ -147,7 +142,7 @@ fn decided(matches: HttpMatchRequest) -> HttpMatchRequest {
     }
 }
 
-fn takes_all(m: &HttpMatchRequest) -> bool {
+pub fn takes_all(m: &HttpMatchRequest) -> bool {
     let any_path = match &m.uri {
         None => true,
         Some(StringMatch::Prefix(p)) => p == "/",

@@ -1,5 +1,6 @@
 //! What a workload listens on: its Services' target ports or its Sidecar's ingress, with its mTLS modes.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -9,9 +10,9 @@ use crate::config::sidecar::IngressListener;
 use crate::config::{Key, Source};
 use crate::model::Snapshot;
 use crate::model::endpoints;
-use crate::model::policies::Mtls;
+use crate::model::policies::{Mode, Mtls};
 use crate::model::protocol::Protocol;
-use crate::model::proxy::{Interception, Proxy};
+use crate::model::proxy::{Interception, Proxy, Role};
 use crate::model::services::{Service, ServicePort};
 use crate::model::sidecars::Chosen;
 use crate::model::workloads::Workload;
@@ -25,6 +26,21 @@ pub struct Server {
     pub ports: Vec<InboundPort>,
     pub mtls: Mtls,
     pub policies: Vec<Key>,
+}
+
+impl Server {
+    /// What a proxy at the edge is: nothing calls it as a workload.
+    fn none() -> Self {
+        Self {
+            interception: Interception::None,
+            ports: Vec::new(),
+            mtls: Mtls {
+                mode: Mode::Disable,
+                ports: BTreeMap::new(),
+            },
+            policies: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +68,9 @@ pub fn server(
     sidecar: Option<&Arc<Chosen>>,
     snapshot: &Snapshot,
 ) -> Server {
+    if proxy.role == Role::Router {
+        return Server::none();
+    }
     let labels = workload.map_or(&proxy.labels, |w| &w.labels);
     let root = &snapshot.mesh.root_namespace;
     let (mtls, policies) = snapshot

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::inbound::{INBOUND_SOURCE, InboundPort, Server};
 use super::outbound_listener::{BLACK_HOLE, access_log};
 use super::{
-    Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, FilterChain, Flow,
-    HttpManager, InboundRoute, InboundTls, Inspector, Listener, LoadBalancer, Loading,
-    NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol,
+    Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, DownstreamTls,
+    FilterChain, Flow, HttpManager, InboundRoute, InboundTls, Inspector, Listener, LoadBalancer,
+    Loading, NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol,
     UpstreamTls,
 };
 use crate::config::Source;
@@ -138,6 +138,7 @@ fn own_listener(server: &Server, mesh: &MeshConfig, port: &InboundPort, at: &Add
         socket: Socket::Bound,
         direction: Direction::Inbound,
         capture: Capture::None,
+        proxy_protocol: false,
         tls_inspector: inspect(mode != Mode::Disable),
         http_inspector: inspect(port.protocol.class() == Class::Auto),
         detection_timeout: mesh.protocol_detection_timeout,
@@ -174,6 +175,7 @@ fn virtual_inbound(server: &Server, mesh: &MeshConfig) -> Listener {
         socket: Socket::Bound,
         direction: Direction::Inbound,
         capture: Capture::Restore,
+        proxy_protocol: false,
         tls_inspector: except(plaintext_ports(server)),
         http_inspector: except(told_ports(server)),
         detection_timeout: mesh.protocol_detection_timeout,
@@ -372,7 +374,7 @@ impl<'a> Chains<'a> {
                 alpn: tokens.iter().map(Str::new).collect(),
                 ..ChainMatch::default()
             },
-            tls,
+            tls: tls.map(DownstreamTls::Mesh),
             filter: match speaks {
                 Speaks::Http => NetworkFilter::Http(Box::new(self.http.clone())),
                 Speaks::Bytes => NetworkFilter::Tcp(tcp(self.cluster.clone(), connect, self.mesh)),
@@ -384,6 +386,7 @@ impl<'a> Chains<'a> {
 fn manager(stat_prefix: String, route: InboundRoute, mesh: &MeshConfig) -> HttpManager {
     HttpManager {
         loading: Loading::AtOnce,
+        edge: None,
         direction: Direction::Inbound,
         stat_prefix: Str::new(stat_prefix),
         routes: Routes::Inline(route),

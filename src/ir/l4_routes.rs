@@ -97,9 +97,7 @@ fn ranges(one: &L4Match) -> Vec<Option<ipnet::IpNet>> {
 
 impl Called<'_> {
     fn meets(&self, one: &L4Match) -> bool {
-        let gateways = &one.gateways;
-        let of_mesh = gateways.is_empty() || gateways.iter().any(|g| g == "mesh");
-        of_mesh && one.port.is_none_or(|port| port == self.port)
+        one.port.is_none_or(|port| port == self.port)
     }
 
     /// One destination counts whatever its weight; of several, those without weight get nothing.

@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::domains::{self, Claim};
+use super::gateway_hosts;
 use super::http_routes;
 use super::l4_routes;
-use super::outbound_cluster::{self, cluster_name, port_source};
+use super::outbound_cluster::{self, Destined, cluster_name, port_source};
 use super::relation::{Lead, OwnPort, Reach, Relation, Virtuals, Way};
 use super::traffic_policy;
 use super::{Cluster, Discovery, Route, Target};
@@ -55,6 +56,8 @@ pub struct TableEntry {
     pub name: Str,
     pub domains: Vec<(Str, Claim)>,
     pub routes: Vec<Route>,
+    /// Whether plaintext is led to HTTPS.
+    pub redirects: bool,
     pub sources: Vec<Source>,
 }
 
@@ -138,13 +141,16 @@ impl<'s> HostFacts<'s> {
 
 /// What a client that stands so to a host holds because of it.
 pub fn join(facts: &HostFacts<'_>, relation: &Relation) -> HostView {
-    match (&relation.reach, facts.service) {
+    let mut view = match (&relation.reach, facts.service) {
         (Reach::Routed(way), _) => join_routed_host(facts, relation, way),
-        (Reach::Led | Reach::Open | Reach::Ways(_), Some(service)) => {
+        (Reach::Nowhere, _) => HostView::default(),
+        (Reach::Led | Reach::Edge | Reach::Open | Reach::Ways(_), Some(service)) => {
             join_service(facts, relation, service)
         }
-        (Reach::Led | Reach::Open | Reach::Ways(_), None) => HostView::default(),
-    }
+        (Reach::Led | Reach::Edge | Reach::Open | Reach::Ways(_), None) => HostView::default(),
+    };
+    gateway_hosts::add(facts, relation, &mut view);
+    view
 }
 
 fn join_service(facts: &HostFacts<'_>, relation: &Relation, service: &Service) -> HostView {
@@ -166,7 +172,9 @@ fn join_service(facts: &HostFacts<'_>, relation: &Relation, service: &Service) -
                 called.add_clusters(&mut view);
                 called.add_entry_points(&way, &mut view);
             }
-            None if relation.reach == Reach::Led => called.add_clusters(&mut view),
+            None if matches!(relation.reach, Reach::Led | Reach::Edge) => {
+                called.add_clusters(&mut view);
+            }
             None => {}
         }
     }
@@ -190,8 +198,13 @@ impl Called<'_> {
         let subsets = self.rule.into_iter().flat_map(|r| &r.subsets);
         let subsets = subsets.map(|d| (d.subset.name.clone(), d.subset.labels.clone()));
         for (subset, labels) in std::iter::once(none).chain(subsets) {
+            let destined = match self.relation.reach {
+                Reach::Edge => Destined::No,
+                _ => Destined::Yes,
+            };
+            let by = (self.rule, destined);
             let (cluster, sources) =
-                outbound_cluster::join(self.facts, self.service, self.port, self.rule, &subset);
+                outbound_cluster::join(self.facts, self.service, self.port, by, &subset);
             if cluster.discovery == Discovery::Eds {
                 view.assignments.push(Assignment {
                     cluster: cluster.name.clone(),
@@ -404,6 +417,7 @@ impl Called<'_> {
             name: Str::new(format!("{host}:{number}")),
             domains,
             routes: joined.routes,
+            redirects: false,
             sources,
         });
     }
@@ -477,6 +491,7 @@ fn join_routed_host(facts: &HostFacts<'_>, relation: &Relation, way: &Way) -> Ho
         name: Str::new(format!("{host}:{ROUTED_PORT}")),
         domains: domains::of_host(host),
         routes: joined.routes,
+        redirects: false,
         sources: joined.sources,
     });
     view

@@ -14,12 +14,40 @@ use crate::model::rules::Merged;
 use crate::model::services::{Resolution, Service, ServicePort};
 use crate::text::{Hostname, Str};
 
+/// The cluster that a connection within the mesh's own TLS goes through unopened, under the name that its client asks
+/// for: TLS ends at the endpoint.
+pub(super) fn through(
+    facts: &HostFacts<'_>,
+    service: &Service,
+    port: &ServicePort,
+    rule: Option<&Merged>,
+    subset: &str,
+) -> (Cluster, Vec<Source>) {
+    let (cluster, sources) = join(facts, service, port, (rule, Destined::No), subset);
+    let number = port.number;
+    let cluster = Cluster {
+        name: Str::new(format!("outbound_.{number}_.{subset}_.{}", service.host)),
+        discovery: Discovery::Eds,
+        protocol: UpstreamProtocol::Tcp,
+        tls: UpstreamTls::Off,
+        ..cluster
+    };
+    (cluster, sources)
+}
+
+/// Whether connections were going somewhere before they came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destined {
+    Yes,
+    No,
+}
+
 /// The cluster of one port and subset (empty for all endpoints), and what made it.
 pub(super) fn join(
     facts: &HostFacts<'_>,
     service: &Service,
     port: &ServicePort,
-    rule: Option<&Merged>,
+    (rule, destined): (Option<&Merged>, Destined),
     subset: &str,
 ) -> (Cluster, Vec<Source>) {
     let policy = traffic_policy::policy(rule, port.number, subset);
@@ -42,7 +70,7 @@ pub(super) fn join(
             .map_or(&[][..], |e| &e.subject_alt_names),
     };
     let balancer = traffic_policy::load_balancer(&policy)
-        .filter(|_| service.resolution != Resolution::Headless);
+        .filter(|_| destined == Destined::No || service.resolution != Resolution::Headless);
     let of_rule = policy
         .sources
         .first()

@@ -72,6 +72,7 @@ pub fn virtual_outbound(around: &Surroundings<'_>) -> Listener {
         socket: Socket::Bound,
         direction: Direction::Outbound,
         capture: Capture::HandOver,
+        proxy_protocol: false,
         tls_inspector: Inspector::Off,
         http_inspector: Inspector::Off,
         detection_timeout: around.mesh.protocol_detection_timeout,
@@ -162,6 +163,7 @@ pub fn listener<'a>(
         },
         direction: Direction::Outbound,
         capture: Capture::None,
+        proxy_protocol: false,
         tls_inspector: inspect(asked.detect || named),
         http_inspector: inspect(http.is_some() && !alone),
         detection_timeout: around.mesh.protocol_detection_timeout,
@@ -238,6 +240,7 @@ fn http_chain(around: &Surroundings<'_>, name: &str, table: &Str, alone: bool) -
                 }),
             },
             loading: around.packing.loading(),
+            edge: None,
             access_log: access_log(around.mesh),
         })),
     }

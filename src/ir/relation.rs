@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use super::client::Client;
 use super::domains::Home;
+use super::front::{self, Front, Served};
+use crate::config::gateway::Sort;
 use crate::config::l4_route::L4Match;
 use crate::config::meta::{Labels, selects};
 use crate::model::Snapshot;
 use crate::model::protocol::{Class, Protocol};
 use crate::model::proxy::{Interception, Taken};
-use crate::model::routes::Virtual;
+use crate::model::routes::{Place, Virtual};
 use crate::model::rules::Obeyed;
 use crate::model::services::Service;
 use crate::model::sidecars::Egress;
-use crate::text::Hostname;
+use crate::text::{Hostname, Str};
 
 /// Clients with equal relations to a host share its join, whatever else tells them apart.
 ///
@@ -28,12 +30,28 @@ pub struct Relation {
     /// The DestinationRules that calls to the Service obey.
     pub rule: Option<Obeyed>,
     pub followed: Option<Followed>,
+    /// Where a proxy at the edge answers for the host.
+    pub gates: Vec<Gate>,
+}
+
+/// A server of a Gateway that answers for a host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Of its listener.
+    pub place: (IpAddr, u16),
+    pub served: Served,
+    /// The VirtualServices that it obeys for the host, the oldest first.
+    pub followed: Vec<Followed>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reach {
+    /// Not at all: what there is of it is at the edge.
+    Nowhere,
     /// Another host's route leads there: clusters, but no way to call it by name.
     Led,
+    /// The same at the edge, where no connection was going anywhere before.
+    Edge,
     /// By name, on every port.
     Open,
     /// By name, on those of the Service's ports that an egress listener takes.
@@ -105,6 +123,9 @@ impl Relation {
         snapshot: &Snapshot,
         host: &Hostname,
     ) -> Option<Self> {
+        if let Some(front) = &client.front {
+            return at_edge(client, front, snapshot, host);
+        }
         match visible(client, snapshot, host) {
             Some(service) => to_service(client, egress, snapshot, service),
             None => to_routed_host(client, egress, snapshot, host),
@@ -120,6 +141,7 @@ impl Relation {
             taken: client.taken,
             rule: rule(client, snapshot, service),
             followed: None,
+            gates: Vec::new(),
         })
     }
 }
@@ -128,7 +150,7 @@ impl Reach {
     /// How the port at this place among the Service's ports is called, if it is.
     pub fn way(&self, index: usize) -> Option<Way> {
         match self {
-            Self::Led | Self::Routed(_) => None,
+            Self::Nowhere | Self::Led | Self::Edge | Self::Routed(_) => None,
             Self::Open => Some(Way::default()),
             Self::Ways(ways) => ways.get(index).cloned().flatten(),
         }
@@ -194,7 +216,8 @@ fn to_service(
         interception: client.interception,
         taken: client.taken,
         rule: rule(client, snapshot, service),
-        followed: entry.map(|e| followed(client, snapshot, e)),
+        followed: entry.map(|e| followed(client, snapshot, e, &Place::Mesh)),
+        gates: Vec::new(),
     })
 }
 
@@ -219,8 +242,72 @@ fn to_routed_host(
         interception: client.interception,
         taken: client.taken,
         rule: None,
-        followed: Some(followed(client, snapshot, entry)),
+        followed: Some(followed(client, snapshot, entry, &Place::Mesh)),
+        gates: Vec::new(),
     })
+}
+
+/// A proxy at the edge can lead to every Service that it sees, and answers for what its servers' hosts and the
+/// VirtualServices bound to them have in common.
+fn at_edge(
+    client: &Client,
+    front: &Front,
+    snapshot: &Snapshot,
+    host: &Hostname,
+) -> Option<Relation> {
+    let service = visible(client, snapshot, host);
+    let gates = gates(client, front, snapshot, host, service.is_some());
+    if service.is_none() && gates.is_empty() {
+        return None;
+    }
+    Some(Relation {
+        reach: service.map_or(Reach::Nowhere, |_| Reach::Edge),
+        home: Home::Elsewhere,
+        interception: client.interception,
+        taken: client.taken,
+        rule: service.and_then(|service| rule(client, snapshot, service)),
+        followed: None,
+        gates,
+    })
+}
+
+fn gates(
+    client: &Client,
+    front: &Front,
+    snapshot: &Snapshot,
+    host: &Hostname,
+    is_service: bool,
+) -> Vec<Gate> {
+    let bound = snapshot.virtuals.bound_at(host);
+    let gate = |(place, served): (&(IpAddr, u16), &Served)| {
+        let at = Place::of_gateway(served.key());
+        let met = |entry: &Arc<Virtual>| {
+            let names = served.hosts().iter();
+            let mut names = names.filter(|name| name.takes_from(&entry.key.namespace));
+            names.any(|name| {
+                let mut own = entry.hosts.iter();
+                own.any(|own| front::met(&name.name, own) == Some(host))
+            })
+        };
+        let obeyed = bound.iter().filter(|entry| {
+            entry.places.contains(&at) && entry.export_to.reaches(&client.namespace) && met(entry)
+        });
+        let obeyed: Vec<Followed> = obeyed
+            .map(|entry| followed(client, snapshot, entry, &at))
+            .collect();
+        let mut names = served.hosts().iter().map(|name| &name.name);
+        let stands = match served.sort {
+            Sort::Http => served.server().redirects() && names.any(|name| name == host),
+            Sort::AutoPassthrough => is_service && names.any(|name| name.matches(host.as_str())),
+            Sort::Tcp | Sort::Https | Sort::Tls | Sort::Passthrough => false,
+        };
+        (stands || !obeyed.is_empty()).then(|| Gate {
+            place: *place,
+            served: served.clone(),
+            followed: obeyed,
+        })
+    };
+    front.servers().filter_map(gate).collect()
 }
 
 /// A listener with a port takes that port alone, and no later one gets it.
@@ -248,15 +335,19 @@ fn way_by(listener: &Egress) -> Way {
     }
 }
 
-fn followed(client: &Client, snapshot: &Snapshot, entry: &Arc<Virtual>) -> Followed {
-    let is_for = |labels: &Labels, namespace: &str| {
+/// A match that names gateways is for these, whoever the client is; else for clients as it says.
+fn followed(client: &Client, snapshot: &Snapshot, entry: &Arc<Virtual>, at: &Place) -> Followed {
+    let is_for = |gateways: &[Str], labels: &Labels, namespace: &str| {
+        if !gateways.is_empty() {
+            return Place::all(gateways, &entry.key.namespace).contains(at);
+        }
         let from = namespace.is_empty() || client.namespace == namespace;
         from && selects(labels, &client.labels)
     };
     let mut elsewhere = Vec::new();
     for (index, rule) in entry.rules.iter().enumerate() {
         for (place, m) in rule.route.matches.iter().enumerate() {
-            if !is_for(&m.source_labels, &m.source_namespace) {
+            if !is_for(&m.gateways, &m.source_labels, &m.source_namespace) {
                 elsewhere.push((index, place));
             }
         }
@@ -265,7 +356,7 @@ fn followed(client: &Client, snapshot: &Snapshot, entry: &Arc<Virtual>) -> Follo
         let mut elsewhere = Vec::new();
         for (index, matches) in rules.enumerate() {
             for (place, m) in matches.iter().enumerate() {
-                if !is_for(&m.source_labels, &m.source_namespace) {
+                if !is_for(&m.gateways, &m.source_labels, &m.source_namespace) {
                     elsewhere.push((index, place));
                 }
             }

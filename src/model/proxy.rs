@@ -10,6 +10,19 @@ use crate::config::meta::Labels;
 use crate::identity::SpiffeId;
 use crate::text::Str;
 
+/// What an Envoy is there for, the first part of its `node.id`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Beside a workload.
+    #[default]
+    Sidecar,
+    /// At the edge of the mesh: it serves the Gateways that select it.
+    Router,
+}
+
 /// How traffic reaches the sidecar (`INTERCEPTION_MODE`).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -81,6 +94,8 @@ pub enum RoutePacking {
 pub struct Proxy {
     /// The whole `node.id`, as debug pages and metrics name the proxy.
     pub id: Str,
+    #[serde(default)]
+    pub role: Role,
     pub ip: IpAddr,
     /// Pod or workload name, without its namespace.
     pub name: Str,
@@ -126,9 +141,9 @@ impl fmt::Display for RoutePacking {
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ProxyError {
-    #[error("node.id `{0}` is not of the form sidecar~<ip>~<name>.<namespace>~<domain>")]
+    #[error("node.id `{0}` is not of the form sidecar|router~<ip>~<name>.<namespace>~<domain>")]
     Id(Str),
-    #[error("node.id says role `{0}`; only `sidecar` is served")]
+    #[error("node.id says role `{0}`; `sidecar` and `router` are served")]
     Role(Str),
     #[error("node.id says namespace `{claimed}`, the credential says `{proven}`")]
     Namespace { claimed: Str, proven: Str },
@@ -196,9 +211,11 @@ impl Proxy {
         let [role, ip, name, dns_domain] = parts[..] else {
             return Err(bad());
         };
-        if role != "sidecar" {
-            return Err(ProxyError::Role(shown(role)));
-        }
+        let role = match role {
+            "sidecar" => Role::Sidecar,
+            "router" => Role::Router,
+            other => return Err(ProxyError::Role(shown(other))),
+        };
         let (name, namespace) = name.rsplit_once('.').ok_or_else(bad)?;
         if let Some(proven) = identity
             .as_ref()
@@ -220,6 +237,7 @@ impl Proxy {
         bounded(&metadata.labels)?;
         Ok(Self {
             id: Str::new(id),
+            role,
             ip: ip.parse().map_err(|_| bad())?,
             name: Str::new(name),
             namespace: Str::new(namespace),

@@ -9,19 +9,66 @@ use crate::config::virtual_service::{Destination, VirtualService};
 use crate::config::{Key, Object};
 use crate::text::{Hostname, Str};
 
-/// A VirtualService that sidecars obey (`gateways` absent, or with `mesh`).
+/// A VirtualService with hosts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Virtual {
     pub key: Key,
     pub meta: Meta,
     pub hosts: Vec<Hostname>,
     pub export_to: ExportTo,
+    /// Who obeys it.
+    pub places: Vec<Place>,
     pub spec: Arc<VirtualService>,
     /// The HTTP rules in effect: its own, with those of its delegates in the place of what they are named by.
     pub rules: Vec<Rule>,
 }
 
+/// Where a VirtualService, or one of its matches, holds (`gateways`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At sidecars: `mesh`, which is also what no name at all says.
+    Mesh,
+    /// At the proxies of this Gateway.
+    Gateway { namespace: Str, name: Str },
+}
+
+impl Place {
+    /// `own` is the VirtualService's namespace.
+    pub fn all(gateways: &[Str], own: &str) -> Vec<Self> {
+        if gateways.is_empty() {
+            return vec![Self::Mesh];
+        }
+        gateways.iter().map(|text| Self::of(text, own)).collect()
+    }
+
+    fn of(text: &str, own: &str) -> Self {
+        if text == "mesh" {
+            return Self::Mesh;
+        }
+        let (namespace, name) = text.split_once('/').unwrap_or((own, text));
+        Self::Gateway {
+            namespace: Str::new(namespace),
+            name: Str::new(name),
+        }
+    }
+
+    pub fn of_gateway(key: &Key) -> Self {
+        Self::Gateway {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        }
+    }
+}
+
 impl Virtual {
+    fn is_of_mesh(&self) -> bool {
+        self.places.contains(&Place::Mesh)
+    }
+
+    fn is_of_gateways(&self) -> bool {
+        self.places.iter().any(|place| *place != Place::Mesh)
+    }
+
     /// The hosts that its rules lead to, copies too, in their order.
     pub fn destinations(&self, domain: &str) -> Vec<Hostname> {
         let of_http = self.rules.iter().flat_map(|rule| {
@@ -50,7 +97,10 @@ impl Virtual {
 #[derive(Clone, Debug, Default)]
 pub struct Virtuals {
     by_key: BTreeMap<Key, Arc<Virtual>>,
+    /// Those that sidecars obey.
     by_host: BTreeMap<Hostname, BTreeSet<Key>>,
+    /// Those that gateways obey.
+    bound: BTreeMap<Hostname, BTreeSet<Key>>,
     delegates: Delegates,
     /// Keys of `sourceLabels` in use, with how many VirtualServices name them.
     source_labels: BTreeMap<Str, usize>,
@@ -83,9 +133,6 @@ impl Virtuals {
             return touched;
         }
         touched.extend(self.renew_roots(key, domain));
-        if !(spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == "mesh")) {
-            return touched;
-        }
         let mut hosts: Vec<Hostname> = Vec::new();
         for host in &spec.hosts {
             if let Ok(host) = Hostname::expand(host, &key.namespace, domain)
@@ -101,6 +148,7 @@ impl Virtuals {
             meta: object.meta.clone(),
             hosts,
             export_to,
+            places: Place::all(&spec.gateways, &key.namespace),
             rules: self.delegates.flatten(key, spec, domain),
             spec: Arc::new(spec.clone()),
         });
@@ -108,23 +156,34 @@ impl Virtuals {
     }
 
     fn enter(&mut self, entry: Virtual) {
-        for host in &entry.hosts {
-            let keys = self.by_host.entry(host.clone()).or_default();
-            keys.insert(entry.key.clone());
+        for (of_place, belongs) in self.by_place(&entry) {
+            for host in entry.hosts.iter().filter(|_| belongs) {
+                let keys = of_place.entry(host.clone()).or_default();
+                keys.insert(entry.key.clone());
+            }
         }
         self.count_labels(&entry, |n| n + 1);
         self.by_key.insert(entry.key.clone(), Arc::new(entry));
+    }
+
+    fn by_place(&mut self, entry: &Virtual) -> [(&mut BTreeMap<Hostname, BTreeSet<Key>>, bool); 2] {
+        [
+            (&mut self.by_host, entry.is_of_mesh()),
+            (&mut self.bound, entry.is_of_gateways()),
+        ]
     }
 
     fn withdraw(&mut self, key: &Key) -> BTreeSet<Hostname> {
         let Some(old) = self.by_key.remove(key) else {
             return BTreeSet::new();
         };
-        for host in &old.hosts {
-            if let Some(keys) = self.by_host.get_mut(host) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_host.remove(host);
+        for (of_place, _) in self.by_place(&old) {
+            for host in &old.hosts {
+                if let Some(keys) = of_place.get_mut(host) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        of_place.remove(host);
+                    }
                 }
             }
         }
@@ -160,7 +219,24 @@ impl Virtuals {
         self.by_key.is_empty()
     }
 
-    /// All hosts that some VirtualService names, wildcards included.
+    /// All hosts of VirtualServices that gateways obey, wildcards included.
+    pub fn bound_hosts(&self) -> impl Iterator<Item = &Hostname> {
+        self.bound.keys()
+    }
+
+    /// The VirtualServices that gateways obey with a host that is, or covers, this one.
+    pub fn bound_at(&self, host: &Hostname) -> Vec<&Arc<Virtual>> {
+        // Wildcards come first in the order of hosts.
+        let wild = self.bound.iter().take_while(|(h, _)| h.is_wildcard());
+        let wild = wild.filter(|(h, _)| *h != host && h.matches(host.as_str()));
+        let keys = wild.chain(self.bound.get_key_value(host));
+        let keys: BTreeSet<&Key> = keys.flat_map(|(_, keys)| keys).collect();
+        let mut found: Vec<_> = keys.iter().filter_map(|k| self.by_key.get(k)).collect();
+        found.sort_by(|a, b| a.meta.age().cmp(&b.meta.age()));
+        found
+    }
+
+    /// All hosts that some VirtualService of sidecars names, wildcards included.
     pub fn hosts(&self) -> impl Iterator<Item = &Hostname> {
         self.by_host.keys()
     }

@@ -54,6 +54,8 @@ pub struct Cluster {
     pub home: Home,
     /// The file of `--mesh-config`, followed by a source of its own; without it, the ConfigMap counts.
     pub mesh: Option<mpsc::Receiver<Batch>>,
+    /// Whether Secrets are read.
+    pub secrets: bool,
     pub metrics: Arc<Metrics>,
 }
 
@@ -64,12 +66,17 @@ pub async fn run(cluster: Cluster, sink: mpsc::Sender<Batch>, shutdown: Cancella
         client,
         home,
         mesh,
+        secrets,
         metrics,
     } = cluster;
     let kinds: Vec<Kind> = Kind::ALL
         .iter()
         .copied()
-        .filter(|kind| *kind != Kind::MeshConfig || mesh.is_none())
+        .filter(|kind| match kind {
+            Kind::MeshConfig => mesh.is_none(),
+            Kind::Secret => secrets,
+            _ => true,
+        })
         .collect();
     let (tell, told) = mpsc::channel(TOLD);
     let watches = join_all(kinds.iter().map(|kind| {

@@ -36,12 +36,14 @@ impl Family for Registry {
             Kind::Service => Some("Services"),
             Kind::EndpointSlice => Some("EndpointSlice"),
             Kind::Pod => Some("Pods"),
+            Kind::Secret => Some("Secrets"),
             Kind::WorkloadEntry
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
             | Kind::Sidecar
+            | Kind::Gateway
             | Kind::MeshConfig => None,
         }
     }

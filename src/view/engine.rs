@@ -12,7 +12,7 @@ use crate::config::meta::Labels;
 use crate::ir::client::Client;
 use crate::ir::inbound::{self, Server};
 use crate::ir::inbound_listener;
-use crate::model::proxy::Proxy;
+use crate::model::proxy::{Proxy, Role};
 use crate::model::workloads::Workload;
 use crate::model::{Facts, Settings, Snapshot};
 use crate::text::Str;
@@ -30,6 +30,8 @@ pub struct Engine {
     by_server: HashMap<(u32, Arc<Server>), ScopeId>,
     proxies: BTreeMap<ProxyId, Member>,
     by_namespace: BTreeMap<Str, BTreeSet<ProxyId>>,
+    /// Those at the edge.
+    routers: BTreeSet<ProxyId>,
     next: u32,
 }
 
@@ -118,6 +120,9 @@ impl Engine {
             .entry(proxy.namespace.clone())
             .or_default()
             .insert(id);
+        if proxy.role == Role::Router {
+            self.routers.insert(id);
+        }
         self.proxies.insert(id, Member { proxy, scope });
         scope
     }
@@ -132,12 +137,19 @@ impl Engine {
                 self.by_namespace.remove(&member.proxy.namespace);
             }
         }
+        self.routers.remove(&id);
         self.leave(member.scope);
         self.hosts.sweep();
     }
 
     pub fn scope_of(&self, id: ProxyId) -> Option<ScopeId> {
         self.proxies.get(&id).map(|m| m.scope)
+    }
+
+    /// The proxies of a namespace.
+    pub fn of_namespace(&self, namespace: &str) -> Vec<ProxyId> {
+        let ids = self.by_namespace.get(namespace);
+        ids.into_iter().flatten().copied().collect()
     }
 
     pub fn proxy(&self, id: ProxyId) -> Option<&Proxy> {
@@ -234,11 +246,17 @@ impl Engine {
     }
 
     fn rescope(&mut self, facts: &Facts, update: &mut Update) {
-        let ids: Vec<ProxyId> = if facts.mesh {
+        let ids: BTreeSet<ProxyId> = if facts.mesh {
             self.proxies.keys().copied().collect()
         } else {
             let of = |ns| self.by_namespace.get(ns).into_iter().flatten().copied();
-            facts.namespaces.iter().flat_map(of).collect()
+            let routers = self.routers.iter().filter(|_| facts.fronts).copied();
+            facts
+                .namespaces
+                .iter()
+                .flat_map(of)
+                .chain(routers)
+                .collect()
         };
         for id in ids {
             let Some(proxy) = self.proxies.get(&id).map(|m| m.proxy.clone()) else {
@@ -268,7 +286,7 @@ impl Engine {
             .or_else(|| workloads.named(Kind::WorkloadEntry, &proxy.namespace, &proxy.name))
             .filter(|w| vouches(proxy, w));
         let labels: &Labels = described.map_or(&proxy.labels, |w| &w.labels);
-        let client = Client::of(proxy, labels, snapshot);
+        let client = Client::of(proxy, labels, described, snapshot);
         let server = inbound::server(proxy, described, client.sidecar.as_ref(), snapshot);
         (client, server)
     }

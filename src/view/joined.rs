@@ -133,6 +133,7 @@ fn virtual_host(entry: TableEntry, cache: &mut Cache) -> JoinedVirtualHost {
         name: entry.name,
         domains: entry.domains.iter().map(|(d, _)| d.clone()).collect(),
         routes: entry.routes,
+        redirects: entry.redirects,
     };
     JoinedVirtualHost {
         table: entry.table,

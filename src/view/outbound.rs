@@ -14,9 +14,8 @@ use super::hosts::Hosts;
 use super::joined::JoinedHost;
 use super::places::Place;
 use super::sorted::Sorted;
-use super::table::{Grant, Table};
+use super::table::{Grant, Rest, Table};
 use super::{Layer, Names};
-use crate::config::sidecar::OutboundMode;
 use crate::ir::VirtualHost;
 use crate::ir::client::Client;
 use crate::ir::domains::Claim;
@@ -101,11 +100,13 @@ impl Outbound {
         let services = snapshot.services.all().map(|s| &s.host);
         let others = snapshot.virtuals.hosts();
         let others = others.filter(|host| snapshot.services.get(host.as_str()).is_none());
-        let differs = |host: &&Hostname| {
-            let held = self.hosts.get(*host).map(|joined| &joined.relation);
+        let differs = |host: &Hostname| {
+            let held = self.hosts.get(host).map(|joined| &joined.relation);
             self.relation(host, snapshot).as_ref() != held
         };
-        services.chain(others).filter(differs).cloned().collect()
+        let answered = self.answered(snapshot);
+        let all = services.chain(others).cloned().chain(answered);
+        all.filter(differs).collect()
     }
 
     /// Whether `like` gives what `new` would.
@@ -117,11 +118,13 @@ impl Outbound {
             taken,
             sidecar,
             packing,
+            front,
         } = &self.client;
         *interception == client.interception
             && *taken == client.taken
             && *sidecar == client.sidecar
             && *packing == client.packing
+            && *front == client.front
             && self.packing == self.fresh_packing()
     }
 
@@ -142,7 +145,11 @@ impl Outbound {
         // An endpoint changes what its own host adds, and nobody's routes.
         let held = endpoints.iter().filter(|h| self.hosts.get(*h).is_some());
         let queue = hosts.iter().chain(callers.flatten()).chain(held);
-        self.join_all(queue.cloned().collect(), common, &mut dirty);
+        let mut queue: BTreeSet<Hostname> = queue.cloned().collect();
+        if let Some(front) = &self.client.front {
+            queue.extend(hosts.iter().flat_map(|host| front.meets(host)));
+        }
+        self.join_all(queue, common, &mut dirty);
         self.assemble(common, dirty).into_iter().collect()
     }
 
@@ -173,6 +180,8 @@ impl Outbound {
         };
         let fixed = self.fixed.values().filter_map(|e| e.asks.table());
         dirty.tables.extend(fixed.cloned());
+        let front = self.client.front.iter().flat_map(|front| front.tables());
+        dirty.tables.extend(front.cloned());
         self.fix_clusters(common, &mut dirty);
         self.join_all(hosts, common, &mut dirty);
         self.assemble(common, dirty)
@@ -182,7 +191,18 @@ impl Outbound {
         let services = snapshot.services.all().map(|s| &s.host);
         let named = services.chain(snapshot.virtuals.hosts());
         let held = self.hosts.into_iter().map(|(host, _)| host);
-        named.chain(held).cloned().collect()
+        let all = named.chain(held).cloned();
+        all.chain(self.answered(snapshot)).collect()
+    }
+
+    /// The hosts that a client at the edge answers for.
+    fn answered(&self, snapshot: &Snapshot) -> Vec<Hostname> {
+        let Some(front) = &self.client.front else {
+            return Vec::new();
+        };
+        let bound = snapshot.virtuals.bound_hosts();
+        let met = bound.flat_map(|host| front.meets(host));
+        met.chain(front.redirected().cloned()).collect()
     }
 
     fn fix_clusters(&mut self, common: &mut Common<'_>, dirty: &mut Dirty) {
@@ -370,6 +390,7 @@ impl Outbound {
                 name: entry.name,
                 domains: got.clone(),
                 routes: entry.routes,
+                redirects: entry.redirects,
             };
             route::part(&mut common.hosts.cache, &node)
         };
@@ -379,6 +400,7 @@ impl Outbound {
     fn assemble(&mut self, common: &mut Common<'_>, mut dirty: Dirty) -> Vec<(ResourceType, Str)> {
         self.choose_packing(&mut dirty);
         let around = Surroundings::of(&self.client, self.packing, common.snapshot);
+        let rest = Rest::of(&self.client, common.snapshot);
         for place in std::mem::take(&mut dirty.places) {
             match self.listener(&around, place, common.hosts) {
                 Some(encoded) => self.put(encoded, &mut dirty),
@@ -389,33 +411,29 @@ impl Outbound {
             }
         }
         for name in std::mem::take(&mut dirty.tables) {
-            self.put_table(&name, around.mode, common, &mut dirty);
+            self.put_table(&name, rest, common, &mut dirty);
         }
         self.put_scopes(common, &mut dirty);
         dirty.names
     }
 
-    fn put_table(
-        &mut self,
-        name: &Str,
-        mode: OutboundMode,
-        common: &mut Common<'_>,
-        dirty: &mut Dirty,
-    ) {
+    fn put_table(&mut self, name: &Str, rest: Rest, common: &mut Common<'_>, dirty: &mut Dirty) {
         let mut fixed = self.fixed.values();
         let wanted = fixed.any(|e| e.asks.table() == Some(name));
+        let front = self.client.front.as_deref();
+        let wanted = wanted || front.is_some_and(|front| front.tables().any(|t| t == name));
         let packing = self.packing.of(name);
         let table = self.tables.entry(name.clone()).or_default();
         let stands = table.len() > 0 || wanted;
         let cache = &mut common.hosts.cache;
         match packing {
             Packing::Whole if stands => {
-                let encoded = table.assemble(name, mode, cache);
+                let encoded = table.assemble(name, rest, cache);
                 self.put(encoded, dirty);
             }
             Packing::Whole => self.take(ResourceType::Route, name, dirty),
             Packing::Scoped(_) if stands => {
-                let encoded = table.fallback(name, mode, cache);
+                let encoded = table.fallback(name, rest, cache);
                 self.put_fallback(encoded, common, dirty);
             }
             Packing::Scoped(_) => self.take_fallback(name, dirty),

@@ -74,6 +74,20 @@ fn of_outbound(outbound: &Outbound, snapshot: &Snapshot, hosts: &Hosts) -> Sourc
     for entry in outbound.fixed() {
         add_listener(&mut sources, entry);
     }
+    let front = outbound.client.front.iter();
+    for ((address, port), served) in front.flat_map(|front| front.servers()) {
+        let listener = (
+            ResourceType::Listener,
+            Str::new(format!("{address}_{port}")),
+        );
+        let table = (ResourceType::Route, served.table.clone());
+        for name in [listener, table] {
+            let known = sources.entry(name).or_default();
+            if !known.contains(&served.source()) {
+                known.push(served.source());
+            }
+        }
+    }
     sources
 }
 

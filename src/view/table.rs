@@ -8,10 +8,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::sidecar::OutboundMode;
 use crate::config::value::Span;
+use crate::ir::client::Client;
 use crate::ir::outbound_listener::PASSTHROUGH;
 use crate::ir::{
     Action, Forward, HttpTarget, Reached, Response, Route, RouteTable, VirtualHost, scopes,
 };
+use crate::model::Snapshot;
 use crate::text::{Hostname, Str};
 use crate::xds::encode::{Cache, Part};
 use crate::xds::{Encoded, route};
@@ -48,6 +50,24 @@ struct Run {
 
 /// One host in so many begins a run.
 const RUN: u64 = 32;
+
+/// What becomes of requests for names that no host of a table claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// What becomes of all outbound traffic that nobody knows.
+    Mode(OutboundMode),
+    /// They are not found: at the edge.
+    NotFound,
+}
+
+impl Rest {
+    pub fn of(client: &Client, snapshot: &Snapshot) -> Self {
+        match client.front {
+            Some(_) => Self::NotFound,
+            None => Self::Mode(client.outbound_mode(snapshot)),
+        }
+    }
+}
 
 /// A host's virtual host in a table, with those of its domains that it gets there.
 #[derive(Clone, Debug)]
@@ -91,31 +111,34 @@ impl Table {
     }
 
     /// The whole table, with a last virtual host for what nobody claims.
-    pub fn assemble(&mut self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
+    pub fn assemble(&mut self, name: &Str, rest: Rest, cache: &mut Cache) -> Arc<Encoded> {
         self.settle(cache);
         let runs = self.runs.values().map(|r| r.joined.clone());
-        let parts = self.with_catch_all(runs.collect(), mode, cache);
+        let parts = self.with_catch_all(runs.collect(), (name, rest), cache);
         route::table(cache, &head(name, Reached::ByListener), &parts)
     }
 
     fn with_catch_all(
         &self,
         mut parts: Vec<Arc<Part>>,
-        mode: OutboundMode,
+        (table, rest): (&str, Rest),
         cache: &mut Cache,
     ) -> Vec<Arc<Part>> {
-        if self.catching.is_empty() {
-            parts.push(route::part(cache, &catch_all(mode)));
-        }
+        let last = match rest {
+            Rest::Mode(mode) => self.catching.is_empty().then(|| catch_all(mode)),
+            // Without any virtual host the table would be no answer to Envoy.
+            Rest::NotFound => parts.is_empty().then(|| black_hole(table)),
+        };
+        parts.extend(last.map(|host| route::part(cache, &host)));
         parts
     }
 
     /// What scopes fall back to: hosts with wildcards, and what nobody claims.
-    pub fn fallback(&mut self, name: &Str, mode: OutboundMode, cache: &mut Cache) -> Arc<Encoded> {
+    pub fn fallback(&mut self, name: &Str, rest: Rest, cache: &mut Cache) -> Arc<Encoded> {
         self.settle(cache);
         let wild = self.wild.iter().map(|host| Seat(host.clone()));
         let wild = wild.filter_map(|seat| self.part(&seat).cloned());
-        let parts = self.with_catch_all(wild.collect(), mode, cache);
+        let parts = self.with_catch_all(wild.collect(), (name, rest), cache);
         let name = scopes::fallback_of(name);
         route::table(cache, &head(&name, Reached::ByScope), &parts)
     }
@@ -281,6 +304,18 @@ fn catch_all(mode: OutboundMode) -> VirtualHost {
             operation: Str::default(),
             also: None,
         }],
+        redirects: false,
+    }
+}
+
+/// Istio's answer of a gateway that no VirtualService is bound to: 404. `http.<port>`, `https.<port>.…`
+fn black_hole(table: &str) -> VirtualHost {
+    let port = table.split('.').nth(1).unwrap_or_default();
+    VirtualHost {
+        name: Str::new(format!("blackhole:{port}")),
+        domains: vec![Str::new_static("*")],
+        routes: Vec::new(),
+        redirects: false,
     }
 }
 
@@ -305,6 +340,7 @@ mod tests {
         let node = VirtualHost {
             name: host(n).to_str(),
             domains: vec![host(n).to_str()],
+            redirects: false,
             routes: vec![Route {
                 name: Str::default(),
                 matches: None,
@@ -321,8 +357,8 @@ mod tests {
     }
 
     fn assembled(table: &mut Table, cache: &mut Cache) -> Vec<u8> {
-        let mode = OutboundMode::AllowAny;
-        let table = table.assemble(&Str::new_static("80"), mode, cache);
+        let rest = Rest::Mode(OutboundMode::AllowAny);
+        let table = table.assemble(&Str::new_static("80"), rest, cache);
         table.chunks.concat()
     }
 

@@ -25,10 +25,10 @@ use envoy_types::pb::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp}
 use ipnet::IpNet;
 use prost::{Message, Name};
 
-use super::{Ref, ResourceType, access_log, http, proto, tls};
+use super::{Ref, ResourceType, access_log, http, proto, server_tls, tls};
 use crate::ir::{
-    ChainMatch, Connect, FilterChain, HashSourceIp, InboundTls, NetworkFilter, Target, TcpProxy,
-    TransportProtocol,
+    ChainMatch, Connect, DownstreamTls, FilterChain, HashSourceIp, InboundTls, NetworkFilter,
+    Target, TcpProxy, TransportProtocol,
 };
 use crate::text::Str;
 
@@ -36,7 +36,7 @@ use crate::text::Str;
 const HANDSHAKE_SECONDS: i64 = 15;
 
 /// What Istio's servers offer below TLS 1.3.
-const SERVER_CIPHERS: &[&str] = &[
+pub(super) const SERVER_CIPHERS: &[&str] = &[
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -49,7 +49,7 @@ pub fn render(chain: &FilterChain) -> pb::FilterChain {
     pb::FilterChain {
         name: chain.name.to_string(),
         filter_chain_match: chain_match(&chain.matches),
-        transport_socket: chain.tls.as_ref().map(inbound_tls),
+        transport_socket: chain.tls.as_ref().map(downstream_tls),
         transport_socket_connect_timeout: chain
             .tls
             .as_ref()
@@ -101,6 +101,13 @@ fn range(net: &IpNet) -> CidrRange {
     CidrRange {
         address_prefix: net.network().to_string(),
         prefix_len: proto::uint32(net.prefix_len().into()),
+    }
+}
+
+fn downstream_tls(node: &DownstreamTls) -> TransportSocket {
+    match node {
+        DownstreamTls::Mesh(node) => inbound_tls(node),
+        DownstreamTls::Server(node) => server_tls::socket(node),
     }
 }
 

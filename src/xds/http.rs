@@ -16,7 +16,8 @@ use prost::{Message, Name};
 
 use super::route::filters;
 use super::{Ref, ResourceType, access_log, on_demand, proto, route, scope};
-use crate::ir::{Direction, HttpManager, Loading, Routes};
+use crate::config::proxy_config::ForwardClientCert;
+use crate::ir::{Direction, Edge, HttpManager, Loading, Routes};
 
 /// What a request passes, in this order. The router is always last.
 #[derive(Clone, Copy)]
@@ -55,9 +56,10 @@ pub fn render(node: &HttpManager) -> pb::HttpConnectionManager {
         access_log: access_log::file(node.access_log.as_ref()),
         ..Default::default()
     };
-    match node.direction {
-        Direction::Inbound => inbound(manager),
-        Direction::Outbound => outbound(manager, node),
+    match (node.direction, node.edge) {
+        (Direction::Inbound, _) => inbound(manager),
+        (Direction::Outbound, None) => outbound(manager, node),
+        (Direction::Outbound, Some(edge)) => at_edge(outbound(manager, node), edge),
     }
 }
 
@@ -115,6 +117,35 @@ fn outbound(manager: pb::HttpConnectionManager, node: &HttpManager) -> pb::HttpC
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         early_header_mutation_extensions: scoping.map(scope::first_key).into_iter().collect(),
         http_filters: finders.chain(filters).collect(),
+        ..manager
+    }
+}
+
+/// Nothing that a client outside says of itself or of those before it is believed, but by as many proxies as are known
+/// to stand before.
+fn at_edge(manager: pb::HttpConnectionManager, edge: Edge) -> pb::HttpConnectionManager {
+    let forward = match edge.client_cert {
+        ForwardClientCert::Undefined | ForwardClientCert::SanitizeSet => {
+            ForwardClientCertDetails::SanitizeSet
+        }
+        ForwardClientCert::Sanitize => ForwardClientCertDetails::Sanitize,
+        ForwardClientCert::ForwardOnly => ForwardClientCertDetails::ForwardOnly,
+        ForwardClientCert::AppendForward => ForwardClientCertDetails::AppendForward,
+        ForwardClientCert::AlwaysForwardOnly => ForwardClientCertDetails::AlwaysForwardOnly,
+    };
+    pb::HttpConnectionManager {
+        use_remote_address: proto::boolean(true),
+        xff_num_trusted_hops: edge.trusted_hops,
+        server_name: "istio-envoy".to_owned(),
+        server_header_transformation: ServerHeaderTransformation::Overwrite.into(),
+        forward_client_cert_details: forward.into(),
+        set_current_client_cert_details: Some(SetCurrentClientCertDetails {
+            subject: proto::boolean(true),
+            cert: true,
+            dns: true,
+            uri: true,
+            ..Default::default()
+        }),
         ..manager
     }
 }

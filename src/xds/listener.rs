@@ -11,6 +11,7 @@ use envoy_types::pb::envoy::config::listener::v3::{
 };
 use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::r#type::v3::Int32Range;
 use prost::{Message, Name};
@@ -100,7 +101,15 @@ fn listener_filters(listener: &Listener) -> Vec<ListenerFilter> {
         &HttpInspector::default(),
         &listener.http_inspector,
     );
-    original_dst.into_iter().chain(tls).chain(http).collect()
+    let proxy_protocol = listener.proxy_protocol.then(|| {
+        filter(
+            "envoy.filters.listener.proxy_protocol",
+            &ProxyProtocol::default(),
+            None,
+        )
+    });
+    let first = proxy_protocol.into_iter().chain(original_dst);
+    first.chain(tls).chain(http).collect()
 }
 
 fn inspector<M: Message + Name>(
@@ -153,8 +162,8 @@ mod tests {
 
     use super::*;
     use crate::ir::{
-        Address, ChainMatch, Connect, Flow, HttpManager, InboundRoute, InboundTls, Loading,
-        NetworkFilter, Routes, Target, TcpProxy,
+        Address, ChainMatch, Connect, DownstreamTls, Flow, HttpManager, InboundRoute, InboundTls,
+        Loading, NetworkFilter, Routes, Target, TcpProxy,
     };
     use crate::xds::json::shown;
 
@@ -188,6 +197,7 @@ mod tests {
             stat_prefix: "p;".into(),
             routes,
             loading: Loading::AtOnce,
+            edge: None,
             access_log: None,
         }))
     }
@@ -199,6 +209,7 @@ mod tests {
             socket: Socket::Bound,
             direction: Direction::Outbound,
             capture: Capture::None,
+            proxy_protocol: false,
             tls_inspector: Inspector::Off,
             http_inspector: Inspector::Off,
             detection_timeout: crate::config::value::Span(std::time::Duration::from_secs(5)),
@@ -280,10 +291,10 @@ mod tests {
     #[test]
     fn a_mesh_chain_wants_a_certificate_of_its_trust_domain_before_it_calls_the_app() {
         let node = FilterChain {
-            tls: Some(InboundTls {
+            tls: Some(DownstreamTls::Mesh(InboundTls {
                 alpn: vec!["h2".into()],
                 trust_domains: vec!["td".into()],
-            }),
+            })),
             ..chain(NetworkFilter::Tcp(TcpProxy {
                 connect: Connect::AfterHandshake,
                 ..tcp(&["in"])

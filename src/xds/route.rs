@@ -11,6 +11,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::envoy::config::route::v3::route::Action as RouteKind;
+use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::envoy::config::route::v3::{Decorator, RouteConfiguration};
 use prost::Message;
 use serde::Serialize;
@@ -134,6 +135,10 @@ fn virtual_host(node: &VirtualHost) -> pb::VirtualHost {
         domains: node.domains.iter().map(ToString::to_string).collect(),
         routes: node.routes.iter().map(route).collect(),
         include_request_attempt_count: true,
+        require_tls: match node.redirects {
+            true => TlsRequirementType::All.into(),
+            false => TlsRequirementType::None.into(),
+        },
         ..Default::default()
     };
     retry::say_once(&mut host);

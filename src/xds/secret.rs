@@ -24,9 +24,14 @@ const REDACTED: &str = "[redacted]";
 
 /// The key's bytes are wiped when the last reference to the resource is dropped. Copies made beyond
 /// our reach (TLS records, socket buffers) are not.
-pub fn workload(version: Str, chain: String, mut key: Zeroizing<String>) -> Encoded {
+pub fn workload(version: Str, chain: String, key: Zeroizing<String>) -> Encoded {
+    pair(&Str::new_static(WORKLOAD), version, chain, key)
+}
+
+/// The same under any name: what a gateway shows.
+pub fn pair(name: &Str, version: Str, chain: String, mut key: Zeroizing<String>) -> Encoded {
     let mut message = Secret {
-        name: WORKLOAD.into(),
+        name: name.to_string(),
         r#type: Some(secret::Type::TlsCertificate(TlsCertificate {
             certificate_chain: Some(inline(chain)),
             private_key: Some(inline(std::mem::take(&mut *key))),
@@ -35,13 +40,23 @@ pub fn workload(version: Str, chain: String, mut key: Zeroizing<String>) -> Enco
     };
     let body = Zeroizing::new(message.encode_to_vec());
     wipe(&mut message);
-    let name = Str::new_static(WORKLOAD);
-    encode_owned(
-        ResourceType::Secret,
-        &name,
-        version,
-        Bytes::from_owner(body),
-    )
+    encode_owned(ResourceType::Secret, name, version, Bytes::from_owner(body))
+}
+
+/// By whom clients of a gateway must be signed, and what of it was revoked.
+pub fn client_roots(name: &Str, version: Str, roots: &str, revoked: Option<&str>) -> Encoded {
+    let message = Secret {
+        name: name.to_string(),
+        r#type: Some(secret::Type::ValidationContext(
+            CertificateValidationContext {
+                trusted_ca: Some(inline(roots.to_owned())),
+                crl: revoked.map(|list| inline(list.to_owned())),
+                ..Default::default()
+            },
+        )),
+    };
+    let body = Bytes::from(message.encode_to_vec());
+    encode_owned(ResourceType::Secret, name, version, body)
 }
 
 pub fn roots(version: Str, bundle: String) -> Encoded {

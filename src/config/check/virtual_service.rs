@@ -8,7 +8,6 @@ use crate::config::virtual_service::{
     Destination, HeaderMatch, HttpMatchRequest, HttpRetry, HttpRoute, HttpRouteDestination,
     VirtualService,
 };
-use crate::diagnostic::Code;
 use crate::text::{Hostname, Str};
 
 /// The pseudo gateway that stands for all sidecars.
@@ -111,23 +110,12 @@ pub(super) fn gateways(path: &str, names: &[Str]) -> Vec<Fault> {
         Some((namespace, name)) => is_label(namespace) && is_label(name),
         None => name.split('.').all(is_label),
     };
-    let judge = |(i, name): (usize, &Str)| {
-        let path = format!("{path}[{i}]");
-        if sound(name) {
-            let message = format!("gateways are not served yet, `{name}` among them");
-            Fault::warning(Code::NotYetInEffect, path, message)
-        } else {
-            fault(
-                path,
-                format!("`{name}` is no <namespace>/<gateway> or `mesh`"),
-            )
-        }
-    };
-    names
-        .iter()
-        .enumerate()
-        .filter(|(_, name)| *name != MESH)
-        .map(judge)
+    let unsound = names.iter().enumerate().filter(|(_, name)| !sound(name));
+    unsound
+        .map(|(i, name)| {
+            let message = format!("`{name}` is no <namespace>/<gateway> or `mesh`");
+            fault(format!("{path}[{i}]"), message)
+        })
         .collect()
 }
 

@@ -26,7 +26,7 @@ const ISTIO_SECURITY: &[&str] = &["v1", "v1beta1"];
 const NOT_YET: &[(&str, &[&str])] = &[
     (
         "networking.istio.io",
-        &["Gateway", "EnvoyFilter", "ProxyConfig", "WorkloadGroup"],
+        &["EnvoyFilter", "ProxyConfig", "WorkloadGroup"],
     ),
     (
         "security.istio.io",
@@ -79,7 +79,6 @@ const IGNORED_CORE: &[&str] = &[
     "PersistentVolumeClaim",
     "PodTemplate",
     "ResourceQuota",
-    "Secret",
     "ServiceAccount",
 ];
 
@@ -110,12 +109,15 @@ impl Kind {
     /// The versions of its group in which a kind is served; the schema is the same in all.
     pub fn versions(self) -> &'static [&'static str] {
         match self {
-            Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice => &["v1"],
+            Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice | Kind::Secret => {
+                &["v1"]
+            }
             Kind::WorkloadEntry
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
-            | Kind::Sidecar => ISTIO_NETWORKING,
+            | Kind::Sidecar
+            | Kind::Gateway => ISTIO_NETWORKING,
             Kind::PeerAuthentication => ISTIO_SECURITY,
             Kind::MeshConfig => &[],
         }
@@ -124,13 +126,16 @@ impl Kind {
     /// Whether unknown fields are faults; Kubernetes' own kinds have hundreds that mean nothing here.
     pub fn is_strict(self) -> bool {
         match self {
-            Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice => false,
+            Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice | Kind::Secret => {
+                false
+            }
             Kind::WorkloadEntry
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
             | Kind::Sidecar
+            | Kind::Gateway
             | Kind::MeshConfig => true,
         }
     }
@@ -196,9 +201,17 @@ mod tests {
             classify("serving.knative.dev/v1", "Service"),
             Class::Unknown
         );
-        assert_eq!(classify("networking.istio.io/v1", "Gateway"), Class::NotYet);
+        assert_eq!(
+            classify("networking.istio.io/v1", "Gateway"),
+            Class::Read(Kind::Gateway)
+        );
+        assert_eq!(
+            classify("gateway.networking.k8s.io/v1", "Gateway"),
+            Class::NotYet
+        );
         assert_eq!(classify("apps/v1", "Deployment"), Class::PodTemplate);
-        assert_eq!(classify("v1", "Secret"), Class::Ignored);
+        assert_eq!(classify("v1", "Secret"), Class::Read(Kind::Secret));
+        assert_eq!(classify("v1", "LimitRange"), Class::Ignored);
         assert_eq!(classify("v1", "Servce"), Class::Unknown);
         assert_eq!(classify("mesh.istio.io/v1", "MeshConfig"), Class::Unknown);
     }

@@ -81,6 +81,8 @@ fn table(kind: Kind) -> &'static [&'static str] {
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::Sidecar
+        | Kind::Gateway
+        | Kind::Secret
         | Kind::PeerAuthentication => &[],
         Kind::MeshConfig => MESH_CONFIG,
     }
@@ -96,7 +98,9 @@ fn retired(kind: Kind) -> &'static [&'static str] {
         | Kind::ServiceEntry
         | Kind::PeerAuthentication
         | Kind::DestinationRule
-        | Kind::Sidecar => &[],
+        | Kind::Sidecar
+        | Kind::Gateway
+        | Kind::Secret => &[],
         Kind::VirtualService => &["http.websocketUpgrade"],
         Kind::MeshConfig => RETIRED_MESH_CONFIG,
     }

@@ -25,6 +25,8 @@ fn places(kind: Kind) -> &'static [Place] {
         | Kind::DestinationRule
         | Kind::PeerAuthentication
         | Kind::Sidecar
+        | Kind::Gateway
+        | Kind::Secret
         | Kind::MeshConfig => &[],
     }
 }

@@ -232,6 +232,8 @@ impl Manifest<'_> {
             | Kind::DestinationRule
             | Kind::PeerAuthentication
             | Kind::Sidecar
+            | Kind::Gateway
+            | Kind::Secret
             | Kind::MeshConfig => meta.namespace.unwrap_or(DEFAULT_NAMESPACE),
         };
         if meta.name.is_empty() {

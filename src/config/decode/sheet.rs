@@ -9,6 +9,7 @@ use super::known::{self, Standing};
 use super::lines::{self, Detail, Lines};
 use super::pod::PodManifest;
 use super::reader::{self, Fault, Reading};
+use super::secret::SecretManifest;
 use super::yaml::{Node, Value};
 use super::{DecodedObject, NOWHERE, Outcome, Place, Rejected, spot};
 use crate::config::api::ApiKind;
@@ -186,6 +187,10 @@ fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
         Kind::DestinationRule => section(root).map(Spec::DestinationRule),
         Kind::PeerAuthentication => section(root).map(Spec::PeerAuthentication),
         Kind::Sidecar => section(root).map(Spec::Sidecar),
+        Kind::Gateway => section(root).map(Spec::Gateway),
+        Kind::Secret => {
+            reader::read::<SecretManifest>(root, "").map(|m| Spec::Secret(Box::new(m.prune())))
+        }
         Kind::MeshConfig => reader::read(root, "").map(Spec::MeshConfig),
     }
 }

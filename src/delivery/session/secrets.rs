@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::delivery::credentials;
 use crate::text::Str;
 use crate::xds::Encoded;
 
@@ -13,8 +14,12 @@ pub enum Credential {
     Absent,
 }
 
-/// The names any workload may have, always its own: certificate with key, and the mesh's roots.
+/// The names any workload may have, always its own: certificate with key, and the mesh's roots. Besides them there are
+/// the Secrets of gateways.
 pub const SERVED: [&str; 2] = ["default", "ROOTCA"];
+
+/// Secrets asked for at one time; the others wait for an answer to one of them.
+pub const AT_ONCE: usize = 4;
 
 /// A request to `ca` for one secret of this session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +42,13 @@ pub enum Answer {
     },
     /// It could not be made now; it is asked for again then.
     Unavailable { retry: Instant },
+    /// There is none. It is asked for again when there may be.
+    Missing,
 }
 
 #[derive(Debug, Default)]
 pub struct Secrets {
-    /// Ordered by name: those of `SERVED` that the client asks for.
+    /// Ordered by name: those that are served and the client asks for.
     slots: Vec<(Str, Slot)>,
 }
 
@@ -70,7 +77,7 @@ enum State {
 
 impl Secrets {
     pub fn is_served(name: &str) -> bool {
-        SERVED.contains(&name)
+        SERVED.contains(&name) || credentials::named(name).is_some()
     }
 
     pub fn want(&mut self, name: &Str, offer: Option<Str>) {
@@ -100,8 +107,13 @@ impl Secrets {
 
     /// The roots or the signer changed: whoever holds a secret offers its version again.
     pub fn reconsider(&mut self) {
-        for (_, slot) in &mut self.slots {
-            if matches!(slot.state, State::Settled { .. }) {
+        self.reconsider_those(|name| SERVED.contains(&name));
+    }
+
+    /// The same of some names.
+    pub fn reconsider_those(&mut self, which: impl Fn(&str) -> bool) {
+        for (name, slot) in &mut self.slots {
+            if matches!(slot.state, State::Settled { .. }) && which(name) {
                 let offer = slot.version.clone();
                 slot.state = State::Wanted { offer };
             }
@@ -111,12 +123,18 @@ impl Secrets {
     /// What to ask `ca` for now: wishes, and renewals whose time has come.
     pub fn asks(&mut self, now: Instant) -> Vec<Ask> {
         let mut asks = Vec::new();
+        let asked = |slot: &Slot| matches!(slot.state, State::Asked);
+        let mut room = AT_ONCE.saturating_sub(self.slots.iter().filter(|(_, s)| asked(s)).count());
         for (name, slot) in &mut self.slots {
+            if room == 0 {
+                break;
+            }
             let held = match &mut slot.state {
                 State::Wanted { offer } => offer.take(),
                 State::Settled { again: Some(at) } if *at <= now => None,
                 State::Settled { .. } | State::Asked | State::New => continue,
             };
+            room -= 1;
             slot.state = State::Asked;
             asks.push(Ask {
                 name: name.clone(),
@@ -143,6 +161,10 @@ impl Secrets {
             }
             Answer::Unavailable { retry } => {
                 slot.state = State::Settled { again: Some(retry) };
+                None
+            }
+            Answer::Missing => {
+                slot.state = State::Settled { again: None };
                 None
             }
         }

@@ -14,6 +14,9 @@ use crate::config::decode::MESH_NAME;
 /// In seconds: how long the server lets a watch go on. One that goes on longer is lost.
 const WATCH: u32 = 120;
 
+/// Secrets that are large, or many, and never a gateway's.
+const OF_GATEWAYS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token";
+
 /// What is asked of the server to see a kind's objects.
 #[derive(Clone, Debug)]
 pub(super) struct Resource {
@@ -40,12 +43,23 @@ impl Resource {
                 let versions = kind.versions().first();
                 Ok(versions.map(|version| all(ApiResource::from_gvk(&named(kind, version)))))
             }
+            Kind::Secret => {
+                let versions = kind.versions().first();
+                Ok(versions.map(|version| Self {
+                    api: Api::all_with(
+                        client.clone(),
+                        &ApiResource::from_gvk(&named(kind, version)),
+                    ),
+                    watched: watched().fields(OF_GATEWAYS),
+                }))
+            }
             Kind::WorkloadEntry
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
-            | Kind::Sidecar => {
+            | Kind::Sidecar
+            | Kind::Gateway => {
                 for version in kind.versions() {
                     let found = discovery::pinned_kind(client, &named(kind, version)).await;
                     match found {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Dirty, Outbound};
-use crate::ir::Listener;
 use crate::ir::outbound::Asks;
 use crate::ir::outbound_listener::{self, Surroundings};
+use crate::ir::{Listener, gateway_listener};
 use crate::text::Hostname;
 use crate::view::hosts::Hosts;
 use crate::view::joined::{JoinedHost, JoinedListener};
@@ -18,7 +18,9 @@ impl Outbound {
         let hosts = self.hosts.into_iter();
         let asked = hosts.flat_map(|(_, joined)| &joined.listeners);
         let asked = asked.map(JoinedListener::place);
-        asked.chain(self.fixed.keys().copied())
+        let front = self.client.front.iter();
+        let doors = front.flat_map(|front| front.doors.keys().copied());
+        asked.chain(self.fixed.keys().copied()).chain(doors)
     }
 
     pub(super) fn listener(
@@ -29,6 +31,12 @@ impl Outbound {
     ) -> Option<Arc<Encoded>> {
         let fixed = self.fixed.get(&place);
         let deciders = self.deciders(place, hosts);
+        if let Some(front) = &self.client.front {
+            let asks = deciders.into_iter().filter_map(|j| asks_at(j, place));
+            let door = front.doors.get(&place)?;
+            let listener = gateway_listener::listener(around.mesh, place, door, asks)?;
+            return Some(hosts.cache.get(&listener));
+        }
         if let ([one], None) = (&deciders[..], fixed)
             && !self.is_packed(one, place)
             && let Some(alone) = alone(Some(one), place)

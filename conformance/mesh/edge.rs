@@ -1,0 +1,160 @@
+//! The mesh that scenarios of gateways share: a shop behind a proxy at its edge, and a stranger before it.
+
+use std::sync::MutexGuard;
+
+use anyhow::{Result, ensure};
+
+use crate::harness::client::{Call, Reply, Target};
+use crate::harness::manifest::ServiceSpec;
+use crate::harness::mesh::{Applied, Mesh};
+use crate::harness::packing::Shared;
+use crate::harness::pki::{Pair, Pki, Tls};
+use crate::harness::pod::{App, Pod, PodSpec};
+use crate::harness::wait::eventually;
+
+/// Namespace `shop` has reviews v1 and v2 (HTTP 9080) and a ledger (TCP 7000); `edge` has the proxies `ingress` (its
+/// Service leads from 80 to 8080 and from 443 to 8443) and `egress` (80 to 8080, 443 to 8443).
+pub(crate) struct Edge {
+    pub(crate) storefront: Pod,
+    pub(crate) ingress: Pod,
+    _egress: Pod,
+    /// Without a sidecar, and no service: HTTP 8090, TCP 7000.
+    pub(crate) stranger: Pod,
+    pub(crate) pki: Pki,
+    pub(crate) mesh: Mesh,
+    _others: Vec<Pod>,
+}
+
+static EDGES: Shared<Edge> = Shared::new();
+
+impl Edge {
+    /// That of the scenario's packing, for one scenario at a time. It must leave no configuration behind.
+    pub(crate) fn enter() -> Result<MutexGuard<'static, Self>> {
+        EDGES.enter(Self::start)
+    }
+
+    fn start() -> Result<Self> {
+        let mesh = Mesh::start(&[])?;
+        for namespace in ["shop", "edge", "office"] {
+            mesh.add_namespace(namespace)?;
+        }
+        mesh.add_service(ServiceSpec::new("shop", "reviews").port("http", 9080, 9080))?;
+        mesh.add_service(ServiceSpec::new("shop", "ledger").port("tcp", 7000, 7000))?;
+        for gateway in ["ingress", "egress"] {
+            let service = ServiceSpec::new("edge", gateway);
+            let service = service.port("http2", 80, 8080).port("https", 443, 8443);
+            mesh.add_service(service.port("tcp", 7000, 7000))?;
+        }
+        let pod = |name: &str, app: &str, namespace: &str| {
+            let spec = PodSpec::new(name).in_namespace(namespace);
+            spec.service_account(app).label("app", app)
+        };
+        let reviews = |version: &str| {
+            let spec = pod(&format!("reviews-{version}"), "reviews", "shop");
+            let spec = spec.label("version", version);
+            Pod::start(&mesh, spec.serves(9080, App::Http))
+        };
+        let ledger = pod("ledger", "ledger", "shop").serves(7000, App::TcpEcho);
+        let others = vec![reviews("v1")?, reviews("v2")?, Pod::start(&mesh, ledger)?];
+        let gateway = |name: &str| Pod::start(&mesh, pod(name, name, "edge").at_the_edge());
+        let stranger = PodSpec::new("stranger").without_sidecar();
+        let stranger = stranger.in_namespace("outside").serves(8090, App::Http);
+        let edge = Self {
+            storefront: Pod::start(&mesh, pod("storefront", "storefront", "shop"))?,
+            ingress: gateway("ingress")?,
+            _egress: gateway("egress")?,
+            stranger: Pod::start(&mesh, stranger.serves(7000, App::TcpEcho))?,
+            pki: Pki::new("outside")?,
+            mesh,
+            _others: others,
+        };
+        eventually("the shop is open", || {
+            edge.storefront
+                .get("http://reviews:9080/")?
+                .seen()
+                .map(drop)
+        })?;
+        Ok(edge)
+    }
+
+    pub(crate) fn apply(&self, yaml: &str) -> Result<Applied> {
+        self.mesh.apply("scenario", yaml)
+    }
+
+    /// What the stranger asks for, in plaintext.
+    pub(crate) fn call(&self, host: &str, path: &str) -> Call {
+        Call::get(Target::Tcp(self.ingress.at(8080)), host, path)
+    }
+
+    /// The same within TLS.
+    pub(crate) fn secure(&self, tls: Tls, path: &str) -> Call {
+        let host = tls.name.clone();
+        Call::get(Target::Tcp(self.ingress.at(8443)), &host, path).within(tls)
+    }
+
+    pub(crate) fn ask(&self, host: &str, path: &str) -> Result<Reply> {
+        self.stranger.send(&self.call(host, path))
+    }
+
+    /// Waits until the stranger is answered so.
+    pub(crate) fn until(&self, call: &Call, status: u16) -> Result<Reply> {
+        let mut last = None;
+        let what = format!("{}{} gets {status}", call.authority, call.path);
+        eventually(&what, || {
+            let reply = self.stranger.send(call)?;
+            ensure!(reply.status == status, "{} {}", reply.status, reply.text());
+            last = Some(reply);
+            Ok(())
+        })?;
+        last.ok_or_else(|| anyhow::anyhow!("no answer"))
+    }
+
+    /// Waits until the handshake, or what follows it, is refused.
+    pub(crate) fn until_refused(&self, call: &Call) -> Result<()> {
+        eventually(&format!("{} is refused", call.authority), || {
+            let answered = self.stranger.send(call);
+            ensure!(answered.is_err(), "{answered:?}");
+            Ok(())
+        })
+    }
+
+    /// A Secret of the ingress' namespace.
+    pub(crate) fn secret(&self, name: &str, pair: &Pair, roots: Option<&str>) -> Result<Applied> {
+        let mut data = serde_json::json!({"tls.crt": pair.chain, "tls.key": pair.key});
+        if let Some(roots) = roots {
+            data["ca.crt"] = roots.into();
+        }
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": name, "namespace": "edge"}, "stringData": data,
+        });
+        self.mesh
+            .apply(&format!("secret-{name}"), &secret.to_string())
+    }
+}
+
+/// A Gateway of the ingress with these servers, and a VirtualService of `shop` that is bound to it.
+pub(crate) fn bound(servers: &str, spec: &str) -> String {
+    format!(
+        "{}---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: bound, namespace: shop}}
+spec:
+{spec}",
+        gateway("public", "ingress", servers)
+    )
+}
+
+pub(crate) fn gateway(name: &str, app: &str, servers: &str) -> String {
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: {name}, namespace: edge}}
+spec:
+  selector: {{app: {app}}}
+  servers:
+{servers}"
+    )
+}

@@ -1,0 +1,450 @@
+//! Proxies at the edge, as clients outside of the mesh and behind them meet them.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::edge::{Edge, bound, gateway};
+use crate::harness::client::{self, Call, Protocol, Target};
+use crate::harness::load::Connections;
+use crate::harness::network::User;
+use crate::harness::pki::Pki;
+use crate::harness::suite::Scenario;
+use crate::harness::wait::eventually;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("a_request_from_outside_reaches_the_mesh_with_mtls", plain),
+    ("rules_hold_at_the_gateway_as_in_the_mesh", rules),
+    ("a_virtual_service_is_bound_where_it_says", binding),
+    ("a_gateway_shows_the_certificate_of_a_secret", simple),
+    ("a_secret_that_is_written_anew_is_shown_at_once", rotated),
+    ("a_missing_secret_closes_its_own_server_alone", missing),
+    ("a_client_proves_itself_where_it_must", mutual),
+    ("plaintext_is_led_to_https", redirected),
+    ("tls_goes_through_by_the_name_it_asks_for", through),
+    ("bytes_go_through_with_and_without_tls", bytes),
+    ("a_new_server_disturbs_no_request", hitless),
+    ("a_gateway_outlives_the_control_plane", outlives),
+    ("what_leaves_the_mesh_goes_by_the_egress_gateway", egress),
+    ("a_client_says_nothing_of_who_it_is", sanitized),
+];
+
+const HTTP: &str = "  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.example.com']}
+";
+
+const REVIEWS: &str = "  hosts: [shop.example.com]
+  gateways: [edge/public]
+  http:
+  - route: [{destination: {host: reviews}}]
+";
+
+const STRICT: &str = "---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: all, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+";
+
+const SUBSETS: &str = "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: shop}
+spec:
+  host: reviews
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v2, labels: {version: v2}}
+";
+
+fn plain() -> Result<()> {
+    let edge = Edge::enter()?;
+    let _applied = edge.apply(&format!("{}{STRICT}", bound(HTTP, REVIEWS)))?;
+    let reply = edge.until(&edge.call("shop.example.com", "/"), 200)?;
+    ensure!(reply.header("server") == "istio-envoy", "{reply:?}");
+    ensure!(
+        reply.seen()?["name"]
+            .as_str()
+            .unwrap_or_default()
+            .starts_with("reviews")
+    );
+    // With a port too, and over HTTP/2.
+    edge.until(&edge.call("shop.example.com:80", "/"), 200)?;
+    edge.until(
+        &edge.call("shop.example.com", "/").over(Protocol::Http2),
+        200,
+    )?;
+    // Another name of the server's is nobody's, nor is one of no server.
+    for host in ["other.example.com", "shop.example.org"] {
+        edge.until(&edge.call(host, "/"), 404)?;
+    }
+    Ok(())
+}
+
+fn rules() -> Result<()> {
+    let edge = Edge::enter()?;
+    let spec = "  hosts: [shop.example.com]
+  gateways: [edge/public, mesh]
+  http:
+  - match: [{uri: {prefix: /v2}}]
+    rewrite: {uri: /}
+    headers: {response: {set: {x-by: gateway}}}
+    route: [{destination: {host: reviews, subset: v2}}]
+  - match: [{uri: {prefix: /inside}, gateways: [mesh]}]
+    directResponse: {status: 418}
+  - match: [{uri: {prefix: /teapot}, gateways: [edge/public]}]
+    directResponse: {status: 418}
+  - route: [{destination: {host: reviews, subset: v1}}]
+";
+    let _applied = edge.apply(&format!("{}{SUBSETS}", bound(HTTP, spec)))?;
+    edge.until(&edge.call("shop.example.com", "/teapot"), 418)?;
+    for (path, version) in [("/v2/x", "v2"), ("/inside", "v1")] {
+        for _request in 0..8 {
+            let reply = edge.ask("shop.example.com", path)?;
+            let said = reply.seen()?;
+            ensure!(said["version"] == version, "{path}: {said}");
+            let by = if version == "v2" { "gateway" } else { "" };
+            ensure!(reply.header("x-by") == by, "{path}: {reply:?}");
+        }
+    }
+    Ok(())
+}
+
+fn binding() -> Result<()> {
+    let edge = Edge::enter()?;
+    let servers = "  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['office/*', 'shop/shop.example.com']}
+";
+    let hosts = "  hosts: [shop.example.com, more.example.com]
+  gateways: [edge/public]
+  http:
+  - route: [{destination: {host: reviews}}]
+";
+    let of_office = "---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: office, namespace: office}
+spec:
+  hosts: [office.example.com]
+  gateways: [edge/public]
+  http:
+  - route: [{destination: {host: reviews.shop.svc.cluster.local}}]
+";
+    let applied = edge.apply(&format!("{}{of_office}", bound(servers, hosts)))?;
+    edge.until(&edge.call("shop.example.com", "/"), 200)?;
+    edge.until(&edge.call("office.example.com", "/"), 200)?;
+    edge.until(&edge.call("more.example.com", "/"), 404)?;
+    // What is exported to its own namespace alone does not reach the gateway's.
+    let private = format!("{hosts}  exportTo: [.]\n");
+    let again = edge.apply(&format!("{}{of_office}", bound(servers, &private)))?;
+    applied.keep();
+    edge.until(&edge.call("shop.example.com", "/"), 404)?;
+    edge.until(&edge.call("office.example.com", "/"), 200)?;
+    drop(again);
+    Ok(())
+}
+
+fn https(name: &str, host: &str, tls: &str) -> String {
+    format!(
+        "  - {{port: {{number: 443, name: {name}, protocol: HTTPS}}, hosts: [{host}], tls: {tls}}}\n"
+    )
+}
+
+fn simple() -> Result<()> {
+    let edge = Edge::enter()?;
+    let pair = edge.pki.issue(&["shop.example.com"])?;
+    let servers = https(
+        "shop",
+        "shop.example.com",
+        "{mode: SIMPLE, credentialName: shop}",
+    );
+    let _applied = edge.apply(&bound(&servers, REVIEWS))?;
+    let _secret = edge.secret("shop", &pair, None)?;
+    let call = edge.secure(edge.pki.client("shop.example.com"), "/");
+    edge.until(&call, 200)?;
+    edge.until(&call.clone().over(Protocol::Http2), 200)?;
+    // Who asks for another name is not let in.
+    let other = edge.secure(edge.pki.client("other.example.com"), "/");
+    edge.until_refused(&other)
+}
+
+fn rotated() -> Result<()> {
+    let edge = Edge::enter()?;
+    let servers = https(
+        "shop",
+        "shop.example.com",
+        "{mode: SIMPLE, credentialName: shop}",
+    );
+    let _applied = edge.apply(&bound(&servers, REVIEWS))?;
+    let first = edge.secret("shop", &edge.pki.issue(&["shop.example.com"])?, None)?;
+    let by_first = edge.secure(edge.pki.client("shop.example.com"), "/");
+    edge.until(&by_first, 200)?;
+    let other = Pki::new("another")?;
+    let _second = edge.secret("shop", &other.issue(&["shop.example.com"])?, None)?;
+    first.keep();
+    edge.until(&edge.secure(other.client("shop.example.com"), "/"), 200)?;
+    edge.until_refused(&by_first)
+}
+
+fn missing() -> Result<()> {
+    let edge = Edge::enter()?;
+    let pair = edge.pki.issue(&["shop.example.com"])?;
+    let servers = [
+        https(
+            "shop",
+            "shop.example.com",
+            "{mode: SIMPLE, credentialName: shop}",
+        ),
+        https(
+            "late",
+            "late.example.com",
+            "{mode: SIMPLE, credentialName: late}",
+        ),
+    ];
+    let spec = "  hosts: [shop.example.com, late.example.com]
+  gateways: [edge/public]
+  http:
+  - route: [{destination: {host: reviews}}]
+";
+    let _applied = edge.apply(&bound(&servers.concat(), spec))?;
+    let _secret = edge.secret("shop", &pair, None)?;
+    edge.until(&edge.secure(edge.pki.client("shop.example.com"), "/"), 200)?;
+    let late = edge.secure(edge.pki.client("late.example.com"), "/");
+    edge.until_refused(&late)?;
+    let _late = edge.secret("late", &edge.pki.issue(&["late.example.com"])?, None)?;
+    edge.until(&late, 200).map(drop)
+}
+
+fn mutual() -> Result<()> {
+    let edge = Edge::enter()?;
+    let pair = edge.pki.issue(&["must.example.com", "may.example.com"])?;
+    let servers = [
+        https(
+            "must",
+            "must.example.com",
+            "{mode: MUTUAL, credentialName: shop, subjectAltNames: [friend.example]}",
+        ),
+        https(
+            "may",
+            "may.example.com",
+            "{mode: OPTIONAL_MUTUAL, credentialName: shop}",
+        ),
+    ];
+    let spec = "  hosts: [must.example.com, may.example.com]
+  gateways: [edge/public]
+  http:
+  - route: [{destination: {host: reviews}}]
+";
+    let _applied = edge.apply(&bound(&servers.concat(), spec))?;
+    let clients = Pki::new("clients")?;
+    let _secret = edge.secret("shop", &pair, Some(clients.root()))?;
+    let (must, may) = (
+        edge.pki.client("must.example.com"),
+        edge.pki.client("may.example.com"),
+    );
+    let friend = clients.issue(&["friend.example"])?;
+    let other = clients.issue(&["other.example"])?;
+    let stranger = Pki::new("strangers")?.issue(&["friend.example"])?;
+    edge.until(&edge.secure(must.clone().with(&friend), "/"), 200)?;
+    edge.until_refused(&edge.secure(must.clone(), "/"))?;
+    edge.until_refused(&edge.secure(must.clone().with(&other), "/"))?;
+    edge.until_refused(&edge.secure(must.with(&stranger), "/"))?;
+    edge.until(&edge.secure(may.clone(), "/"), 200)?;
+    edge.until(&edge.secure(may.clone().with(&other), "/"), 200)?;
+    edge.until_refused(&edge.secure(may.with(&stranger), "/"))
+}
+
+fn redirected() -> Result<()> {
+    let edge = Edge::enter()?;
+    let servers = "  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example.com, silent.example.com], tls: {httpsRedirect: true}}
+";
+    let _applied = edge.apply(&bound(servers, REVIEWS))?;
+    for host in ["shop.example.com", "silent.example.com"] {
+        let reply = edge.until(&edge.call(host, "/a?b=c"), 301)?;
+        let location = reply.header("location");
+        ensure!(location == format!("https://{host}/a?b=c"), "{location}");
+    }
+    Ok(())
+}
+
+/// TLS ends at another server of the same proxy, which the one that does not open it leads to.
+fn through() -> Result<()> {
+    let edge = Edge::enter()?;
+    let pair = edge.pki.issue(&["shop.example.com"])?;
+    let servers = [
+        https("shop", "shop.example.com", "{mode: SIMPLE, credentialName: shop}"),
+        "  - {port: {number: 9443, name: through, protocol: TLS}, hosts: ['*.example.com'], tls: {mode: PASSTHROUGH}}\n".to_owned(),
+    ];
+    let spec = "  hosts: [shop.example.com]
+  gateways: [edge/public]
+  http:
+  - route: [{destination: {host: reviews}}]
+  tls:
+  - match: [{port: 9443, sniHosts: [shop.example.com]}]
+    route: [{destination: {host: ingress.edge.svc.cluster.local, port: {number: 443}}}]
+";
+    let _applied = edge.apply(&bound(&servers.concat(), spec))?;
+    let _secret = edge.secret("shop", &pair, None)?;
+    let at = |tls| Call {
+        target: Target::Tcp(edge.ingress.at(9443)),
+        ..edge.secure(tls, "/")
+    };
+    edge.until(&at(edge.pki.client("shop.example.com")), 200)?;
+    edge.until_refused(&at(edge.pki.client("other.example.com")))
+}
+
+fn bytes() -> Result<()> {
+    let edge = Edge::enter()?;
+    let servers = "  - {port: {number: 7000, name: tcp, protocol: TCP}, hosts: ['*']}
+  - {port: {number: 7443, name: tls, protocol: TLS}, hosts: [ledger.example.com], tls: {mode: SIMPLE, credentialName: ledger}}
+";
+    let spec = "  hosts: ['*']
+  gateways: [edge/public]
+  tcp:
+  - route: [{destination: {host: ledger, port: {number: 7000}}}]
+";
+    let _applied = edge.apply(&bound(servers, spec))?;
+    let pair = edge.pki.issue(&["ledger.example.com"])?;
+    let _secret = edge.secret("ledger", &pair, None)?;
+    let from = edge.stranger.namespace();
+    eventually("the ledger answers in plaintext", || {
+        let greeting = client::tcp(from, User::App, edge.ingress.at(7000), b"hello")?;
+        ensure!(greeting.name == "ledger", "{greeting:?}");
+        Ok(())
+    })?;
+    let tls = edge.pki.client("ledger.example.com");
+    eventually("the ledger answers within TLS", || {
+        let greeting = client::tls(from, edge.ingress.at(7443), &tls, b"hello")?;
+        ensure!(greeting.name == "ledger", "{greeting:?}");
+        Ok(())
+    })
+}
+
+fn hitless() -> Result<()> {
+    let edge = Edge::enter()?;
+    let applied = edge.apply(&bound(HTTP, REVIEWS))?;
+    let call = edge.call("shop.example.com", "/");
+    edge.until(&call, 200)?;
+    let load = crate::harness::load::Load::start(
+        edge.stranger.namespace(),
+        &call,
+        &[Connections::Kept, Connections::Fresh],
+    )?;
+    let more = format!(
+        "{HTTP}  - {{port: {{number: 8000, name: more, protocol: HTTP}}, hosts: [more.example.com]}}\n"
+    );
+    let spec = REVIEWS.replace("shop.example.com", "shop.example.com, more.example.com");
+    let again = edge.apply(&bound(&more, &spec))?;
+    applied.keep();
+    let at = Call {
+        target: Target::Tcp(edge.ingress.at(8000)),
+        ..edge.call("more.example.com", "/")
+    };
+    edge.until(&at, 200)?;
+    let last = edge.apply(&bound(HTTP, REVIEWS))?;
+    again.keep();
+    edge.until_refused(&at)?;
+    std::thread::sleep(Duration::from_secs(1));
+    load.stop().is_flawless(100)?;
+    drop(last);
+    Ok(())
+}
+
+fn outlives() -> Result<()> {
+    let edge = Edge::enter()?;
+    let pair = edge.pki.issue(&["shop.example.com"])?;
+    let servers = https(
+        "shop",
+        "shop.example.com",
+        "{mode: SIMPLE, credentialName: shop}",
+    );
+    let _applied = edge.apply(&bound(&servers, REVIEWS))?;
+    let _secret = edge.secret("shop", &pair, None)?;
+    let call = edge.secure(edge.pki.client("shop.example.com"), "/");
+    edge.until(&call, 200)?;
+    edge.mesh.control_plane()?.kill();
+    for _request in 0..20 {
+        let reply = edge.stranger.send(&call)?;
+        ensure!(reply.status == 200, "{reply:?}");
+    }
+    edge.mesh.control_plane()?.restart()?;
+    let other = Pki::new("another")?;
+    let _second = edge.secret("shop", &other.issue(&["shop.example.com"])?, None)?;
+    edge.until(&edge.secure(other.client("shop.example.com"), "/"), 200)
+        .map(drop)
+}
+
+/// Storefront → egress gateway, by the mesh's TLS → a host outside.
+fn egress() -> Result<()> {
+    let edge = Edge::enter()?;
+    let ip = edge.stranger.ip();
+    let servers = "  - {port: {number: 443, name: out, protocol: HTTPS}, hosts: [api.example.org], tls: {mode: ISTIO_MUTUAL}}
+";
+    let gateway = gateway("out", "egress", servers);
+    let yaml = format!(
+        "{gateway}---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: api, namespace: shop}}
+spec:
+  hosts: [api.example.org]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 8090}}]
+  resolution: STATIC
+  endpoints: [{{address: {ip}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: egress, namespace: shop}}
+spec:
+  host: egress.edge.svc.cluster.local
+  subsets:
+  - name: api
+    trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL, sni: api.example.org}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: api, namespace: shop}}
+spec:
+  hosts: [api.example.org]
+  gateways: [mesh, edge/out]
+  http:
+  - match: [{{gateways: [mesh], port: 80}}]
+    route: [{{destination: {{host: egress.edge.svc.cluster.local, subset: api, port: {{number: 443}}}}}}]
+  - match: [{{gateways: [edge/out], port: 443}}]
+    headers: {{request: {{set: {{x-by: egress}}}}}}
+    route: [{{destination: {{host: api.example.org, port: {{number: 80}}}}}}]
+"
+    );
+    let _applied = edge.apply(&yaml)?;
+    let call = Call::get(Target::Tcp(edge.stranger.at(80)), "api.example.org", "/");
+    eventually("the egress gateway leads outside", || {
+        let seen = edge.storefront.send(&call)?.seen()?;
+        ensure!(seen["name"] == "stranger", "{seen}");
+        ensure!(seen["headers"]["x-by"] == "egress", "{seen}");
+        Ok(())
+    })
+}
+
+fn sanitized() -> Result<()> {
+    let edge = Edge::enter()?;
+    let _applied = edge.apply(&bound(HTTP, REVIEWS))?;
+    let call = edge.call("shop.example.com", "/");
+    let call = call
+        .header(
+            "x-forwarded-client-cert",
+            "By=spiffe://cluster.local/ns/shop/sa/forged",
+        )
+        .header("x-forwarded-for", "1.2.3.4");
+    let seen = edge.until(&call, 200)?.seen()?;
+    let said = |name: &str| {
+        seen["headers"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    ensure!(
+        !said("x-forwarded-client-cert").contains("forged"),
+        "{seen}"
+    );
+    let address = edge.stranger.ip().to_string();
+    ensure!(said("x-forwarded-for").ends_with(&address), "{seen}");
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Gateways: who serves them, what is bound to them, which Secrets they show.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Mesh;
+use crate::config::gateway::{Gateway, ServedHost, Server, Sort};
+use crate::config::meta::selects;
+use crate::config::virtual_service::VirtualService;
+use crate::config::{Key, Kind, Object, Spec};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::text::{Hostname, Str};
+
+/// A VirtualService that names a Gateway which is not there, or none of whose servers has a host of its own
+/// (Istio's IST0101 and IST0132).
+pub(super) fn of_virtual_services(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
+    let gateways: BTreeMap<(&Str, &Str), &Gateway> = all(mesh)
+        .map(|(object, spec)| ((&object.meta.namespace, &object.meta.name), spec))
+        .collect();
+    let mut out = Vec::new();
+    for object in mesh.objects.iter().copied() {
+        let Spec::VirtualService(spec) = &object.spec else {
+            continue;
+        };
+        let mut served = Vec::new();
+        for (i, text) in spec
+            .gateways
+            .iter()
+            .enumerate()
+            .filter(|(_, g)| *g != "mesh")
+        {
+            let own = object.meta.namespace.as_str();
+            let (namespace, name) = text.split_once('/').unwrap_or((own, text));
+            let (namespace, name) = (Str::new(namespace), Str::new(name));
+            match gateways.get(&(&namespace, &name)) {
+                Some(gateway) => served.extend(hosts(gateway, &namespace)),
+                None => {
+                    let message = format!("no Gateway {namespace}/{name}; nothing is routed there");
+                    let field = format!("spec.gateways[{i}]");
+                    out.push(mesh.warning(Code::Unresolved, &object.key(), field, message));
+                }
+            }
+        }
+        out.extend(unserved(mesh, object, spec, &served));
+    }
+    out
+}
+
+fn unserved(
+    mesh: &Mesh<'_>,
+    object: &Object,
+    spec: &VirtualService,
+    served: &[ServedHost],
+) -> Vec<Diagnostic> {
+    if served.is_empty() || spec.gateways.iter().any(|g| g == "mesh") {
+        return Vec::new();
+    }
+    let namespace = &object.meta.namespace;
+    let is_served = |host: &Hostname| {
+        let mut from = served.iter().filter(|served| served.takes_from(namespace));
+        from.any(|served| overlap(&served.name, host))
+    };
+    let hosts = spec.hosts.iter().enumerate();
+    let hosts = hosts.filter_map(|(i, text)| {
+        Hostname::expand(text, namespace, mesh.domain)
+            .ok()
+            .map(|host| (i, host))
+    });
+    let unserved = hosts.filter(|(_, host)| !is_served(host));
+    unserved
+        .map(|(i, host)| {
+            let message = format!("no server of its gateways has the host {host} for {namespace}");
+            let field = format!("spec.hosts[{i}]");
+            mesh.warning(Code::Unresolved, &object.key(), field, message)
+        })
+        .collect()
+}
+
+fn overlap(a: &Hostname, b: &Hostname) -> bool {
+    let covers = |a: &Hostname, b: &Hostname| a == b || a.is_wildcard() && a.matches(b.as_str());
+    covers(a, b) || covers(b, a)
+}
+
+fn all<'a>(mesh: &'a Mesh<'_>) -> impl Iterator<Item = (&'a Object, &'a Gateway)> {
+    mesh.objects.iter().filter_map(|object| match &object.spec {
+        Spec::Gateway(spec) => Some((*object, spec)),
+        _ => None,
+    })
+}
+
+fn hosts(gateway: &Gateway, namespace: &str) -> Vec<ServedHost> {
+    let texts = gateway.servers.iter().flat_map(|server| &server.hosts);
+    texts
+        .filter_map(|text| ServedHost::parse(text, namespace))
+        .collect()
+}
+
+/// Where the proxies of a Gateway are, as far as pods are known.
+fn homes<'a>(mesh: &'a Mesh<'_>, gateway: &Gateway) -> BTreeSet<&'a Str> {
+    let pods = mesh
+        .objects
+        .iter()
+        .filter(|o| matches!(o.spec, Spec::Pod(_)));
+    let serving = pods.filter(|pod| selects(&gateway.selector, &pod.meta.labels));
+    serving.map(|pod| &pod.meta.namespace).collect()
+}
+
+/// A Gateway that no pod serves, where pods are known at all (IST0101).
+pub(super) fn without_proxy(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
+    if !mesh.objects.iter().any(|o| matches!(o.spec, Spec::Pod(_))) {
+        return Vec::new();
+    }
+    let idle = all(mesh).filter(|(_, spec)| homes(mesh, spec).is_empty());
+    idle.map(|(object, _)| {
+        let message = "no pod has the labels of this selector; nobody serves the Gateway";
+        mesh.warning(
+            Code::Unresolved,
+            &object.key(),
+            "spec.selector".to_owned(),
+            message.to_owned(),
+        )
+    })
+    .collect()
+}
+
+/// A certificate that is not there, in the namespace of the proxies that are to show it (IST0101).
+pub(super) fn without_secret(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
+    let mut out = Vec::new();
+    for (object, spec) in all(mesh) {
+        for home in homes(mesh, spec) {
+            for (i, server) in spec.servers.iter().enumerate() {
+                for (field, name) in credentials(server) {
+                    if let Some(why) = lacks(mesh, home, name) {
+                        let field = format!("spec.servers[{i}].tls.{field}");
+                        out.push(mesh.warning(Code::Unresolved, &object.key(), field, why));
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+fn credentials(server: &Server) -> Vec<(&'static str, &Str)> {
+    let Some(tls) = &server.tls else {
+        return Vec::new();
+    };
+    let one = ("credentialName", &tls.credential_name);
+    let several = tls
+        .credential_names
+        .iter()
+        .map(|name| ("credentialNames", name));
+    let all = std::iter::once(one).chain(several);
+    all.filter(|(_, name)| !name.is_empty()).collect()
+}
+
+/// Why a namespace has no certificate of this name.
+fn lacks(mesh: &Mesh<'_>, namespace: &Str, name: &Str) -> Option<String> {
+    let key = Key {
+        kind: Kind::Secret,
+        namespace: namespace.clone(),
+        name: name.clone(),
+    };
+    let found = mesh.objects.iter().find(|object| object.key() == key);
+    match found.map(|object| &object.spec) {
+        Some(Spec::Secret(secret)) if secret.pair.is_some() => None,
+        Some(_) => Some(format!(
+            "Secret {namespace}/{name} has no certificate and key in PEM; this server stays closed"
+        )),
+        None => Some(format!(
+            "no Secret {namespace}/{name}; this server stays closed"
+        )),
+    }
+}
+
+/// Servers that cannot share a port with those of an older Gateway of the same proxies (IST0145).
+pub(super) fn in_conflict(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
+    let mut gateways: Vec<(&Object, &Gateway)> = all(mesh).collect();
+    gateways.sort_by_key(|(object, _)| {
+        let (created, name, namespace) = object.meta.age();
+        (created, name.to_owned(), namespace.to_owned())
+    });
+    let mut out = Vec::new();
+    for (at, (object, spec)) in gateways.iter().enumerate() {
+        for (i, server) in spec.servers.iter().enumerate() {
+            let before = gateways[..at].iter().copied();
+            let before = before.filter(|(_, other)| other.selector == spec.selector);
+            let before = before.flat_map(|(o, other)| other.servers.iter().map(move |s| (o, s)));
+            let own = spec.servers[..i].iter().map(|s| (*object, s));
+            let found = before.chain(own).find_map(|(o, other)| {
+                let why = conflict(other, server)?;
+                Some(format!(
+                    "{why} stands before this one, in {}; this server is left out",
+                    o.key()
+                ))
+            });
+            if let Some(message) = found {
+                let field = format!("spec.servers[{i}]");
+                out.push(mesh.warning(Code::Conflict, &object.key(), field, message));
+            }
+        }
+    }
+    out
+}
+
+fn conflict(first: &Server, second: &Server) -> Option<String> {
+    let (a, b) = (first.sort()?, second.sort()?);
+    if (first.port.number, &first.bind) != (second.port.number, &second.bind) {
+        return None;
+    }
+    let number = first.port.number;
+    match (a, b) {
+        (Sort::Http, Sort::Http) => None,
+        (Sort::Http | Sort::Tcp, _) | (_, Sort::Http | Sort::Tcp) => Some(format!(
+            "a server of {} on port {number}",
+            first.port.protocol
+        )),
+        (_, _) => {
+            let name = |text: &Str| text.rsplit('/').next().unwrap_or_default().to_owned();
+            let known: BTreeSet<String> = first.hosts.iter().map(name).collect();
+            let twice = second
+                .hosts
+                .iter()
+                .map(name)
+                .find(|host| known.contains(host))?;
+            Some(format!("a server of {twice} on port {number}"))
+        }
+    }
+}
