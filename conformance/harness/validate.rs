@@ -101,7 +101,7 @@ impl Credentials {
 fn secrets_in(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::String(text) if text.starts_with("kubernetes://") => {
-            drop(names.insert(text.clone()))
+            names.insert(text.clone());
         }
         Value::Array(items) => items.iter().for_each(|item| secrets_in(item, names)),
         Value::Object(fields) => fields.values().for_each(|field| secrets_in(field, names)),

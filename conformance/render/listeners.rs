@@ -6,9 +6,9 @@ use std::time::Duration;
 use fairlead::config::value::Span;
 use fairlead::config::virtual_service::HttpRetry;
 use fairlead::ir::{
-    AccessLog, Address, Capture, ChainMatch, Connect, Direction, FilterChain, Flow, HashSourceIp,
-    HttpManager, InboundRoute, InboundTls, Inspector, Listener, Loading, NetworkFilter, Routes,
-    Socket, Target, TcpProxy, TransportProtocol,
+    AccessLog, Address, Capture, ChainMatch, Connect, Direction, DownstreamTls, FilterChain, Flow,
+    HashSourceIp, HttpManager, InboundRoute, InboundTls, Inspector, Listener, Loading,
+    NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol,
 };
 use fairlead::text::Str;
 
@@ -66,6 +66,7 @@ fn http_port() -> Listener {
         socket: Socket::Virtual,
         direction: Direction::Outbound,
         capture: Capture::None,
+        proxy_protocol: false,
         tls_inspector: Inspector::Off,
         http_inspector: Inspector::On,
         detection_timeout: Span(Duration::from_secs(5)),
@@ -140,6 +141,7 @@ fn captured_outbound() -> Listener {
     Listener {
         socket: Socket::Bound,
         capture: Capture::HandOver,
+        proxy_protocol: false,
         http_inspector: Inspector::Off,
         detection_timeout: Span(Duration::ZERO),
         chains: vec![black_hole(15001)],
@@ -153,6 +155,7 @@ fn captured_inbound() -> Listener {
         socket: Socket::Bound,
         direction: Direction::Inbound,
         capture: Capture::Restore,
+        proxy_protocol: false,
         tls_inspector: Inspector::On,
         http_inspector: Inspector::ExceptPorts(vec![3306, 8081, 65535]),
         chains: [vec![black_hole(15006)], mesh_chains(), plain_chains()].concat(),
@@ -190,9 +193,11 @@ fn own_socket_file() -> Listener {
 }
 
 fn mesh_chains() -> Vec<FilterChain> {
-    let tls = |domains: &[&str]| InboundTls {
-        alpn: ["h2", "http/1.1"].map(Str::new).into(),
-        trust_domains: domains.iter().map(Str::new).collect(),
+    let tls = |domains: &[&str]| {
+        DownstreamTls::Mesh(InboundTls {
+            alpn: ["h2", "http/1.1"].map(Str::new).into(),
+            trust_domains: domains.iter().map(Str::new).collect(),
+        })
     };
     let by_alpn = |port, alpn: &[&str]| ChainMatch {
         destination_port: Some(port),
@@ -257,6 +262,7 @@ fn plain_chains() -> Vec<FilterChain> {
 fn inbound_http(retries: Option<HttpRetry>) -> HttpManager {
     HttpManager {
         loading: Loading::AtOnce,
+        edge: None,
         direction: Direction::Inbound,
         stat_prefix: "inbound_0.0.0.0_8080;".into(),
         routes: Routes::Inline(InboundRoute {
@@ -281,6 +287,7 @@ fn outbound_http(table: &str) -> FilterChain {
             stat_prefix: "outbound_0.0.0.0_80;".into(),
             routes: Routes::Rds(table.into()),
             loading: Loading::AtOnce,
+            edge: None,
             access_log: None,
         })),
         ..chain("", tcp(""))

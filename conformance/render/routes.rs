@@ -37,6 +37,7 @@ pub fn virtual_hosts() -> Vec<Case<VirtualHost>> {
     ];
     let host = |(label, routes): (&'static str, Vec<Route>)| {
         let host = VirtualHost {
+            redirects: false,
             name: Str::new(label),
             domains: vec![
                 Str::new(label.replace(' ', "-")),
