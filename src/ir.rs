@@ -139,15 +139,17 @@ pub struct Origination {
     pub sni: Str,
     pub subject_alt_names: Vec<Str>,
     pub roots: Roots,
-    /// Certificate chain and key, as file paths in the proxy's file system.
-    pub client: Option<(Str, Str)>,
+    pub client: Option<Certificates>,
     pub alpn: Vec<Str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Roots {
     System,
-    File(Str),
+    /// Roots, and the list of what was revoked, which may be empty.
+    Files(Str, Str),
+    /// An SDS name.
+    Secret(Str),
     /// `insecureSkipVerify`.
     Unverified,
 }

@@ -17,7 +17,7 @@ use crate::harness::wait::eventually;
 pub(crate) struct Edge {
     pub(crate) storefront: Pod,
     pub(crate) ingress: Pod,
-    _egress: Pod,
+    pub(crate) egress: Pod,
     /// Without a sidecar, and no service: HTTP 8090, TCP 7000.
     pub(crate) stranger: Pod,
     pub(crate) pki: Pki,
@@ -62,7 +62,7 @@ impl Edge {
         let edge = Self {
             storefront: Pod::start(&mesh, pod("storefront", "storefront", "shop"))?,
             ingress: gateway("ingress")?,
-            _egress: gateway("egress")?,
+            egress: gateway("egress")?,
             stranger: Pod::start(&mesh, stranger.serves(7000, App::TcpEcho))?,
             pki: Pki::new("outside")?,
             mesh,

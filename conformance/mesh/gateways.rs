@@ -26,6 +26,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_new_server_disturbs_no_request", hitless),
     ("a_gateway_outlives_the_control_plane", outlives),
     ("what_leaves_the_mesh_goes_by_the_egress_gateway", egress),
+    ("a_gateway_proves_itself_outside_by_a_secret", originated),
     ("a_client_says_nothing_of_who_it_is", sanitized),
 ];
 
@@ -421,6 +422,60 @@ spec:
         ensure!(seen["headers"]["x-by"] == "egress", "{seen}");
         Ok(())
     })
+}
+
+/// Stranger → egress gateway, in plaintext → another's server that wants a certificate.
+fn originated() -> Result<()> {
+    let edge = Edge::enter()?;
+    let clients = Pki::new("clients")?;
+    let servers = https(
+        "shop",
+        "shop.example.com",
+        "{mode: MUTUAL, credentialName: shop}",
+    );
+    let out = "  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example.com]}\n";
+    let ip = edge.ingress.ip();
+    let yaml = format!(
+        "{}---{}---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: shop, namespace: edge}}
+spec:
+  hosts: [shop.example.com]
+  ports: [{{number: 443, name: http-tls, protocol: HTTP, targetPort: 8443}}]
+  resolution: STATIC
+  endpoints: [{{address: {ip}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: shop, namespace: edge}}
+spec:
+  host: shop.example.com
+  trafficPolicy: {{tls: {{mode: MUTUAL, credentialName: own, sni: shop.example.com, subjectAltNames: [shop.example.com]}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: out, namespace: edge}}
+spec:
+  hosts: [shop.example.com]
+  gateways: [edge/out]
+  http:
+  - route: [{{destination: {{host: shop.example.com, port: {{number: 443}}}}}}]
+",
+        bound(&servers, REVIEWS),
+        gateway("out", "egress", out)
+    );
+    let _applied = edge.apply(&yaml)?;
+    let server = edge.pki.issue(&["shop.example.com"])?;
+    let _server = edge.secret("shop", &server, Some(clients.root()))?;
+    let call = Call {
+        target: Target::Tcp(edge.egress.at(8080)),
+        ..edge.call("shop.example.com", "/")
+    };
+    edge.until(&call, 503)?;
+    let own = clients.issue(&["gateway.example"])?;
+    let _own = edge.secret("own", &own, Some(edge.pki.root()))?;
+    edge.until(&call, 200).map(drop)
 }
 
 fn sanitized() -> Result<()> {

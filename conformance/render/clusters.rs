@@ -9,9 +9,9 @@ use fairlead::config::connection_pool::{
 };
 use fairlead::config::value::Span;
 use fairlead::ir::{
-    Address, Cluster, Discovery, Endpoint, Health, Limits, LoadAssignment, LoadBalancer,
-    LocalityEndpoints, Lookup, MutualTls, Origin, Origination, Roots, TlsMode, UpstreamProtocol,
-    UpstreamTls,
+    Address, Certificates, Cluster, Discovery, Endpoint, Health, Limits, LoadAssignment,
+    LoadBalancer, LocalityEndpoints, Lookup, MutualTls, Origin, Origination, Roots, TlsMode,
+    UpstreamProtocol, UpstreamTls,
 };
 use fairlead::text::Str;
 
@@ -247,15 +247,18 @@ fn own_tls(add: &mut Add<'_>) {
         c.tls = UpstreamTls::Originate(Origination {
             sni: "a.example".into(),
             subject_alt_names: names.map(Str::new).into(),
-            roots: Roots::File("/test/roots.pem".into()),
+            roots: Roots::Files("/test/roots.pem".into(), Str::default()),
             client: None,
             alpn: vec![],
         });
     });
     add("TLS with a client certificate", |c| {
         c.tls = UpstreamTls::Originate(Origination {
-            roots: Roots::File("/test/roots.pem".into()),
-            client: Some(("/test/chain.pem".into(), "/test/key.pem".into())),
+            roots: Roots::Files("/test/roots.pem".into(), Str::default()),
+            client: Some(Certificates::Files(vec![(
+                "/test/chain.pem".into(),
+                "/test/key.pem".into(),
+            )])),
             ..to_anyone()
         });
     });

@@ -129,6 +129,9 @@ pub struct ClientTls {
     pub client_certificate: Str,
     pub private_key: Str,
     pub ca_certificates: Str,
+    pub ca_crl: Str,
+    /// Name of a Secret in the client's own namespace.
+    pub credential_name: Str,
     pub subject_alt_names: Vec<Str>,
     pub sni: Str,
     pub insecure_skip_verify: Option<bool>,

@@ -16,6 +16,16 @@ pub const SECRET: &str = "kubernetes://";
 /// At the end of such a name: the roots alone.
 pub const ROOTS: &str = "-cacert";
 
+/// The SDS name of a Secret's certificate and key.
+pub fn sds_name(secret: &str) -> Str {
+    Str::new(format!("{SECRET}{secret}"))
+}
+
+/// The SDS name of a Secret's roots.
+pub fn sds_roots(secret: &str) -> Str {
+    Str::new(format!("{SECRET}{secret}{ROOTS}"))
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Secret {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::config::gateway::{self, Sort, TlsMode};
 use crate::config::mesh::MeshConfig;
-use crate::config::secret::{ROOTS, SECRET};
+use crate::config::secret;
 use crate::text::Str;
 
 /// What servers of the mesh know the mesh's own TLS by.
@@ -227,15 +227,14 @@ fn by_names(served: &Served) -> ChainMatch {
     }
 }
 
-fn secret(name: &str) -> Str {
-    Str::new(format!("{SECRET}{name}"))
-}
-
 fn certificates(tls: &gateway::ServerTls) -> Certificates {
     let named = [&tls.credential_name]
         .into_iter()
         .chain(&tls.credential_names);
-    let named: Vec<Str> = named.filter(|n| !n.is_empty()).map(|n| secret(n)).collect();
+    let named: Vec<Str> = named
+        .filter(|n| !n.is_empty())
+        .map(|n| secret::sds_name(n))
+        .collect();
     if !named.is_empty() {
         return Certificates::Secrets(named);
     }
@@ -270,13 +269,13 @@ fn clients(tls: &gateway::ServerTls) -> Option<ClientProof> {
 
 fn client_roots(tls: &gateway::ServerTls) -> ClientRoots {
     if !tls.ca_cert_credential_name.is_empty() {
-        return ClientRoots::Secret(secret(&format!("{}{ROOTS}", tls.ca_cert_credential_name)));
+        return ClientRoots::Secret(secret::sds_roots(&tls.ca_cert_credential_name));
     }
     let mut named = [&tls.credential_name]
         .into_iter()
         .chain(&tls.credential_names);
     if let Some(name) = named.find(|name| !name.is_empty()) {
-        return ClientRoots::Secret(secret(&format!("{name}{ROOTS}")));
+        return ClientRoots::Secret(secret::sds_roots(name));
     }
     let several = tls.tls_certificates.iter().map(|c| &c.ca_certificates);
     let mut files = [&tls.ca_certificates].into_iter().chain(several);

@@ -1,10 +1,13 @@
 //! DestinationRule's levels joined: which load balancer and TLS hold for a port and subset.
 
-use super::{HashPolicy, Limits, LoadBalancer, MutualTls, Origination, Roots, UpstreamTls};
+use super::{
+    Certificates, HashPolicy, Limits, LoadBalancer, MutualTls, Origination, Roots, UpstreamTls,
+};
 use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
 use crate::config::destination_rule::{
     self, ClientTls, ConsistentHash, SimpleLb, TlsMode, TrafficPolicy,
 };
+use crate::config::secret;
 use crate::config::{Key, Source};
 use crate::model::policies::Mode;
 use crate::model::protocol::Protocol;
@@ -179,8 +182,14 @@ pub fn upstream_tls(policy: &Policy, server: &Server<'_>) -> UpstreamTls {
         TlsMode::IstioMutual => UpstreamTls::Mutual(mutual(tls, server)),
         TlsMode::Simple => UpstreamTls::Originate(origination(tls, None, server)),
         TlsMode::Mutual => {
-            let client = Some((tls.client_certificate.clone(), tls.private_key.clone()));
-            UpstreamTls::Originate(origination(tls, client, server))
+            let client = match tls.credential_name.as_str() {
+                "" => Certificates::Files(vec![(
+                    tls.client_certificate.clone(),
+                    tls.private_key.clone(),
+                )]),
+                name => Certificates::Secrets(vec![secret::sds_name(name)]),
+            };
+            UpstreamTls::Originate(origination(tls, Some(client), server))
         }
     }
 }
@@ -209,14 +218,13 @@ fn mutual(tls: &ClientTls, server: &Server<'_>) -> MutualTls {
     }
 }
 
-fn origination(tls: &ClientTls, client: Option<(Str, Str)>, server: &Server<'_>) -> Origination {
-    let roots = match (
-        tls.insecure_skip_verify.unwrap_or(false),
-        tls.ca_certificates.as_str(),
-    ) {
-        (true, _) => Roots::Unverified,
-        (false, "") => Roots::System,
-        (false, path) => Roots::File(Str::new(path)),
+fn origination(tls: &ClientTls, client: Option<Certificates>, server: &Server<'_>) -> Origination {
+    let files = (&tls.ca_certificates, &tls.ca_crl);
+    let roots = match (tls.credential_name.as_str(), files) {
+        _ if tls.insecure_skip_verify.unwrap_or(false) => Roots::Unverified,
+        ("", (roots, _)) if roots.is_empty() => Roots::System,
+        ("", (roots, revoked)) => Roots::Files(roots.clone(), revoked.clone()),
+        (name, _) => Roots::Secret(secret::sds_roots(name)),
     };
     let h2 = matches!(
         server.protocol,

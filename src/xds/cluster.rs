@@ -29,8 +29,8 @@ use envoy_types::pb::google::protobuf::Any;
 use super::{Render, ResourceType, Warming, endpoint, proto};
 use crate::config::value::Span;
 use crate::ir::{
-    Cluster, Discovery, Limits, LoadBalancer, Lookup, Origin, Origination, UpstreamProtocol,
-    UpstreamTls,
+    Certificates, Cluster, Discovery, Limits, LoadBalancer, Lookup, Origin, Origination, Roots,
+    UpstreamProtocol, UpstreamTls,
 };
 use crate::text::Str;
 
@@ -77,13 +77,14 @@ impl Render for Cluster {
         if matches!(self.discovery, Discovery::Dns(..)) {
             return Warming::Dns;
         }
-        match self.tls {
+        match &self.tls {
             UpstreamTls::Auto(_) | UpstreamTls::Mutual(_) => Warming::Secrets(
                 [super::secret::WORKLOAD, super::secret::ROOTS]
                     .map(Str::new)
                     .into(),
             ),
-            UpstreamTls::Off | UpstreamTls::Originate(_) => Warming::Plain,
+            UpstreamTls::Originate(origination) => by_secrets(origination),
+            UpstreamTls::Off => Warming::Plain,
         }
     }
 
@@ -242,6 +243,23 @@ fn protocol_options(node: &Cluster) -> HashMap<String, Any> {
 }
 
 /// Without a server name of the user's, the request's host is asked for, and must be certified.
+/// Those of its certificates and roots that come as Secrets.
+fn by_secrets(origination: &Origination) -> Warming {
+    let own = match &origination.client {
+        Some(Certificates::Secrets(names)) => names.clone(),
+        Some(Certificates::Files(_)) | None => Vec::new(),
+    };
+    let roots = match &origination.roots {
+        Roots::Secret(name) => Some(name.clone()),
+        Roots::System | Roots::Files(..) | Roots::Unverified => None,
+    };
+    let all: Vec<Str> = own.into_iter().chain(roots).collect();
+    match all.is_empty() {
+        true => Warming::Plain,
+        false => Warming::Secrets(all),
+    }
+}
+
 fn name_from_request(origination: &Origination) -> Option<UpstreamHttpProtocolOptions> {
     let certified = origination.subject_alt_names.is_empty() && tls::verifies(origination);
     origination
@@ -391,7 +409,11 @@ mod tests {
             "from request": null
         });
         assert_eq!(
-            originated("a.example", &names, Roots::File("/roots.pem".into())),
+            originated(
+                "a.example",
+                &names,
+                Roots::Files("/roots.pem".into(), Str::default())
+            ),
             expected
         );
     }

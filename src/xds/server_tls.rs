@@ -1,7 +1,6 @@
 //! Renders the TLS of a gateway's own servers: certificates of its users, and what its clients must prove.
 
-use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket};
+use envoy_types::pb::envoy::config::core::v3::TransportSocket;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::TrustChainVerification;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
@@ -9,19 +8,16 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_c
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-    SubjectAltNameMatcher, TlsCertificate, TlsParameters,
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext,
+    SubjectAltNameMatcher, TlsParameters,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::filter_chain::SERVER_CIPHERS;
 use super::{proto, tls};
 use crate::config::gateway::TlsVersion;
-use crate::ir::{Certificates, ClientProof, ClientRoots, ServerTls};
+use crate::ir::{ClientProof, ClientRoots, ServerTls};
 use crate::text::Str;
-
-/// How long a listener waits for a Secret. One that is missing keeps its own server closed, and nothing else.
-const PATIENCE_SECONDS: i64 = 2;
 
 pub fn socket(node: &ServerTls) -> TransportSocket {
     let mut common = CommonTlsContext {
@@ -30,20 +26,7 @@ pub fn socket(node: &ServerTls) -> TransportSocket {
         validation_context_type: node.clients.as_ref().map(validation),
         ..Default::default()
     };
-    match &node.certificates {
-        Certificates::Secrets(names) => {
-            let secrets = names.iter().map(|name| secret(name));
-            common.tls_certificate_sds_secret_configs = secrets.collect();
-        }
-        Certificates::Files(files) => {
-            let pair = |(chain, key): &(Str, Str)| TlsCertificate {
-                certificate_chain: Some(file(chain)),
-                private_key: Some(file(key)),
-                ..Default::default()
-            };
-            common.tls_certificates = files.iter().map(pair).collect();
-        }
-    }
+    tls::show(&mut common, &node.certificates);
     let required = node
         .clients
         .as_ref()
@@ -98,30 +81,16 @@ fn validation(clients: &ClientProof) -> ValidationContextType {
         ClientRoots::Secret(name) => {
             let combined = CombinedCertificateValidationContext {
                 default_validation_context: Some(context),
-                validation_context_sds_secret_config: Some(secret(name)),
+                validation_context_sds_secret_config: Some(tls::secret(name)),
                 ..Default::default()
             };
             ValidationContextType::CombinedValidationContext(combined)
         }
         ClientRoots::Files(roots, revoked) => {
-            context.trusted_ca = Some(file(roots));
-            context.crl = (!revoked.is_empty()).then(|| file(revoked));
+            context.trusted_ca = Some(proto::file(roots));
+            context.crl = (!revoked.is_empty()).then(|| proto::file(revoked));
             ValidationContextType::ValidationContext(context)
         }
         ClientRoots::None => ValidationContextType::ValidationContext(context),
-    }
-}
-
-fn secret(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig {
-        name: name.to_owned(),
-        sds_config: Some(proto::ads(proto::seconds(PATIENCE_SECONDS))),
-    }
-}
-
-fn file(path: &str) -> DataSource {
-    DataSource {
-        specifier: Some(Specifier::Filename(path.to_owned())),
-        ..Default::default()
     }
 }

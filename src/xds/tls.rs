@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-    TlsParameters,
+    TlsCertificate, TlsParameters,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
@@ -17,7 +17,10 @@ use prost::{Message, Name};
 
 use super::proto;
 use super::secret::{ROOTS, WORKLOAD};
+use crate::ir::Certificates;
 use crate::text::Str;
+
+const PATIENCE_SECONDS: i64 = 2;
 
 /// The workload's certificate and the mesh's roots over SDS, and whom of those with one to believe.
 pub fn mutual(
@@ -52,6 +55,24 @@ pub fn parameters(cipher_suites: &[&str]) -> TlsParameters {
     }
 }
 
+/// By which certificates one proves to be who one is, from Secrets or files.
+pub fn show(common: &mut CommonTlsContext, certificates: &Certificates) {
+    match certificates {
+        Certificates::Secrets(names) => {
+            let secrets = names.iter().map(|name| secret(name));
+            common.tls_certificate_sds_secret_configs = secrets.collect();
+        }
+        Certificates::Files(files) => {
+            let pair = |(chain, key): &(Str, Str)| TlsCertificate {
+                certificate_chain: Some(proto::file(chain)),
+                private_key: Some(proto::file(key)),
+                ..Default::default()
+            };
+            common.tls_certificates = files.iter().map(pair).collect();
+        }
+    }
+}
+
 pub fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher {
         san_type: kind.into(),
@@ -77,6 +98,15 @@ fn transport_socket<M: Message + Name>(name: &str, config: &M) -> TransportSocke
         config_type: Some(transport_socket::ConfigType::TypedConfig(proto::any(
             config,
         ))),
+    }
+}
+
+/// A Secret of the proxy's namespace. One that is missing keeps what needs it closed, and nothing else: who waits for
+/// it waits no longer than this.
+pub fn secret(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(proto::ads(proto::seconds(PATIENCE_SECONDS))),
     }
 }
 

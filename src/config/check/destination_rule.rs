@@ -86,7 +86,7 @@ fn policy(path: &str, policy: &TrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
     );
     out.extend(
         tls.iter()
-            .flat_map(|t| client_tls(&format!("{path}.tls"), t, not_yet)),
+            .flat_map(|t| client_tls(&format!("{path}.tls"), t)),
     );
     out.extend(limits(
         path,
@@ -135,7 +135,7 @@ fn port_policy(path: &str, one: &PortTrafficPolicy, not_yet: &NotYet) -> Vec<Fau
     );
     out.extend(
         tls.iter()
-            .flat_map(|t| client_tls(&format!("{path}.tls"), t, not_yet)),
+            .flat_map(|t| client_tls(&format!("{path}.tls"), t)),
     );
     out
 }
@@ -285,8 +285,8 @@ fn is_prime(n: u64) -> bool {
     }
 }
 
-fn client_tls(path: &str, tls: &ClientTls, not_yet: &NotYet) -> Vec<Fault> {
-    let by_name = not_yet.contains(&format!("{path}.credentialName"));
+fn client_tls(path: &str, tls: &ClientTls) -> Vec<Fault> {
+    let by_name = !tls.credential_name.is_empty();
     let mut out = Vec::new();
     let files = [
         ("clientCertificate", &tls.client_certificate),

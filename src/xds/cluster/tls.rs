@@ -2,11 +2,12 @@
 
 use envoy_types::pb::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use envoy_types::pb::envoy::config::core::v3::TransportSocket;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsCertificate,
-    UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, UpstreamTlsContext,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::google::protobuf::Struct;
@@ -53,7 +54,7 @@ pub fn sockets(mode: &UpstreamTls) -> Sockets {
 /// Whether the server's certificate is looked at. Without roots Envoy takes any, and refuses a SAN match.
 pub fn verifies(origination: &Origination) -> bool {
     match origination.roots {
-        Roots::System | Roots::File(_) => true,
+        Roots::System | Roots::Files(..) | Roots::Secret(_) => true,
         Roots::Unverified => false,
     }
 }
@@ -76,20 +77,15 @@ fn istio(mutual: &MutualTls) -> TransportSocket {
 }
 
 fn originate(origination: &Origination) -> TransportSocket {
-    let certificate = |(chain, key): &(Str, Str)| TlsCertificate {
-        certificate_chain: Some(proto::file(chain)),
-        private_key: Some(proto::file(key)),
-        ..Default::default()
-    };
-    let common = CommonTlsContext {
+    let mut common = CommonTlsContext {
         tls_params: Some(tls::parameters(&[])),
-        tls_certificates: origination.client.iter().map(certificate).collect(),
         alpn_protocols: origination.alpn.iter().map(Str::to_string).collect(),
-        validation_context_type: Some(ValidationContextType::ValidationContext(validation(
-            origination,
-        ))),
+        validation_context_type: Some(validation(origination)),
         ..Default::default()
     };
+    if let Some(certificates) = &origination.client {
+        tls::show(&mut common, certificates);
+    }
     tls::socket(&UpstreamTlsContext {
         common_tls_context: Some(common),
         sni: origination.sni.to_string(),
@@ -97,20 +93,30 @@ fn originate(origination: &Origination) -> TransportSocket {
     })
 }
 
-fn validation(origination: &Origination) -> CertificateValidationContext {
-    let roots = match &origination.roots {
-        Roots::System => SYSTEM_ROOTS,
-        Roots::File(path) => path,
-        Roots::Unverified => return CertificateValidationContext::default(),
-    };
-    CertificateValidationContext {
-        trusted_ca: Some(proto::file(roots)),
-        match_typed_subject_alt_names: origination
-            .subject_alt_names
-            .iter()
-            .map(|s| named(s))
-            .collect(),
+fn validation(origination: &Origination) -> ValidationContextType {
+    let names = origination.subject_alt_names.iter();
+    let believed = CertificateValidationContext {
+        match_typed_subject_alt_names: names.map(|s| named(s)).collect(),
         ..Default::default()
+    };
+    let by_files = |roots: &str, revoked: &str| {
+        ValidationContextType::ValidationContext(CertificateValidationContext {
+            trusted_ca: Some(proto::file(roots)),
+            crl: (!revoked.is_empty()).then(|| proto::file(revoked)),
+            ..believed.clone()
+        })
+    };
+    match &origination.roots {
+        Roots::System => by_files(SYSTEM_ROOTS, ""),
+        Roots::Files(roots, revoked) => by_files(roots, revoked),
+        Roots::Secret(name) => {
+            ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(believed),
+                validation_context_sds_secret_config: Some(tls::secret(name)),
+                ..Default::default()
+            })
+        }
+        Roots::Unverified => ValidationContextType::ValidationContext(Default::default()),
     }
 }
 
