@@ -82,6 +82,7 @@ fn engine(mesh: &Mesh) -> Engine {
 fn proxy(number: usize) -> Proxy {
     Proxy {
         role: Default::default(),
+        locality: Default::default(),
         packing: None,
         id: Str::new(format!("sidecar~10.1.0.1~caller.{}~x", namespace(number))),
         ip: [10, 1, 0, 1].into(),

@@ -12,6 +12,7 @@ pub mod event;
 pub mod gateway;
 pub mod http_action;
 pub mod l4_route;
+pub mod locality;
 pub mod mesh;
 pub mod meta;
 pub mod peer_authentication;

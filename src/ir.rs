@@ -19,6 +19,7 @@ mod outbound_cluster;
 pub mod outbound_listener;
 pub mod relation;
 pub mod scopes;
+pub mod spread;
 pub mod traffic_policy;
 
 use std::net::IpAddr;
@@ -70,6 +71,8 @@ pub struct Limits {
     pub outliers: Option<OutlierDetection>,
     pub retry_budget: Option<RetryBudget>,
     pub warmup: Option<Warmup>,
+    /// Whether localities have shares (`locality_weighted_lb_config`).
+    pub shared_out: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -177,6 +180,10 @@ pub struct LoadAssignment {
 pub struct LocalityEndpoints {
     /// region, zone, subzone.
     pub locality: [Str; 3],
+    /// 0 is the first that is called.
+    pub priority: u32,
+    /// Of a hundred requests so many, where that is told; else by the endpoints' weights.
+    pub share: Option<u32>,
     pub endpoints: Vec<Endpoint>,
 }
 

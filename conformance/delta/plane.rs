@@ -97,6 +97,7 @@ impl Plane {
         };
         let answers = StatusService::new(desk, "here");
         let server = Arc::new(Server {
+            credentials: Arc::default(),
             hub: hub.clone(),
             authenticator,
             authority: authority.clone(),

@@ -14,6 +14,7 @@ use fairlead::config::destination_rule::{
 use fairlead::config::gateway::{self, Gateway, Server, ServerPort, ServerTls};
 use fairlead::config::http_action::Delegate;
 use fairlead::config::l4_route::{L4Match, RouteDestination, TcpRoute, TlsRoute};
+use fairlead::config::locality::{Distribute, LocalityLb};
 use fairlead::config::mesh::MeshConfig;
 use fairlead::config::meta::{Labels, Meta};
 use fairlead::config::peer_authentication::{MtlsMode, MutualTls, PeerAuthentication};
@@ -48,6 +49,7 @@ pub fn proxies() -> Vec<Proxy> {
         interception,
         taken: Taken::default(),
         labels: labels("app", "caller"),
+        locality: [Str::new(namespace), Str::default(), Str::default()],
         packing,
     };
     let captured = Interception::Redirect;
@@ -600,7 +602,26 @@ fn destination_rule() -> impl Strategy<Value = DestinationRule> {
         SimpleLb::Random,
         SimpleLb::Passthrough,
     ]);
-    let lb = (lb, any::<bool>()).prop_map(|(simple, by_source)| LoadBalancer {
+    let near = select(vec![
+        None,
+        Some(LocalityLb {
+            distribute: vec![Distribute {
+                from: Str::new_static("shop"),
+                to: [("shop".into(), 80), ("*".into(), 20)].into(),
+            }],
+            ..LocalityLb::default()
+        }),
+        Some(LocalityLb {
+            failover_priority: vec![Str::new_static("app"), Str::new_static("version=v1")],
+            ..LocalityLb::default()
+        }),
+        Some(LocalityLb {
+            enabled: Some(false),
+            ..LocalityLb::default()
+        }),
+    ]);
+    let lb = (lb, any::<bool>(), near).prop_map(|(simple, by_source, near)| LoadBalancer {
+        locality_lb_setting: near,
         simple: (!by_source).then_some(simple),
         consistent_hash: by_source.then(|| ConsistentHash {
             use_source_ip: Some(true),

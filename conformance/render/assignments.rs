@@ -49,6 +49,8 @@ pub fn assignments() -> Vec<Case<LoadAssignment>> {
 
 fn zone(name: &str, endpoints: Vec<Endpoint>) -> LocalityEndpoints {
     LocalityEndpoints {
+        priority: 0,
+        share: None,
         locality: ["r1".into(), name.into(), Str::default()],
         endpoints,
     }

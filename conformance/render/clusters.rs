@@ -139,6 +139,8 @@ fn looked_up(cluster: &mut Cluster, lookup: Lookup) {
     let names = LoadAssignment {
         cluster: cluster.name.clone(),
         localities: vec![LocalityEndpoints {
+            priority: 0,
+            share: None,
             locality: Default::default(),
             endpoints: vec![endpoint],
         }],
@@ -149,6 +151,7 @@ fn looked_up(cluster: &mut Cluster, lookup: Lookup) {
 fn limits() -> Limits {
     let seconds = |s| Some(Span(Duration::from_secs(s)));
     Limits {
+        shared_out: false,
         pool: ConnectionPool {
             tcp: TcpSettings {
                 max_connections: 1,

@@ -7,6 +7,7 @@ mod gateway;
 mod header_value;
 mod http_action;
 mod l4_route;
+mod locality;
 mod mesh;
 mod peer_authentication;
 mod regex;

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
+use super::locality::LocalityLb;
 use super::meta::Labels;
 use super::value::Span;
 use crate::text::Str;
@@ -60,6 +61,7 @@ pub struct PortTrafficPolicy {
 pub struct LoadBalancer {
     pub simple: Option<SimpleLb>,
     pub consistent_hash: Option<ConsistentHash>,
+    pub locality_lb_setting: Option<LocalityLb>,
     /// Deprecated: `warmup.duration`.
     pub warmup_duration_secs: Option<Span>,
     pub warmup: Option<Warmup>,
@@ -75,6 +77,37 @@ pub enum SimpleLb {
     Passthrough,
     RoundRobin,
     LeastRequest,
+}
+
+impl DestinationRule {
+    /// The policies of all its levels: load balancer, and whether outliers are detected.
+    fn levels(&self) -> impl Iterator<Item = (Option<&LoadBalancer>, bool)> {
+        let subsets = self.subsets.iter().map(|s| s.traffic_policy.as_ref());
+        let policies = std::iter::once(self.traffic_policy.as_ref()).chain(subsets);
+        policies.flatten().flat_map(|policy| {
+            let own = (
+                policy.load_balancer.as_ref(),
+                policy.outlier_detection.is_some(),
+            );
+            let ports = policy.port_level_settings.iter();
+            let ports = ports.map(|p| (p.load_balancer.as_ref(), p.outlier_detection.is_some()));
+            std::iter::once(own).chain(ports)
+        })
+    }
+
+    /// Whether it may matter where a client is.
+    pub fn minds_localities(&self) -> bool {
+        let mut levels = self.levels();
+        levels
+            .any(|(lb, outliers)| outliers || lb.is_some_and(|lb| lb.locality_lb_setting.is_some()))
+    }
+
+    /// Label keys of clients that its `failoverPriority` asks for.
+    pub fn priority_keys(&self) -> impl Iterator<Item = Str> {
+        let balancers = self.levels().filter_map(|(lb, _)| lb);
+        let settings = balancers.filter_map(|lb| lb.locality_lb_setting.as_ref());
+        settings.flat_map(LocalityLb::label_keys)
+    }
 }
 
 /// Exactly one of the keys is set (checked at decode).

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::locality::LocalityLb;
 use super::proxy_config::ProxyConfig;
 use super::sidecar::{OutboundMode, OutboundTrafficPolicy};
 use super::value::Span;
@@ -28,6 +29,7 @@ pub struct MeshConfig {
     pub default_destination_rule_export_to: Vec<Str>,
     pub default_http_retry_policy: Option<HttpRetry>,
     pub default_config: ProxyConfig,
+    pub locality_lb_setting: LocalityLb,
     pub access_log_file: Str,
     /// Empty means Istio's default text format.
     pub access_log_format: Str,
@@ -51,6 +53,7 @@ impl Default for MeshConfig {
             default_destination_rule_export_to: everywhere(),
             default_http_retry_policy: None,
             default_config: ProxyConfig::default(),
+            locality_lb_setting: LocalityLb::default(),
             access_log_file: Str::default(),
             access_log_format: Str::default(),
         }

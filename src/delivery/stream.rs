@@ -132,6 +132,7 @@ impl Reader {
         };
         let bound = self.caller.as_ref().and_then(|c| c.pod.as_deref());
         let proxy = Proxy::parse(&node.id, node.metadata_json(), identity);
+        let proxy = proxy.map(|proxy| proxy.located(node.place()));
         let proxy = proxy.and_then(|p| p.bound_to(bound)).map_err(|reason| {
             info!(stream = self.stream.0, %reason, "proxy refused");
             Status::from(&reason)

@@ -247,8 +247,21 @@ pub struct Node {
     pub cluster: String,
     #[prost(message, optional, tag = "3")]
     pub metadata: Option<Struct>,
+    #[prost(message, optional, tag = "4")]
+    pub locality: Option<Locality>,
     #[prost(message, optional, tag = "8")]
     pub build: Option<Build>,
+}
+
+/// `envoy.config.core.v3.Locality`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Locality {
+    #[prost(string, tag = "1")]
+    pub region: String,
+    #[prost(string, tag = "2")]
+    pub zone: String,
+    #[prost(string, tag = "3")]
+    pub sub_zone: String,
 }
 
 /// `envoy.config.core.v3.BuildVersion`.
@@ -283,6 +296,14 @@ impl Node {
         self.metadata
             .as_ref()
             .map_or(serde_json::Value::Null, object)
+    }
+
+    /// Region, zone, subzone.
+    pub fn place(&self) -> [&str; 3] {
+        match &self.locality {
+            Some(l) => [&l.region, &l.zone, &l.sub_zone],
+            None => Default::default(),
+        }
     }
 
     /// Envoy's own version, such as `1.40.0`.

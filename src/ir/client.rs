@@ -1,9 +1,11 @@
 //! What tells two clients' outbound configuration apart.
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::front::Front;
+use super::spread::Where;
 use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
 use crate::model::Snapshot;
@@ -24,6 +26,8 @@ pub struct Client {
     pub packing: RoutePacking,
     /// At the edge of the mesh; a sidecar has none.
     pub front: Option<Arc<Front>>,
+    /// Where it is, while that may matter to anybody.
+    pub place: Option<Arc<Where>>,
 }
 
 impl Hash for Client {
@@ -33,6 +37,7 @@ impl Hash for Client {
         self.labels.hash(state);
         self.sidecar.as_ref().map(|s| &s.key).hash(state);
         self.front.hash(state);
+        self.place.hash(state);
     }
 }
 
@@ -44,7 +49,10 @@ impl Client {
         workload: Option<&Arc<Workload>>,
         snapshot: &Snapshot,
     ) -> Self {
-        let usual = Self::usual(&proxy.namespace, labels, snapshot);
+        let usual = Self {
+            place: place(proxy, labels, workload, snapshot),
+            ..Self::usual(&proxy.namespace, labels, snapshot)
+        };
         if proxy.role == Role::Router {
             return Self {
                 interception: Interception::None,
@@ -77,6 +85,7 @@ impl Client {
             sidecar: sidecar.cloned(),
             packing: snapshot.settings.packing,
             front: None,
+            place: None,
         }
     }
 
@@ -96,4 +105,28 @@ impl Client {
             .and_then(|s| s.spec.outbound_traffic_policy.as_ref());
         own.unwrap_or(&snapshot.mesh.outbound_traffic_policy).mode
     }
+}
+
+/// What describes the proxy knows better than it does itself where it is.
+fn place(
+    proxy: &Proxy,
+    labels: &Labels,
+    workload: Option<&Arc<Workload>>,
+    snapshot: &Snapshot,
+) -> Option<Arc<Where>> {
+    let minded = snapshot.rules.minds();
+    let of_mesh = &snapshot.mesh.locality_lb_setting;
+    if minded.is_none() && of_mesh.distribute.is_empty() {
+        return None;
+    }
+    let known = workload.map(|w| &w.locality).filter(|l| !l[0].is_empty());
+    let mut keys: BTreeSet<Str> = minded.into_iter().flatten().cloned().collect();
+    keys.extend(of_mesh.label_keys());
+    let asked = keys
+        .iter()
+        .filter_map(|key| Some((key.clone(), labels.get(key)?.clone())));
+    Some(Arc::new(Where {
+        locality: known.unwrap_or(&proxy.locality).clone(),
+        labels: asked.collect(),
+    }))
 }

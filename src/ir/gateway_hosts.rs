@@ -9,7 +9,7 @@ use super::l4_routes;
 use super::outbound::{
     Apart, Asks, Assignment, Bytes, HostFacts, HostView, ListenerEntry, TableEntry, Targets,
 };
-use super::outbound_cluster;
+use super::outbound_cluster::{self, Caller, Destined};
 use super::relation::{Gate, Relation};
 use super::{Flow, Target};
 use crate::config::gateway::Sort;
@@ -122,12 +122,18 @@ fn add_through(facts: &HostFacts<'_>, relation: &Relation, gate: &Gate, view: &m
         let subsets = rule.iter().flat_map(|rule| &rule.subsets);
         let subsets = subsets.map(|d| (d.subset.name.clone(), d.subset.labels.clone()));
         for (subset, labels) in std::iter::once(none).chain(subsets) {
-            let (cluster, sources) =
-                outbound_cluster::through(facts, service, port, rule.as_ref(), &subset);
+            let by = Caller {
+                rule: rule.as_ref(),
+                destined: Destined::No,
+                place: relation.place.as_deref(),
+            };
+            let (cluster, spread, sources) =
+                outbound_cluster::through(facts, service, port, &by, &subset);
             view.assignments.push(Assignment {
                 cluster: cluster.name.clone(),
                 port: port.number,
                 labels,
+                spread,
             });
             let apart = Apart {
                 server_name: cluster.name.clone(),

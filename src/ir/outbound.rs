@@ -9,8 +9,9 @@ use super::domains::{self, Claim};
 use super::gateway_hosts;
 use super::http_routes;
 use super::l4_routes;
-use super::outbound_cluster::{self, Destined, cluster_name, port_source};
+use super::outbound_cluster::{self, Caller, Destined, cluster_name, port_source};
 use super::relation::{Lead, OwnPort, Reach, Relation, Virtuals, Way};
+use super::spread::Spread;
 use super::traffic_policy;
 use super::{Cluster, Discovery, Route, Target};
 use crate::config::mesh::MeshConfig;
@@ -46,6 +47,8 @@ pub struct Assignment {
     pub port: u16,
     /// The subset's labels.
     pub labels: Labels,
+    /// Which of them the client prefers.
+    pub spread: Option<Box<Spread>>,
 }
 
 /// A virtual host before its table decides which of its domains it gets.
@@ -202,14 +205,19 @@ impl Called<'_> {
                 Reach::Edge => Destined::No,
                 _ => Destined::Yes,
             };
-            let by = (self.rule, destined);
-            let (cluster, sources) =
-                outbound_cluster::join(self.facts, self.service, self.port, by, &subset);
+            let by = Caller {
+                rule: self.rule,
+                destined,
+                place: self.relation.place.as_deref(),
+            };
+            let (cluster, spread, sources) =
+                outbound_cluster::join(self.facts, self.service, self.port, &by, &subset);
             if cluster.discovery == Discovery::Eds {
                 view.assignments.push(Assignment {
                     cluster: cluster.name.clone(),
                     port: self.port.number,
                     labels,
+                    spread,
                 });
             }
             view.clusters.push((cluster, sources));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::assignments;
 use super::http_routes;
 use super::outbound::{Assignment, HostFacts};
+use super::spread::{self, Spread, Where};
 use super::traffic_policy::{self, Server};
 use super::{Cluster, Discovery, LoadBalancer, Lookup, Origin, UpstreamProtocol, UpstreamTls};
 use crate::config::Source;
@@ -20,10 +21,10 @@ pub(super) fn through(
     facts: &HostFacts<'_>,
     service: &Service,
     port: &ServicePort,
-    rule: Option<&Merged>,
+    by: &Caller<'_>,
     subset: &str,
-) -> (Cluster, Vec<Source>) {
-    let (cluster, sources) = join(facts, service, port, (rule, Destined::No), subset);
+) -> Joined {
+    let (cluster, spread, sources) = join(facts, service, port, by, subset);
     let number = port.number;
     let cluster = Cluster {
         name: Str::new(format!("outbound_.{number}_.{subset}_.{}", service.host)),
@@ -32,7 +33,17 @@ pub(super) fn through(
         tls: UpstreamTls::Off,
         ..cluster
     };
-    (cluster, sources)
+    (cluster, spread, sources)
+}
+
+/// A cluster, which of its endpoints the client prefers, and what made it.
+pub(super) type Joined = (Cluster, Option<Box<Spread>>, Vec<Source>);
+
+/// Who calls, as far as a cluster depends on it.
+pub(super) struct Caller<'a> {
+    pub(super) rule: Option<&'a Merged>,
+    pub(super) destined: Destined,
+    pub(super) place: Option<&'a Where>,
 }
 
 /// Whether connections were going somewhere before they came here.
@@ -47,11 +58,17 @@ pub(super) fn join(
     facts: &HostFacts<'_>,
     service: &Service,
     port: &ServicePort,
-    (rule, destined): (Option<&Merged>, Destined),
+    by: &Caller<'_>,
     subset: &str,
-) -> (Cluster, Vec<Source>) {
+) -> Joined {
+    let Caller {
+        rule,
+        destined,
+        place,
+    } = *by;
     let policy = traffic_policy::policy(rule, port.number, subset);
-    let limits = traffic_policy::limits(&policy);
+    let spread = spread::of(&policy, facts.mesh, place).map(Box::new);
+    let limits = traffic_policy::limits(&policy, spread.as_deref());
     let pool = limits.as_deref().map(|l| &l.pool);
     let protocol = protocol(port.protocol, pool);
     let mesh = facts.mesh;
@@ -79,7 +96,9 @@ pub(super) fn join(
         name: cluster_name(port.number, subset, &service.host),
         discovery: match (balancer, service.resolution) {
             (None, _) => Discovery::OriginalDst { source: None },
-            (Some(_), Resolution::Dns(lookup)) => looked_up(facts, lookup, port, rule, subset),
+            (Some(_), Resolution::Dns(lookup)) => {
+                looked_up(facts, lookup, port, (rule, spread.clone()), subset)
+            }
             (Some(_), _) => Discovery::Eds,
         },
         protocol: upstream_protocol(protocol),
@@ -110,7 +129,8 @@ pub(super) fn join(
         field: Str::default(),
     };
     let sources = std::iter::once(port_source(service, port)).chain(policy.sources);
-    (cluster, sources.chain(policies.iter().map(whole)).collect())
+    let sources = sources.chain(policies.iter().map(whole)).collect();
+    (cluster, spread, sources)
 }
 
 /// The names stand in the cluster itself. Of several, or none, the first alone cannot be meant.
@@ -118,7 +138,7 @@ fn looked_up(
     facts: &HostFacts<'_>,
     lookup: Lookup,
     port: &ServicePort,
-    rule: Option<&Merged>,
+    (rule, spread): (Option<&Merged>, Option<Box<Spread>>),
     subset: &str,
 ) -> Discovery {
     let defined = rule.and_then(|r| r.subsets.iter().find(|d| d.subset.name == subset));
@@ -126,6 +146,7 @@ fn looked_up(
         cluster: cluster_name(port.number, subset, facts.host),
         port: port.number,
         labels: defined.map(|d| d.subset.labels.clone()).unwrap_or_default(),
+        spread,
     };
     let root = facts.mesh.root_namespace.as_str();
     let names = assignments::of_set(facts.endpoints, (facts.policies, root), &assignment);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::client::Client;
 use super::domains::Home;
 use super::front::{self, Front, Served};
+use super::spread::Where;
 use crate::config::gateway::Sort;
 use crate::config::l4_route::L4Match;
 use crate::config::meta::{Labels, selects};
@@ -30,6 +31,8 @@ pub struct Relation {
     /// The DestinationRules that calls to the Service obey.
     pub rule: Option<Obeyed>,
     pub followed: Option<Followed>,
+    /// Where the client is, if that matters to the rules or to the mesh.
+    pub place: Option<Arc<Where>>,
     /// Where a proxy at the edge answers for the host.
     pub gates: Vec<Gate>,
 }
@@ -139,6 +142,7 @@ impl Relation {
             home: Home::Elsewhere,
             interception: client.interception,
             taken: client.taken,
+            place: place(client, snapshot, rule(client, snapshot, service).as_ref()),
             rule: rule(client, snapshot, service),
             followed: None,
             gates: Vec::new(),
@@ -180,6 +184,12 @@ fn rule(client: &Client, snapshot: &Snapshot, service: &Service) -> Option<Obeye
     snapshot.rules.select(root, &client.namespace, service)
 }
 
+fn place(client: &Client, snapshot: &Snapshot, rule: Option<&Obeyed>) -> Option<Arc<Where>> {
+    let minds = rule.is_some_and(Obeyed::minds_localities);
+    let shared = !snapshot.mesh.locality_lb_setting.distribute.is_empty();
+    client.place.clone().filter(|_| minds || shared)
+}
+
 fn to_service(
     client: &Client,
     egress: &[Egress],
@@ -215,6 +225,7 @@ fn to_service(
         },
         interception: client.interception,
         taken: client.taken,
+        place: place(client, snapshot, rule(client, snapshot, service).as_ref()),
         rule: rule(client, snapshot, service),
         followed: entry.map(|e| followed(client, snapshot, e, &Place::Mesh)),
         gates: Vec::new(),
@@ -241,6 +252,7 @@ fn to_routed_host(
         home: Home::Elsewhere,
         interception: client.interception,
         taken: client.taken,
+        place: None,
         rule: None,
         followed: Some(followed(client, snapshot, entry, &Place::Mesh)),
         gates: Vec::new(),
@@ -265,6 +277,8 @@ fn at_edge(
         home: Home::Elsewhere,
         interception: client.interception,
         taken: client.taken,
+        place: service
+            .and_then(|service| place(client, snapshot, rule(client, snapshot, service).as_ref())),
         rule: service.and_then(|service| rule(client, snapshot, service)),
         followed: None,
         gates,

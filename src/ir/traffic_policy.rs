@@ -1,5 +1,6 @@
 //! DestinationRule's levels joined: which load balancer and TLS hold for a port and subset.
 
+use super::spread::Spread;
 use super::{
     Certificates, HashPolicy, Limits, LoadBalancer, MutualTls, Origination, Roots, UpstreamTls,
 };
@@ -72,7 +73,7 @@ fn replace_by_port(policy: &mut Policy, level: &TrafficPolicy, port: u16) {
 }
 
 /// What of it bounds the use of a cluster; None leaves all to the defaults.
-pub fn limits(policy: &Policy) -> Option<Box<Limits>> {
+pub fn limits(policy: &Policy, spread: Option<&Spread>) -> Option<Box<Limits>> {
     let balancer = policy.load_balancer.as_ref();
     let warmup = balancer.and_then(|lb| {
         let older = lb.warmup_duration_secs.map(|duration| Warmup {
@@ -90,6 +91,7 @@ pub fn limits(policy: &Policy) -> Option<Box<Limits>> {
         outliers: policy.outlier_detection.as_deref().cloned(),
         retry_budget: policy.retry_budget.clone(),
         warmup,
+        shared_out: matches!(spread, Some(Spread::Shares(_))),
     };
     (limits != Limits::default()).then(|| Box::new(limits))
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::locality::Locality;
 use crate::config::meta::Labels;
 use crate::identity::SpiffeId;
 use crate::text::Str;
@@ -106,6 +107,9 @@ pub struct Proxy {
     #[serde(default)]
     pub taken: Taken,
     pub labels: Labels,
+    /// Where it says that it is: region, zone, subzone.
+    #[serde(default)]
+    pub locality: Locality,
     /// Absent where the mesh's own setting holds.
     pub packing: Option<RoutePacking>,
 }
@@ -246,8 +250,17 @@ impl Proxy {
             interception: metadata.interception,
             taken: metadata.taken(),
             labels: metadata.labels,
+            locality: Locality::default(),
             packing: metadata.annotations.packing,
         })
+    }
+
+    /// The same at a place, as `node.locality` has it.
+    pub fn located(self, [region, zone, subzone]: [&str; 3]) -> Self {
+        Self {
+            locality: [region, zone, subzone].map(shown),
+            ..self
+        }
     }
 
     /// The proxy, unless its credential is bound to another pod.

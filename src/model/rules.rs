@@ -1,6 +1,6 @@
 //! DestinationRules: which of them a client's calls to a host obey.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::services::Service;
@@ -49,6 +49,8 @@ pub struct Defined {
 pub struct Rules {
     by_namespace: BTreeMap<Str, BTreeMap<Hostname, Vec<Arc<Rule>>>>,
     hosts: BTreeMap<Key, Hostname>,
+    /// Rules for which it may matter where a client is, with the label keys that they ask for.
+    minding: BTreeMap<Key, Vec<Str>>,
 }
 
 /// Which rules of a namespace a lookup may use.
@@ -72,6 +74,7 @@ impl Rules {
         default_export: &[Str],
     ) -> Vec<Hostname> {
         let mut touched: Vec<Hostname> = self.hosts.remove(key).into_iter().collect();
+        self.minding.remove(key);
         let of_namespace = self.by_namespace.entry(key.namespace.clone()).or_default();
         for host in &touched {
             if let Some(rules) = of_namespace.get_mut(host) {
@@ -104,8 +107,18 @@ impl Rules {
         }));
         rules.sort_by(|a, b| a.meta.age().cmp(&b.meta.age()));
         self.hosts.insert(key.clone(), host.clone());
+        if spec.minds_localities() {
+            self.minding
+                .insert(key.clone(), spec.priority_keys().collect());
+        }
         touched.push(host);
         touched
+    }
+
+    /// Whether it may matter to some rule where a client is, and which of its labels then do.
+    pub fn minds(&self) -> Option<BTreeSet<&Str>> {
+        let keys = self.minding.values().flatten().collect();
+        (!self.minding.is_empty()).then_some(keys)
     }
 
     /// The client's namespace, then the service's, then the root: the first with a matching host wins,
@@ -178,6 +191,10 @@ fn obeyed(rules: &[Arc<Rule>], client: &str, reach: Reach) -> Option<Obeyed> {
 }
 
 impl Obeyed {
+    pub fn minds_localities(&self) -> bool {
+        self.0.iter().any(|rule| rule.spec.minds_localities())
+    }
+
     pub fn merged(&self) -> Merged {
         let mut merged = Merged::default();
         for rule in &self.0 {

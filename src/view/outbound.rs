@@ -119,6 +119,7 @@ impl Outbound {
             sidecar,
             packing,
             front,
+            place: _,
         } = &self.client;
         *interception == client.interception
             && *taken == client.taken

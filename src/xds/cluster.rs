@@ -8,6 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
+    LocalityConfigSpecifier, LocalityWeightedLbConfig,
+};
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
     MaglevLbConfig, RingHashLbConfig,
@@ -103,6 +106,12 @@ fn limit(balancer: LoadBalancer, limits: &Limits, cluster: &mut pb::Cluster) {
             }),
             ..Default::default()
         });
+    }
+    if limits.shared_out {
+        let common = cluster.common_lb_config.get_or_insert_default();
+        common.locality_config_specifier = Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
+            LocalityWeightedLbConfig {},
+        ));
     }
     if let Some(warmup) = &limits.warmup
         && let Some(config) = limits::warmup(balancer, warmup)

@@ -69,7 +69,11 @@ fn locality(group: &LocalityEndpoints, scale: Scale) -> pb::LocalityLbEndpoints 
             sub_zone,
         }),
         // Envoy leaves out a locality of weight 0, and an empty one has nothing to leave out.
-        load_balancing_weight: proto::uint32(weight.fold(0, u32::saturating_add).max(1)),
+        load_balancing_weight: match group.share {
+            Some(share) => proto::uint32(share.max(1)),
+            None => proto::uint32(weight.fold(0, u32::saturating_add).max(1)),
+        },
+        priority: group.priority,
         lb_endpoints: endpoints,
         ..Default::default()
     }
@@ -125,6 +129,8 @@ mod tests {
         LoadAssignment {
             cluster: "c".into(),
             localities: vec![LocalityEndpoints {
+                priority: 0,
+                share: None,
                 locality: ["r".into(), "z".into(), Str::default()],
                 endpoints,
             }],

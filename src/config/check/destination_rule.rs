@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{NotYet, export_to, fault, host, is_label, port, selector, span};
+use super::{NotYet, export_to, fault, host, is_label, locality, port, selector, span};
 use crate::config::connection_pool::{ConnectionPool, H2UpgradePolicy, OutlierDetection};
 use crate::config::decode::reader::Fault;
 use crate::config::destination_rule::{
@@ -84,6 +84,16 @@ fn policy(path: &str, policy: &TrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
             .iter()
             .flat_map(|lb| balancer(&format!("{path}.loadBalancer"), lb, not_yet)),
     );
+    if outlier_detection.is_none()
+        && let Some(setting) = load_balancer
+            .as_ref()
+            .and_then(|lb| lb.locality_lb_setting.as_ref())
+        && !(setting.failover.is_empty() && setting.failover_priority.is_empty())
+    {
+        let message = "without outlierDetection beside it there is no failover, as in Istio";
+        let path = format!("{path}.loadBalancer.localityLbSetting");
+        out.push(Fault::warning(Code::InvalidValue, path, message));
+    }
     out.extend(
         tls.iter()
             .flat_map(|t| client_tls(&format!("{path}.tls"), t)),
@@ -203,6 +213,12 @@ fn balancer(path: &str, lb: &LoadBalancer, not_yet: &NotYet) -> Vec<Fault> {
         out.push(fault(path, message));
     }
     out.extend(warmup(path, lb));
+    if let Some(setting) = &lb.locality_lb_setting {
+        out.extend(locality::faults(
+            &format!("{path}.localityLbSetting"),
+            setting,
+        ));
+    }
     if let Some(hash) = &lb.consistent_hash {
         out.extend(consistent_hash(&format!("{path}.consistentHash"), hash));
     }

@@ -4,7 +4,7 @@ use std::iter;
 use std::time::Duration;
 
 use super::virtual_service::retry;
-use super::{export_to, fault, namespace, span};
+use super::{export_to, fault, locality, namespace, span};
 use crate::config::decode::reader::Fault;
 use crate::config::mesh::MeshConfig;
 use crate::config::value::Span;
@@ -27,6 +27,10 @@ pub(super) fn faults(mesh: &MeshConfig) -> Vec<Fault> {
             out.push(fault(path, format!("`{name}` is no trust domain")));
         }
     }
+    out.extend(locality::faults(
+        "localityLbSetting",
+        &mesh.locality_lb_setting,
+    ));
     out.extend(
         namespace(&mesh.root_namespace)
             .err()

@@ -154,7 +154,6 @@ const MESH_CONFIG: &[&str] = &[
     "ingressControllerMode",
     "ingressSelector",
     "ingressService",
-    "localityLbSetting",
     "meshMTLS",
     "outboundClusterStatName",
     "outboundTrafficPolicy.mode",
