@@ -3,7 +3,9 @@
 //! Pure: a [`Bootstrap`] in, Envoy's JSON out. Who may reach what of the pod is decided in `pages`, how the
 //! control plane is reached and trusted in `upstream`. What Envoy does for the mesh comes by xDS, never from here.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -32,6 +34,7 @@ pub struct Bootstrap {
 /// Who the workload says it is. Only its credential proves it.
 #[derive(Clone, Debug)]
 pub struct Workload {
+    pub role: Role,
     pub name: Str,
     pub namespace: Str,
     pub service_account: Str,
@@ -48,6 +51,16 @@ pub struct Workload {
     pub cluster_id: Str,
     pub locality: Locality,
     pub interception: Interception,
+}
+
+/// What an Envoy is to the mesh: the first word of `node.id`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Beside a workload, for that workload's traffic.
+    #[default]
+    Sidecar,
+    /// A gateway, with no workload beside it: its listeners are what Gateway objects say.
+    Router,
 }
 
 /// Where the workload runs; empty parts are unknown.
@@ -70,6 +83,8 @@ pub struct Pod {
     /// `/stats/prometheus` and nothing else.
     pub prometheus: Option<SocketAddr>,
     pub drain: DrainKey,
+    /// How long draining is answered late: a hook that waits for the answer keeps its container meanwhile.
+    pub drain_hold: Duration,
     pub probes: Option<AppProbes>,
     /// Connections from clients in all; more are closed at once.
     pub max_connections: u32,
@@ -86,7 +101,7 @@ impl Bootstrap {
     /// Envoy's `envoy.config.bootstrap.v3.Bootstrap` as JSON.
     pub fn render(&self) -> Value {
         let probes = self.pod.probes.as_ref();
-        let mut listeners = pages::listeners(&self.pod);
+        let mut listeners = pages::listeners(&self.pod, self.workload.role);
         listeners.extend(probes.map(AppProbes::listener));
         let mut clusters = vec![
             pages::admin_cluster(&self.pod.admin_socket),
@@ -107,6 +122,15 @@ impl Bootstrap {
     }
 }
 
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sidecar => "sidecar",
+            Self::Router => "router",
+        })
+    }
+}
+
 /// `@type` of a typed config.
 fn typed(name: &str) -> String {
     format!("type.googleapis.com/{name}")
@@ -118,6 +142,7 @@ fn socket_address(address: SocketAddr) -> Value {
 
 fn node(workload: &Workload, pod: &Pod) -> Value {
     let Workload {
+        role,
         name,
         namespace,
         ip,
@@ -146,7 +171,7 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
         sub_zone,
     } = &workload.locality;
     json!({
-        "id": format!("sidecar~{ip}~{name}.{namespace}~{}", workload.dns_domain),
+        "id": format!("{role}~{ip}~{name}.{namespace}~{}", workload.dns_domain),
         "cluster": workload.cluster,
         "locality": {"region": region, "zone": zone, "sub_zone": sub_zone},
         "metadata": metadata,
@@ -169,7 +194,7 @@ fn runtime() -> Value {
         layer[format!("envoy.resource_limits.listener.{name}.connection_limit")] =
             json!(MAX_PAGE_CONNECTIONS);
     }
-    // The admin layer stays out: nothing changes the runtime of a running sidecar.
+    // The admin layer stays out: nothing changes the runtime of a running proxy.
     json!({"layers": [{"name": "fairlead", "static_layer": layer}]})
 }
 

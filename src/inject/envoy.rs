@@ -1,13 +1,15 @@
 //! The bootstrap of an injected Envoy, inline: the kubelet fills in what is known only when the pod runs.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::choices::Choices;
 use super::lists::Pod;
 use super::marks::canonical_name;
 use super::{InjectError, Injection};
 use crate::bootstrap::{
-    AppProbe, AppProbes, Bootstrap, ControlPlane, DrainKey, Endpoint, FilePath, Locality, Workload,
+    AppProbe, AppProbes, Bootstrap, ControlPlane, DrainKey, Endpoint, FilePath, Locality, Role,
+    Workload,
 };
 use crate::config::meta::Labels;
 use crate::config::proxy_config::InterceptionMode;
@@ -59,6 +61,7 @@ pub(super) fn bootstrap(
             pages: (admin != 0).then(|| own(admin)),
             prometheus: Some(own(PROMETHEUS_PORT)),
             drain,
+            drain_hold: Duration::ZERO,
             probes: (!probes.is_empty()).then(|| AppProbes {
                 address: any(choices.status_port),
                 host: variable(INSTANCE_IP),
@@ -92,6 +95,7 @@ fn workload(pod: &Pod<'_>, choices: &Choices, injection: &Injection) -> Workload
     let service = choices.proxy.service_cluster.clone();
     let canonical = || Str::new(format!("{}.{namespace}", canonical_name(pod)));
     Workload {
+        role: Role::Sidecar,
         name: variable(POD_NAME),
         service_account: variable(SERVICE_ACCOUNT),
         ip: variable(INSTANCE_IP),
