@@ -3,14 +3,13 @@
 //! Pure: a [`Bootstrap`] in, Envoy's JSON out. Who may reach what of the pod is decided in `pages`, how the
 //! control plane is reached and trusted in `upstream`. What Envoy does for the mesh comes by xDS, never from here.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::config::meta::Labels;
-use crate::model::proxy::Interception;
+use crate::model::proxy::{Interception, Role};
 use crate::text::Str;
 
 mod pages;
@@ -51,16 +50,6 @@ pub struct Workload {
     pub cluster_id: Str,
     pub locality: Locality,
     pub interception: Interception,
-}
-
-/// What an Envoy is to the mesh: the first word of `node.id`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// Beside a workload, for that workload's traffic.
-    #[default]
-    Sidecar,
-    /// A gateway, with no workload beside it: its listeners are what Gateway objects say.
-    Router,
 }
 
 /// Where the workload runs; empty parts are unknown.
@@ -122,15 +111,6 @@ impl Bootstrap {
     }
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sidecar => "sidecar",
-            Self::Router => "router",
-        })
-    }
-}
-
 /// `@type` of a typed config.
 fn typed(name: &str) -> String {
     format!("type.googleapis.com/{name}")
@@ -142,7 +122,6 @@ fn socket_address(address: SocketAddr) -> Value {
 
 fn node(workload: &Workload, pod: &Pod) -> Value {
     let Workload {
-        role,
         name,
         namespace,
         ip,
@@ -170,6 +149,10 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
         zone,
         sub_zone,
     } = &workload.locality;
+    let role = match workload.role {
+        Role::Sidecar => "sidecar",
+        Role::Router => "router",
+    };
     json!({
         "id": format!("{role}~{ip}~{name}.{namespace}~{}", workload.dns_domain),
         "cluster": workload.cluster,

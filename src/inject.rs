@@ -23,8 +23,8 @@ mod volumes;
 
 use serde_json::{Map, Value};
 
-use crate::bootstrap::Role;
 use crate::config::proxy_config::ProxyConfig;
+use crate::model::proxy::Role;
 use crate::text::Str;
 
 pub use self::manifest::{inject_manifest, pod_template};

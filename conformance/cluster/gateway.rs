@@ -1,12 +1,21 @@
-//! A gateway as its chart installs it: what the API server takes, and what the webhook makes of its pod.
+//! A gateway as its chart installs it: what the API server takes, what the webhook makes of its pod, and who is served.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use super::harness::client::{Call, Target};
+use super::harness::load::{Connections, Load};
+use super::harness::network::User;
+use super::harness::pki::Pki;
 use super::harness::suite::Scenario;
 use super::installed::Cluster;
+use super::mesh::SHOP;
 
 pub const SCENARIOS: &[Scenario] = &[
+    (
+        "a_gateway_serves_strangers_and_is_rolled_without_a_lost_request",
+        life,
+    ),
     (
         "a_gateways_pod_becomes_an_envoy_without_capture_or_privilege",
         injected,
@@ -24,6 +33,84 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: edge, labels: {pod-security.kubernetes.io/enforce: restricted}}
 ";
+
+const STRANGER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: app, image: 'fairlead:1', args: [echo, --name, stranger, --http, '0.0.0.0:8080']}]
+";
+
+/// The shop, for whom its namespace's gateway speaks plaintext and TLS, and for nobody without mTLS.
+const OPEN: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: public, namespace: edge}
+spec:
+  selector: {istio: ingress}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['shop/shop.example.com']}
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: ['shop/shop.example.com']
+    tls: {mode: SIMPLE, credentialName: shop-example-com}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: shop}
+spec:
+  hosts: [shop.example.com]
+  gateways: [edge/public]
+  http:
+  - route: [{destination: {host: reviews, port: {number: 80}}}]
+";
+
+fn life() -> Result<()> {
+    let cluster = installed(&["replicaCount=2"])?;
+    cluster.apply_yaml(SHOP)?;
+    cluster.apply_yaml(OPEN)?;
+    cluster.apply_yaml(STRANGER)?;
+    let pki = Pki::new("outside")?;
+    let pair = pki.issue(&["shop.example.com"])?;
+    cluster.apply_all(&[json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": "shop-example-com", "namespace": "edge"},
+        "stringData": {"tls.crt": pair.chain, "tls.key": pair.key},
+    })])?;
+    cluster.wait_ready("edge", "istio-ingress", 2)?;
+    cluster.wait_ready("shop", "reviews", 2)?;
+    let stranger = cluster.network_of("default", "stranger")?;
+
+    // At ports that only the kernel's setting lets it bind, to a workload that takes nothing but mTLS.
+    let to = |port| cluster.service("edge", "istio-ingress", port);
+    let host = "shop.example.com";
+    let plain = Call::get(Target::Tcp(to(80)?), host, "/");
+    let secure = Call::get(Target::Tcp(to(443)?), host, "/").within(pki.client(host));
+    for call in [&plain, &secure] {
+        let seen = cluster.eventually("a stranger is answered", || {
+            call.send(&stranger, User::App)?.seen()
+        })?;
+        let peer = seen["headers"]["x-forwarded-client-cert"].to_string();
+        let account = "spiffe://cluster.local/ns/edge/sa/istio-ingress";
+        ensure!(peer.contains(account), "the callee saw {seen}");
+    }
+
+    // Answers take their time, so that some are on their way whenever a pod ends.
+    let slow = plain.header("echo-delay-ms", "700");
+    let clients = [[Connections::Kept; 4], [Connections::Fresh; 4]].concat();
+    let load = Load::start(&stranger, &slow, &clients)?;
+    cluster.rollout_restart("edge", "istio-ingress")?;
+    cluster.wait_ready("edge", "istio-ingress", 2)?;
+    cluster.told(load.stop().is_flawless(20))
+}
 
 fn installed(settings: &[&str]) -> Result<Cluster> {
     let cluster = Cluster::installed(&[])?;

@@ -220,6 +220,9 @@ impl Pod {
         command.arg("bootstrap").args(self.identity_flags());
         command.args(["-o", "json", "--drain-secret", DRAIN_SECRET]);
         command.args(["--stats", "cluster.,listener.,http."]);
+        if self.spec.sidecar == Sidecar::Gateway {
+            command.args(["--role", "router"]);
+        }
         command.args(&self.spec.bootstrap);
         command
             .arg("--out-dir")
@@ -248,10 +251,6 @@ impl Pod {
                 std::fs::read(control_plane.root_certificate()).context("read the root")?;
             std::fs::write(&root, certificates)?;
             output(command.args(["--discovery-address", &control_plane.address()]))?;
-            if self.spec.sidecar == Sidecar::Gateway {
-                let text = std::fs::read_to_string(&written)?.replace("\"sidecar~", "\"router~");
-                std::fs::write(&written, text)?;
-            }
             return Ok(written);
         }
         output(&mut command)?;

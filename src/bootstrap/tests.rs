@@ -57,8 +57,10 @@ fn a_gateway_is_a_router_whose_every_listener_drains() {
     let mut bootstrap = bootstrap();
     bootstrap.workload.role = Role::Router;
     let rendered = bootstrap.render();
-    let id = rendered["node"]["id"].as_str().unwrap();
-    assert!(id.starts_with("router~10.0.0.7~"), "{id}");
+    let node = &rendered["node"];
+    let id = node["id"].as_str().unwrap();
+    let proxy = crate::model::proxy::Proxy::parse(id, node["metadata"].clone(), None).unwrap();
+    assert_eq!(proxy.role, Role::Router);
     let status = rendered["static_resources"]["listeners"][0].to_string();
     let page = "/drain_listeners?graceful&skip_exit";
     assert!(status.contains(&format!("{page}\"")), "{status}");

@@ -13,11 +13,11 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use crate::bootstrap::{
-    Bootstrap, ControlPlane, DrainKey, Endpoint, FilePath, Locality, Pod, Role, Workload,
+    Bootstrap, ControlPlane, DrainKey, Endpoint, FilePath, Locality, Pod, Workload,
     new_drain_secret,
 };
 use crate::config::meta::Labels;
-use crate::model::proxy::Interception;
+use crate::model::proxy::{Interception, Role};
 use crate::text::{Hostname, Str};
 
 /// Who the workload is, how it reaches the control plane, and what its pod offers.

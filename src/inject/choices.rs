@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::lists::Pod;
 use super::{InjectError, Injection};
-use crate::bootstrap::Role;
 use crate::config::decode::{reader, yaml};
 use crate::config::proxy_config::{InterceptionMode, ProxyConfig};
+use crate::model::proxy::Role;
 use crate::text::Str;
 
 /// Everything about one pod's proxy that somebody may choose.

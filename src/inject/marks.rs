@@ -6,7 +6,7 @@ use super::choices::Choices;
 use super::envoy::control_plane;
 use super::lists::Pod;
 use super::{InjectError, Injection, Parts, child};
-use crate::bootstrap::Role;
+use crate::model::proxy::Role;
 use crate::text::Str;
 
 /// What was injected, as JSON. A pod that has it is not injected again.

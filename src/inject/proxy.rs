@@ -9,8 +9,9 @@ use super::envoy::{
 };
 use super::lists::Pod;
 use super::{InjectError, Injection, PROXY, says_something};
-use crate::bootstrap::{AppProbe, Role, drain_authorization};
+use crate::bootstrap::{AppProbe, drain_authorization};
 use crate::config::proxy_config::InterceptionMode;
+use crate::model::proxy::Role;
 
 /// Envoy's user and group: what they send is not captured.
 pub(super) const USER: u32 = 1337;
