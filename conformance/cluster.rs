@@ -15,6 +15,8 @@ mod harness;
 
 #[path = "cluster/admission.rs"]
 mod admission;
+#[path = "cluster/gateway.rs"]
+mod gateway;
 #[path = "cluster/installed.rs"]
 mod installed;
 #[path = "cluster/kept.rs"]
@@ -31,6 +33,7 @@ mod status;
 const SCENARIOS: &[&[Scenario]] = &[
     mesh::SCENARIOS,
     pods::SCENARIOS,
+    gateway::SCENARIOS,
     kept::SCENARIOS,
     outage::SCENARIOS,
     status::SCENARIOS,

@@ -4,11 +4,12 @@
 //! control plane is reached and trusted in `upstream`. What Envoy does for the mesh comes by xDS, never from here.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::config::meta::Labels;
-use crate::model::proxy::Interception;
+use crate::model::proxy::{Interception, Role};
 use crate::text::Str;
 
 mod pages;
@@ -32,6 +33,7 @@ pub struct Bootstrap {
 /// Who the workload says it is. Only its credential proves it.
 #[derive(Clone, Debug)]
 pub struct Workload {
+    pub role: Role,
     pub name: Str,
     pub namespace: Str,
     pub service_account: Str,
@@ -70,6 +72,8 @@ pub struct Pod {
     /// `/stats/prometheus` and nothing else.
     pub prometheus: Option<SocketAddr>,
     pub drain: DrainKey,
+    /// How long draining is answered late: a hook that waits for the answer keeps its container meanwhile.
+    pub drain_hold: Duration,
     pub probes: Option<AppProbes>,
     /// Connections from clients in all; more are closed at once.
     pub max_connections: u32,
@@ -86,7 +90,7 @@ impl Bootstrap {
     /// Envoy's `envoy.config.bootstrap.v3.Bootstrap` as JSON.
     pub fn render(&self) -> Value {
         let probes = self.pod.probes.as_ref();
-        let mut listeners = pages::listeners(&self.pod);
+        let mut listeners = pages::listeners(&self.pod, self.workload.role);
         listeners.extend(probes.map(AppProbes::listener));
         let mut clusters = vec![
             pages::admin_cluster(&self.pod.admin_socket),
@@ -145,8 +149,12 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
         zone,
         sub_zone,
     } = &workload.locality;
+    let role = match workload.role {
+        Role::Sidecar => "sidecar",
+        Role::Router => "router",
+    };
     json!({
-        "id": format!("sidecar~{ip}~{name}.{namespace}~{}", workload.dns_domain),
+        "id": format!("{role}~{ip}~{name}.{namespace}~{}", workload.dns_domain),
         "cluster": workload.cluster,
         "locality": {"region": region, "zone": zone, "sub_zone": sub_zone},
         "metadata": metadata,
@@ -169,7 +177,7 @@ fn runtime() -> Value {
         layer[format!("envoy.resource_limits.listener.{name}.connection_limit")] =
             json!(MAX_PAGE_CONNECTIONS);
     }
-    // The admin layer stays out: nothing changes the runtime of a running sidecar.
+    // The admin layer stays out: nothing changes the runtime of a running proxy.
     json!({"layers": [{"name": "fairlead", "static_layer": layer}]})
 }
 

@@ -1,10 +1,10 @@
-//! A pod in, the same pod with its sidecar out.
+//! A pod in, the same pod with its proxy out: a sidecar, or the Envoy that a gateway's pod asks for.
 //!
 //! Pure: what the API server is told, and by whom, is in `admission`. Pods are JSON here, not Kubernetes' types: a
 //! field that this program does not know stays as it is.
 //!
 //! Behaviour is Istio's (<https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/>) with one
-//! difference: the sidecar is a stock Envoy, started by an inline bootstrap, with no agent beside it.
+//! difference: the proxy is a stock Envoy, started by an inline bootstrap, with no agent beside it.
 
 mod capture;
 mod choices;
@@ -17,12 +17,14 @@ mod overrides;
 mod probes;
 mod proxy;
 mod selection;
+mod sysctl;
 mod values;
 mod volumes;
 
 use serde_json::{Map, Value};
 
 use crate::config::proxy_config::ProxyConfig;
+use crate::model::proxy::Role;
 use crate::text::Str;
 
 pub use self::manifest::{inject_manifest, pod_template};
@@ -58,7 +60,7 @@ pub enum Outcome {
     Injected(Value),
 }
 
-/// Why a pod that wants a sidecar cannot have one; the pod is refused, as it would be without protection.
+/// Why a pod that wants a proxy cannot have one; the pod is refused, as it would be without protection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InjectError {
     #[error("annotation {key}: `{value}`: {why}")]
@@ -89,7 +91,7 @@ impl InjectError {
     }
 }
 
-/// Decides and, if the pod is to have a sidecar, gives it one.
+/// Decides and, if the pod is to have a proxy, gives it one.
 pub fn inject(request: Request<'_>, injection: &Injection) -> Result<Outcome, InjectError> {
     let pod = lists::Pod::read(request.pod, request.namespace)?;
     if let Some(reason) = selection::skip(&pod, injection) {
@@ -98,6 +100,10 @@ pub fn inject(request: Request<'_>, injection: &Injection) -> Result<Outcome, In
     let choices = choices::Choices::of(&pod, injection)?;
     let (pod_value, given) = overrides::take(request.pod)?;
     let pod = lists::Pod::read(&pod_value, request.namespace)?;
+    if choices.form == choices::Form::Native && pod.containers.is_empty() {
+        let why = "none but the proxy; a gateway says `inject.istio.io/templates: gateway`";
+        return Err(InjectError::pod("spec.containers", why));
+    }
     let rewritten = probes::rewrite(&pod_value, &choices)?;
     let parts = Parts {
         capture: capture::container(&choices, injection)?,
@@ -151,8 +157,13 @@ impl Parts {
                     true => containers.insert(0, self.proxy),
                     false => containers.push(self.proxy),
                 }
-                array(spec, "initContainers").extend(self.capture);
+                if let Some(capture) = self.capture {
+                    array(spec, "initContainers").push(capture);
+                }
             }
+        }
+        if choices.role == Role::Router {
+            sysctl::open_low_ports(spec);
         }
         array(spec, "volumes").splice(0..0, self.volumes);
         if !self.pull_secrets.is_empty() {

@@ -87,7 +87,15 @@ impl Cluster {
             &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
                 .to_string(),
         )?;
-        self.apply_yaml(&rendered(release, settings)?)
+        // Nothing measures processors here, so nothing scales by them.
+        let settings = [&["autoscaleEnabled=false"][..], settings].concat();
+        self.apply_yaml(&rendered("fairlead", release, SYSTEM, &settings)?)
+    }
+
+    /// What `helm install` of the gateway's chart makes, in a namespace that is there.
+    pub fn install_gateway(&self, release: &str, namespace: &str, settings: &[&str]) -> Result<()> {
+        let settings = [&["autoscaling.enabled=false"][..], settings].concat();
+        self.apply_yaml(&rendered("gateway", release, namespace, &settings)?)
     }
 
     pub fn apply_yaml(&self, yaml: &str) -> Result<()> {
@@ -136,6 +144,12 @@ impl Cluster {
             http::Request::patch(path).header("content-type", "application/merge-patch+json");
         self.ask(request.body(serde_json::to_vec(patch)?)?)
             .map(drop)
+    }
+
+    /// Makes what is answered and not kept, such as a review.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Value> {
+        let request = http::Request::post(path).header("content-type", "application/json");
+        self.ask(request.body(serde_json::to_vec(object)?)?)
     }
 
     fn ask(&self, request: http::Request<Vec<u8>>) -> Result<Value> {
@@ -239,8 +253,8 @@ fn api(client: &Client, discovery: &Discovery, object: &Value) -> Result<Api<Dyn
     })
 }
 
-/// The chart by Helm. Nothing measures processors here, so nothing scales by them.
-pub fn rendered(release: &str, settings: &[&str]) -> Result<String> {
+/// A chart by Helm.
+fn rendered(chart: &str, release: &str, namespace: &str, settings: &[&str]) -> Result<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let helm = root.join(".cache/helm/helm");
     ensure!(
@@ -253,13 +267,12 @@ pub fn rendered(release: &str, settings: &[&str]) -> Result<String> {
         "template",
         release,
         "--namespace",
-        SYSTEM,
+        namespace,
         "--kube-version",
         "1.36.3",
     ]);
-    command.args(["--set", "autoscaleEnabled=false"]);
     for setting in settings {
         command.args(["--set", setting]);
     }
-    output(command.arg(root.join("deploy/charts/fairlead")))
+    output(command.arg(root.join("deploy/charts").join(chart)))
 }

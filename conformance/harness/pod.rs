@@ -28,6 +28,8 @@ pub struct PodSpec {
     pub sidecar: Sidecar,
     /// More flags for `fairlead init`.
     pub init: Vec<String>,
+    /// More flags for `fairlead bootstrap`.
+    pub bootstrap: Vec<String>,
 }
 
 /// What listens on a port of the workload.
@@ -58,6 +60,7 @@ impl PodSpec {
             apps: Vec::new(),
             sidecar: Sidecar::Captured,
             init: Vec::new(),
+            bootstrap: Vec::new(),
         }
     }
 
@@ -101,6 +104,12 @@ impl PodSpec {
 
     pub fn init(mut self, flags: &[&str]) -> Self {
         self.init
+            .extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    pub fn bootstrap(mut self, flags: &[&str]) -> Self {
+        self.bootstrap
             .extend(flags.iter().map(|flag| (*flag).to_owned()));
         self
     }
@@ -211,6 +220,10 @@ impl Pod {
         command.arg("bootstrap").args(self.identity_flags());
         command.args(["-o", "json", "--drain-secret", DRAIN_SECRET]);
         command.args(["--stats", "cluster.,listener.,http."]);
+        if self.spec.sidecar == Sidecar::Gateway {
+            command.args(["--role", "router"]);
+        }
+        command.args(&self.spec.bootstrap);
         command
             .arg("--out-dir")
             .arg(&folder)
@@ -238,10 +251,6 @@ impl Pod {
                 std::fs::read(control_plane.root_certificate()).context("read the root")?;
             std::fs::write(&root, certificates)?;
             output(command.args(["--discovery-address", &control_plane.address()]))?;
-            if self.spec.sidecar == Sidecar::Gateway {
-                let text = std::fs::read_to_string(&written)?.replace("\"sidecar~", "\"router~");
-                std::fs::write(&written, text)?;
-            }
             return Ok(written);
         }
         output(&mut command)?;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+use fairlead::clock;
 use http::Method;
 
 use crate::Scenario;
@@ -24,6 +26,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     ("the_admin_socket_is_the_sidecars_alone", socket),
     ("draining_takes_the_secret", draining),
+    (
+        "a_gateways_hook_waits_while_clients_are_asked_to_leave",
+        held_drain,
+    ),
     ("the_drain_secret_is_shown_nowhere", secret_is_hidden),
 ];
 
@@ -220,6 +226,34 @@ fn draining() -> Result<()> {
         "draining ended Envoy"
     );
     Ok(())
+}
+
+/// As its preStop hook does: what follows the answer is SIGTERM.
+fn held_drain() -> Result<()> {
+    let hold = Duration::from_secs(4);
+    let mesh = Mesh::without_control_plane()?;
+    let stranger = Pod::start(&mesh, PodSpec::new("stranger").without_sidecar())?;
+    let spec = PodSpec::new("gate").serves(8081, App::Http);
+    let gate = Pod::start(&mesh, spec.bootstrap(&["--role=router", "--drain-hold=4s"]))?;
+    let credentials = data_encoding::BASE64.encode(format!("drain:{DRAIN_SECRET}").as_bytes());
+    let hook = Call::get(Target::Tcp(gate.at(15021)), "pod", "/drain")
+        .header("authorization", &format!("Basic {credentials}"));
+    let begun = clock::mono();
+    let passed = || clock::mono().duration_since(begun);
+    std::thread::scope(|scope| {
+        let hook = scope.spawn(|| hook.send_from_node());
+        eventually("clients are asked to leave", || {
+            let reply = stranger.get(&format!("http://{}/", gate.at(8081)))?;
+            ensure!(reply.status == 200, "{reply:?}");
+            ensure!(reply.header("connection") == "close", "{reply:?}");
+            Ok(())
+        })?;
+        ensure!(passed() < hold, "they were asked after the hook");
+        let reply = hook.join().map_err(|_| anyhow!("the hook panicked"))??;
+        ensure!(reply.status == 200, "{reply:?}");
+        ensure!(passed() >= hold, "the hook was over too early");
+        Ok(())
+    })
 }
 
 fn secret_is_hidden() -> Result<()> {

@@ -4,12 +4,14 @@
 //! single pages of it, named one by one; whatever is not named is refused.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use data_encoding::{BASE64, HEXLOWER};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{FilePath, Pod, socket_address, typed};
+use super::{FilePath, Pod, Role, socket_address, typed};
+use crate::config::value::Span;
 
 /// Names of all page listeners, for their limits.
 pub(super) const NAMES: &[&str] = &[STATUS, PAGES, PROMETHEUS, PROBES];
@@ -38,7 +40,7 @@ const READ_ONLY: &[&str] = &[
 const SOCKET_ONLY: &[&str] = &["/drain_listeners", "/logging"];
 
 /// Answers requests in flight and those of open connections, and tells clients to go elsewhere.
-const DRAIN: &str = "/drain_listeners?graceful&skip_exit&inboundonly";
+const DRAIN: &str = "/drain_listeners?graceful&skip_exit";
 
 /// What draining over the network takes: a secret that only the kubelet is told.
 ///
@@ -109,8 +111,8 @@ pub(super) fn admin_cluster(socket: &FilePath) -> Value {
     })
 }
 
-pub(super) fn listeners(pod: &Pod) -> Vec<Value> {
-    let mut all = vec![status(pod)];
+pub(super) fn listeners(pod: &Pod, role: Role) -> Vec<Value> {
+    let mut all = vec![status(pod, role)];
     if let Some(address) = pod.pages {
         let mut routes: Vec<Value> = READ_ONLY.iter().map(|page| get(page, page)).collect();
         routes.push(refusal());
@@ -124,48 +126,70 @@ pub(super) fn listeners(pod: &Pod) -> Vec<Value> {
 }
 
 /// Readiness for everybody. `/drain` exists only for a request with credentials, and then they must be right.
-fn status(pod: &Pod) -> Value {
-    let enabled = json!({
-        "@type": typed("envoy.config.route.v3.FilterConfig"),
-        "config": {},
-    });
+fn status(pod: &Pod, role: Role) -> Value {
+    let page = drain_page(role);
+    let filters = drain_filters(pod, &page);
+    let enabled = |filter: &Value| {
+        let config = json!({"@type": typed("envoy.config.route.v3.FilterConfig"), "config": {}});
+        Some((filter["name"].as_str()?.to_owned(), config))
+    };
+    let enabled: Map<String, Value> = filters.iter().filter_map(enabled).collect();
     let drain = json!({
         "match": {"path": "/drain", "headers": [
             {"name": ":method", "string_match": {"exact": "GET"}},
             {"name": "authorization", "present_match": true},
         ]},
-        "route": {"cluster": ADMIN, "prefix_rewrite": DRAIN},
-        "typed_per_filter_config": {"drain-key": enabled, "drain-method": enabled},
+        // However long the answer is held: it is the kubelet that waits.
+        "route": {"cluster": ADMIN, "prefix_rewrite": page, "idle_timeout": "0s"},
+        "typed_per_filter_config": enabled,
     });
     let routes = [get("/healthz/ready", "/ready"), drain];
-    listener(STATUS, pod.status, &routes, &drain_filters(&pod.drain))
+    listener(STATUS, pod.status, &routes, &filters)
 }
 
-/// Off for every route that does not turn them on.
-fn drain_filters(key: &DrainKey) -> [Value; 2] {
-    let users = format!("{DRAIN_USER}:{}", key.digest);
-    // A preStop hook can only GET; the admin page takes only POST.
-    let post = "function envoy_on_request(handle) handle:headers():replace(':method', 'POST') end";
-    [
-        json!({
-            "name": "drain-key",
-            "disabled": true,
-            "typed_config": {
-                "@type": typed("envoy.extensions.filters.http.basic_auth.v3.BasicAuth"),
-                "users": {"inline_string": users},
-            },
-        }),
-        json!({
-            "name": "drain-method",
-            "disabled": true,
-            "typed_config": {
-                "@type": typed("envoy.extensions.filters.http.lua.v3.Lua"),
-                "default_source_code": {"inline_string": post},
-                // Else the route, which wants GET, would be looked up again.
-                "clear_route_cache": false,
-            },
-        }),
-    ]
+/// A sidecar's workload goes on calling others while it ends; a gateway has no other side.
+fn drain_page(role: Role) -> String {
+    match role {
+        Role::Sidecar => format!("{DRAIN}&inboundonly"),
+        Role::Router => DRAIN.to_owned(),
+    }
+}
+
+/// In their order, and off for every route that does not turn them on.
+fn drain_filters(pod: &Pod, page: &str) -> Vec<Value> {
+    let users = format!("{DRAIN_USER}:{}", pod.drain.digest);
+    let key = json!({
+        "@type": typed("envoy.extensions.filters.http.basic_auth.v3.BasicAuth"),
+        "users": {"inline_string": users},
+    });
+    let method = json!({
+        "@type": typed("envoy.extensions.filters.http.lua.v3.Lua"),
+        "default_source_code": {"inline_string": drain_script(pod.drain_hold, page)},
+        // Else the route, which wants GET, would be looked up again.
+        "clear_route_cache": false,
+    });
+    let hold = json!({
+        "@type": typed("envoy.extensions.filters.http.fault.v3.HTTPFault"),
+        "delay": {"fixed_delay": Span(pod.drain_hold), "percentage": {"numerator": 100}},
+    });
+    let mut filters = vec![("drain-key", key), ("drain-method", method)];
+    if !pod.drain_hold.is_zero() {
+        filters.push(("drain-hold", hold));
+    }
+    let off = |(name, config)| json!({"name": name, "disabled": true, "typed_config": config});
+    filters.into_iter().map(off).collect()
+}
+
+/// A preStop hook can only GET; the admin page takes only POST. Where the answer is held, draining begins before:
+/// the request that goes on after that finds it under way.
+fn drain_script(hold: Duration, page: &str) -> String {
+    let begin = format!(
+        "handle:httpCall('{ADMIN}', {{[':method'] = 'POST', [':path'] = '{page}', [':authority'] = '{ADMIN}'}}, '', 1000) "
+    );
+    let begin = if hold.is_zero() { "" } else { &begin };
+    format!(
+        "function envoy_on_request(handle) {begin}handle:headers():replace(':method', 'POST') end"
+    )
 }
 
 fn get(path: &str, page: &str) -> Value {

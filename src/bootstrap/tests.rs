@@ -4,6 +4,7 @@ fn bootstrap() -> Bootstrap {
     let path = |p| FilePath::parse(p).unwrap();
     Bootstrap {
         workload: Workload {
+            role: Role::Sidecar,
             name: "reviews-v1".into(),
             namespace: "shop".into(),
             service_account: "reviews".into(),
@@ -29,6 +30,7 @@ fn bootstrap() -> Bootstrap {
             pages: Some("127.0.0.1:15000".parse().unwrap()),
             prometheus: None,
             drain: DrainKey::parse("0123456789abcdef").unwrap(),
+            drain_hold: Duration::ZERO,
             probes: None,
             max_connections: 1000,
             stats: vec!["cluster.outbound".into()],
@@ -48,6 +50,40 @@ fn the_control_plane_reads_the_node_it_wrote() {
     let proxy = crate::model::proxy::Proxy::parse(id, node["metadata"].clone(), None).unwrap();
     assert_eq!(proxy.interception, Interception::None);
     assert_eq!(proxy.labels.get("app").unwrap(), "reviews");
+}
+
+#[test]
+fn a_gateway_is_a_router_whose_every_listener_drains() {
+    let mut bootstrap = bootstrap();
+    bootstrap.workload.role = Role::Router;
+    let rendered = bootstrap.render();
+    let node = &rendered["node"];
+    let id = node["id"].as_str().unwrap();
+    let proxy = crate::model::proxy::Proxy::parse(id, node["metadata"].clone(), None).unwrap();
+    assert_eq!(proxy.role, Role::Router);
+    let status = rendered["static_resources"]["listeners"][0].to_string();
+    let page = "/drain_listeners?graceful&skip_exit";
+    assert!(status.contains(&format!("{page}\"")), "{status}");
+}
+
+#[test]
+fn a_held_drain_begins_before_its_answer_waits() {
+    let mut bootstrap = bootstrap();
+    let filters = |bootstrap: &Bootstrap| {
+        let listener = &bootstrap.render()["static_resources"]["listeners"][0];
+        let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+        let filters = manager["http_filters"].as_array().unwrap().clone();
+        let name = |f: &Value| f["name"].as_str().unwrap().to_owned();
+        (filters.iter().map(name).collect::<Vec<_>>(), filters)
+    };
+    let (names, _) = filters(&bootstrap);
+    let router = "envoy.filters.http.router";
+    assert_eq!(names, ["drain-key", "drain-method", router]);
+    bootstrap.pod.drain_hold = Duration::from_secs(7);
+    let (names, filters) = filters(&bootstrap);
+    assert_eq!(names, ["drain-key", "drain-method", "drain-hold", router]);
+    assert!(filters[1].to_string().contains("httpCall"));
+    assert_eq!(filters[2]["typed_config"]["delay"]["fixed_delay"], "7s");
 }
 
 #[test]

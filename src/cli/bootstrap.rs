@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
@@ -16,12 +17,15 @@ use crate::bootstrap::{
     new_drain_secret,
 };
 use crate::config::meta::Labels;
-use crate::model::proxy::Interception;
+use crate::model::proxy::{Interception, Role};
 use crate::text::{Hostname, Str};
 
 /// Who the workload is, how it reaches the control plane, and what its pod offers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// What its Envoy is: a workload's own (sidecar), or a gateway (router).
+    #[arg(long, value_name = "ROLE", default_value = "sidecar", value_parser = role)]
+    role: Role,
     /// The workload's namespace.
     #[arg(long, value_name = "NAME")]
     namespace: Str,
@@ -49,9 +53,9 @@ pub struct Args {
     /// Where it runs, as region, region/zone or region/zone/sub-zone.
     #[arg(long, value_name = "LOCALITY", default_value = "")]
     locality: String,
-    /// How traffic reaches Envoy: REDIRECT (captured by `fairlead init`) or NONE.
-    #[arg(long, value_name = "MODE", default_value = "REDIRECT", value_parser = interception)]
-    interception: Interception,
+    /// How traffic reaches Envoy: REDIRECT (captured by `fairlead init`; a sidecar's default) or NONE.
+    #[arg(long, value_name = "MODE", value_parser = interception)]
+    interception: Option<Interception>,
 
     /// The control plane, as host:port.
     #[arg(
@@ -110,6 +114,9 @@ pub struct Args {
         hide_env_values = true
     )]
     drain_secret: Option<String>,
+    /// How long draining is answered late, for a hook that is to wait meanwhile.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::span::parse)]
+    drain_hold: Duration,
     /// Connections from clients in all.
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
@@ -200,6 +207,7 @@ impl Args {
         let app = labels.get("app").unwrap_or(&self.name);
         let cluster = || Str::new(format!("{app}.{namespace}"));
         Ok(Workload {
+            role: self.role,
             name: self.name.clone(),
             namespace: namespace.clone(),
             service_account: self.service_account.clone(),
@@ -210,8 +218,18 @@ impl Args {
             labels,
             cluster_id: self.cluster_id.clone(),
             locality: locality(&self.locality)?,
-            interception: self.interception,
+            interception: self.interception()?,
         })
+    }
+
+    fn interception(&self) -> anyhow::Result<Interception> {
+        match (self.role, self.interception) {
+            (Role::Sidecar, mode) => Ok(mode.unwrap_or(Interception::Redirect)),
+            (Role::Router, None | Some(Interception::None)) => Ok(Interception::None),
+            (Role::Router, Some(Interception::Redirect | Interception::Tproxy)) => {
+                bail!("--interception: nothing is captured for a router")
+            }
+        }
     }
 
     fn control_plane(&self) -> anyhow::Result<ControlPlane> {
@@ -277,6 +295,7 @@ impl Args {
             pages: unless_off(self.admin_bind, self.admin_port),
             prometheus: unless_off(self.prometheus_bind, self.prometheus_port),
             drain: DrainKey::parse(drain_secret)?,
+            drain_hold: self.drain_hold,
             probes: None,
             max_connections: self.max_connections,
             stats: self.stats.clone(),
@@ -305,6 +324,14 @@ fn label(text: &str) -> Result<(Str, Str), String> {
         .split_once('=')
         .ok_or_else(|| format!("`{text}` is not key=value"))?;
     Ok((Str::new(key), Str::new(value)))
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    match text {
+        "sidecar" => Ok(Role::Sidecar),
+        "router" => Ok(Role::Router),
+        _ => Err(format!("`{text}` is neither sidecar nor router")),
+    }
 }
 
 fn interception(text: &str) -> Result<Interception, String> {
@@ -418,6 +445,15 @@ mod tests {
     }
 
     #[test]
+    fn a_router_captures_nothing() {
+        let made = parse(&["--role=router"]).unwrap();
+        assert_eq!(made.workload.role, Role::Router);
+        assert_eq!(made.workload.interception, Interception::None);
+        assert!(parse(&["--role=router", "--interception=NONE"]).is_ok());
+        assert!(parse(&["--role=router", "--interception=REDIRECT"]).is_err());
+    }
+
+    #[test]
     fn an_address_by_number_is_checked_by_the_name_that_is_given() {
         let made = parse(&[
             "--discovery-address=10.0.0.1:15012",
@@ -430,6 +466,7 @@ mod tests {
     #[test]
     fn wrong_values_are_refused() {
         for flag in [
+            "--role=gateway",
             "--labels=app",
             "--interception=TPROXY",
             "--locality=a/b/c/d",

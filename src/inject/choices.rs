@@ -12,11 +12,14 @@ use super::lists::Pod;
 use super::{InjectError, Injection};
 use crate::config::decode::{reader, yaml};
 use crate::config::proxy_config::{InterceptionMode, ProxyConfig};
+use crate::model::proxy::Role;
 use crate::text::Str;
 
-/// Everything about one pod's sidecar that somebody may choose.
+/// Everything about one pod's proxy that somebody may choose.
 #[derive(Clone, Debug)]
 pub(super) struct Choices {
+    /// By the template `sidecar`, or by `gateway`.
+    pub(super) role: Role,
     pub(super) form: Form,
     pub(super) interception: InterceptionMode,
     pub(super) proxy: ProxyConfig,
@@ -88,6 +91,8 @@ const MAX_ANNOTATION: usize = 64 << 10;
 impl Choices {
     pub(super) fn of(pod: &Pod<'_>, injection: &Injection) -> Result<Self, InjectError> {
         let read = Read(pod);
+        let templates = read.templates(injection);
+        let role = role(&templates)?;
         let values = &injection.values.global.proxy;
         let proxy = read.proxy_config()?.over(&injection.proxy);
         let image = read
@@ -101,18 +106,29 @@ impl Choices {
         let status_port = read.status_port(proxy.status_port.unwrap_or(values.status_port))?;
         let low = read.flag("sidecar.istio.io/capNetBindService")?;
         Ok(Self {
-            form: read.form(injection)?,
-            interception: read.interception(&proxy)?,
+            role,
+            form: match role {
+                Role::Sidecar => read.form(injection)?,
+                Role::Router => Form::Container,
+            },
+            interception: match role {
+                Role::Sidecar => read.interception(&proxy)?,
+                Role::Router => InterceptionMode::None,
+            },
             image: injection.values.global.image(image),
-            resources: read.resources(&values.resources),
+            resources: match role {
+                Role::Sidecar => read.resources(&values.resources),
+                // Those of a sidecar say nothing of a gateway.
+                Role::Router => read.resources(&Value::Null),
+            },
             log_level: read.level("sidecar.istio.io/logLevel", &values.log_level)?,
             component_log_level: Str::new(
                 read.text("sidecar.istio.io/componentLogLevel")
                     .unwrap_or(&values.component_log_level),
             ),
-            probes: match rewritten {
-                true => Probes::Rewritten,
-                false => Probes::AsTheyAre,
+            probes: match (role, rewritten) {
+                (Role::Sidecar, true) => Probes::Rewritten,
+                (Role::Sidecar, false) | (Role::Router, _) => Probes::AsTheyAre,
             },
             hold_application: hold.unwrap_or(values.hold_application_until_proxy_starts),
             status_port,
@@ -127,7 +143,7 @@ impl Choices {
                 true => LowPorts::Bound,
                 false => LowPorts::No,
             },
-            templates: read.templates(injection),
+            templates,
             proxy,
         })
     }
@@ -139,7 +155,7 @@ impl Choices {
     ) -> Result<Vec<&'i Value>, InjectError> {
         let of = |name: &Str| match injection.injector.templates.get(name) {
             Some(overlay) => Ok(Some(overlay.part())),
-            None if name == SIDECAR => Ok(None),
+            None if [SIDECAR, GATEWAY].contains(&name.as_str()) => Ok(None),
             None => Err(InjectError::Template(name.clone())),
         };
         let found: Result<Vec<Option<&Value>>, _> = self.templates.iter().map(of).collect();
@@ -158,8 +174,26 @@ impl Choices {
     }
 }
 
-/// What Fairlead makes itself.
+/// What Fairlead makes itself; a sidecar unless a gateway is asked for.
 const SIDECAR: &str = "sidecar";
+const GATEWAY: &str = "gateway";
+const TEMPLATES: &str = "inject.istio.io/templates";
+
+fn role(templates: &[Str]) -> Result<Role, InjectError> {
+    let asked = |name: &str| templates.iter().any(|template| template == name);
+    match (asked(SIDECAR), asked(GATEWAY)) {
+        (true, true) => {
+            let why = "say `sidecar` or `gateway`: a pod has one proxy";
+            Err(InjectError::annotation(
+                TEMPLATES,
+                &templates.join(","),
+                why,
+            ))
+        }
+        (false, true) => Ok(Role::Router),
+        (_, false) => Ok(Role::Sidecar),
+    }
+}
 
 struct Read<'p>(&'p Pod<'p>);
 
@@ -435,7 +469,7 @@ impl Read<'_> {
     }
 
     fn templates(&self, injection: &Injection) -> Vec<Str> {
-        match self.text("inject.istio.io/templates") {
+        match self.text(TEMPLATES) {
             Some(text) => text.split(',').map(|name| Str::new(name.trim())).collect(),
             None => injection.injector.default_templates.clone(),
         }
@@ -487,6 +521,7 @@ mod tests {
                 "number",
             ),
             ("proxy.istio.io/config", "concurrency: many", "concurrency"),
+            (TEMPLATES, "gateway,sidecar", "one proxy"),
             ("sidecar.istio.io/userVolume", "[1]", "JSON"),
         ] {
             let refused = of(&json!({key: value})).unwrap_err().to_string();

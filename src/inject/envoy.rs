@@ -1,8 +1,9 @@
 //! The bootstrap of an injected Envoy, inline: the kubelet fills in what is known only when the pod runs.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use super::choices::Choices;
+use super::choices::{Choices, Form};
 use super::lists::Pod;
 use super::marks::canonical_name;
 use super::{InjectError, Injection};
@@ -59,6 +60,7 @@ pub(super) fn bootstrap(
             pages: (admin != 0).then(|| own(admin)),
             prometheus: Some(own(PROMETHEUS_PORT)),
             drain,
+            drain_hold: drain_hold(choices),
             probes: (!probes.is_empty()).then(|| AppProbes {
                 address: any(choices.status_port),
                 host: variable(INSTANCE_IP),
@@ -69,6 +71,14 @@ pub(super) fn bootstrap(
         },
     };
     Ok(expandable(&bootstrap.render().to_string()))
+}
+
+/// A container that its hook alone keeps is ended when the hook is over.
+fn drain_hold(choices: &Choices) -> Duration {
+    match choices.form {
+        Form::Native => Duration::ZERO,
+        Form::Container => choices.termination_drain_duration(),
+    }
 }
 
 fn variable(name: &str) -> Str {
@@ -92,6 +102,7 @@ fn workload(pod: &Pod<'_>, choices: &Choices, injection: &Injection) -> Workload
     let service = choices.proxy.service_cluster.clone();
     let canonical = || Str::new(format!("{}.{namespace}", canonical_name(pod)));
     Workload {
+        role: choices.role,
         name: variable(POD_NAME),
         service_account: variable(SERVICE_ACCOUNT),
         ip: variable(INSTANCE_IP),

@@ -6,6 +6,7 @@ use super::choices::Choices;
 use super::envoy::control_plane;
 use super::lists::Pod;
 use super::{InjectError, Injection, Parts, child};
+use crate::model::proxy::Role;
 use crate::text::Str;
 
 /// What was injected, as JSON. A pod that has it is not injected again.
@@ -55,12 +56,17 @@ impl Marks {
         }
         let usual = injection.injector.injected_annotations.iter();
         annotations.extend(usual.map(|(k, v)| (k.clone(), v.clone())));
+        let mut labels = vec![
+            (NAME, canonical_name(pod)),
+            (REVISION, canonical_revision(pod)),
+        ];
+        match choices.role {
+            Role::Sidecar => labels.push(("security.istio.io/tlsMode", Str::new_static("istio"))),
+            // What it takes is its Gateways' to say, port by port.
+            Role::Router => {}
+        }
         Ok(Self {
-            labels: vec![
-                ("security.istio.io/tlsMode", Str::new_static("istio")),
-                (NAME, canonical_name(pod)),
-                (REVISION, canonical_revision(pod)),
-            ],
+            labels,
             annotations,
         })
     }

@@ -1,7 +1,7 @@
 //! Lays a part of a pod over a pod: Kubernetes' strategic merge, as far as pods need it.
 //!
 //! Objects are merged by key; lists whose items have a merge key, by that key; other lists are replaced. `null`
-//! takes a field away, `$patch: delete` an item.
+//! takes a field away, `$patch: delete` an item. Of the ways in which a probe or a hook acts, there is one.
 //! See <https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md>.
 
 use serde_json::{Map, Value};
@@ -23,6 +23,9 @@ const MERGE_KEYS: &[(&str, &str)] = &[
     ("ownerReferences", "uid"),
 ];
 
+/// Ways in which a probe or a hook acts. A pod that has two of them at one place is refused.
+const WAYS: &[&str] = &["exec", "grpc", "httpGet", "sleep", "tcpSocket"];
+
 /// Changes `base` by what `over` says.
 pub(super) fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
@@ -32,6 +35,11 @@ pub(super) fn merge(base: &mut Value, over: &Value) {
 }
 
 fn object(base: &mut Map<String, Value>, over: &Map<String, Value>) {
+    // A label of such a name is a text.
+    let is_way = |key: &str, value: &Value| WAYS.contains(&key) && value.is_object();
+    if over.iter().any(|(key, new)| is_way(key, new)) {
+        base.retain(|key, old| !is_way(key, old) || over.contains_key(key));
+    }
     for (key, new) in over {
         match (base.get_mut(key), new) {
             (_, Value::Null) => drop(base.remove(key)),
@@ -112,6 +120,26 @@ mod tests {
                 "volumes": [{"name": "w"}],
                 "tolerations": [{"key": "k"}],
             }})
+        );
+    }
+
+    #[test]
+    fn another_way_of_asking_takes_the_place_of_the_first() {
+        let mut probe = json!({"httpGet": {"path": "/", "port": 80}, "periodSeconds": 5});
+        merge(
+            &mut probe,
+            &json!({"httpGet": {"port": 81}, "timeoutSeconds": 2}),
+        );
+        let http = json!({"path": "/", "port": 81});
+        assert_eq!(
+            probe,
+            json!({"httpGet": http, "periodSeconds": 5, "timeoutSeconds": 2})
+        );
+        merge(&mut probe, &json!({"tcpSocket": {"port": 82}}));
+        let tcp = json!({"port": 82});
+        assert_eq!(
+            probe,
+            json!({"tcpSocket": tcp, "periodSeconds": 5, "timeoutSeconds": 2})
         );
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::merge::merge;
-use super::{INIT, InjectError, PROXY, VALIDATION, array, child};
+use super::{INIT, InjectError, PROXY, VALIDATION, child};
 
 /// What the pod said, as JSON: `{"containers": […], "initContainers": […]}`.
 pub(super) const OVERRIDES: &str = "proxy.istio.io/overrides";
@@ -32,7 +32,7 @@ pub(super) fn take(pod: &Value) -> Result<(Value, Given), InjectError> {
         given.init_containers = list(LISTS[1]);
     }
     for key in LISTS {
-        let Some(list) = pod["spec"][key].as_array_mut() else {
+        let Some(list) = pod["spec"].get_mut(key).and_then(Value::as_array_mut) else {
             continue;
         };
         let (ours, others) = std::mem::take(list).into_iter().partition(is_ours);
@@ -60,11 +60,10 @@ pub(super) fn give_back(pod: &mut Value, given: &Given) {
         if over["image"] == AUTO {
             over.as_object_mut().map(|fields| fields.remove("image"));
         }
-        let spec = child(pod, "spec");
         for key in LISTS {
-            let list = array(spec, key);
-            let found = list.iter_mut().find(|c| c["name"] == over["name"]);
-            if let Some(ours) = found {
+            let list = pod["spec"].get_mut(key).and_then(Value::as_array_mut);
+            let mut containers = list.into_iter().flatten();
+            if let Some(ours) = containers.find(|c| c["name"] == over["name"]) {
                 merge(ours, &over);
             }
         }

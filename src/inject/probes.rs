@@ -38,7 +38,8 @@ pub(super) fn rewrite(pod: &Value, choices: &Choices) -> Result<Rewritten, Injec
     let read = Pod::read(pod, "")?;
     let lasting: Vec<&str> = read.lasting().map(|c| c.name).collect();
     for list in ["containers", "initContainers"] {
-        let Some(containers) = done.pod["spec"][list].as_array_mut() else {
+        let containers = done.pod["spec"].get_mut(list).and_then(Value::as_array_mut);
+        let Some(containers) = containers else {
             continue;
         };
         for (i, container) in containers.iter_mut().enumerate() {

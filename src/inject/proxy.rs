@@ -11,6 +11,7 @@ use super::lists::Pod;
 use super::{InjectError, Injection, PROXY, says_something};
 use crate::bootstrap::{AppProbe, drain_authorization};
 use crate::config::proxy_config::InterceptionMode;
+use crate::model::proxy::Role;
 
 /// Envoy's user and group: what they send is not captured.
 pub(super) const USER: u32 = 1337;
@@ -33,11 +34,13 @@ pub(super) fn container(
         "args": args(choices, text),
         "env": env(choices),
         "ports": [{"name": "http-status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
-        "lifecycle": lifecycle(choices, drain_secret),
-        "resources": choices.resources,
+        "lifecycle": lifecycle(drain_secret),
         "securityContext": security_context(choices, injection),
         "volumeMounts": mounts(choices),
     });
+    if !choices.resources.is_null() {
+        container["resources"] = choices.resources.clone();
+    }
     if !values.image_pull_policy.is_empty() {
         container["imagePullPolicy"] = json!(values.image_pull_policy);
     }
@@ -47,8 +50,8 @@ pub(super) fn container(
     if choices.form == Form::Native {
         container["restartPolicy"] = json!("Always");
     }
-    // As in Istio: without a status port nothing says that the proxy is ready, and nobody asks.
-    if choices.status_port != 0 {
+    // As in Istio: without a status port nothing says that a sidecar is ready, and nobody asks.
+    if choices.status_port != 0 || choices.role == Role::Router {
         put_probes(&mut container, choices, injection);
     }
     Ok(container)
@@ -125,12 +128,9 @@ fn env(choices: &Choices) -> Vec<Value> {
 }
 
 /// Draining begins with the pod's end: open connections are finished, new ones still answered. A sidecar that is an init
-/// container goes on till the application has ended; a container beside it is ended when its hook is over, and so waits.
-fn lifecycle(choices: &Choices, drain_secret: &str) -> Value {
-    if choices.form == Form::Container {
-        let seconds = choices.termination_drain_duration().as_secs();
-        return json!({"preStop": {"sleep": {"seconds": seconds}}});
-    }
+/// container goes on till the application has ended; another container is ended when its hook is over, and so Envoy
+/// holds the answer.
+fn lifecycle(drain_secret: &str) -> Value {
     json!({"preStop": {"httpGet": {
         "path": "/drain",
         "port": STATUS_PORT,
@@ -163,8 +163,13 @@ fn security_context(choices: &Choices, injection: &Injection) -> Value {
         "runAsNonRoot": user != 0,
         "runAsUser": user,
     });
-    if says_something(&proxy.seccomp_profile) {
-        context["seccompProfile"] = proxy.seccomp_profile.clone();
+    match choices.role {
+        _ if says_something(&proxy.seccomp_profile) => {
+            context["seccompProfile"] = proxy.seccomp_profile.clone();
+        }
+        // So that namespaces which Kubernetes keeps `restricted` let it in.
+        Role::Router => context["seccompProfile"] = json!({"type": "RuntimeDefault"}),
+        Role::Sidecar => {}
     }
     context
 }

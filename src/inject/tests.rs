@@ -2,6 +2,8 @@ use serde_json::json;
 
 use super::*;
 
+mod gateway;
+
 const SECRET: &str = "0123456789abcdef";
 
 fn injection() -> Injection {
@@ -157,6 +159,17 @@ fn draining_takes_what_the_hook_alone_knows() {
         "Basic ZHJhaW46MDEyMzQ1Njc4OWFiY2RlZg=="
     );
     assert!(!bootstrap_of(&pod).to_string().contains(SECRET));
+}
+
+#[test]
+fn a_container_beside_the_application_waits_in_its_hook_while_envoy_drains() {
+    let native = bootstrap_of(&injected(&app())).to_string();
+    assert!(!native.contains("drain-hold"), "{native}");
+    let mut pod = app();
+    pod["metadata"]["annotations"] = json!({"sidecar.istio.io/nativeSidecar": "false"});
+    let beside = bootstrap_of(&injected(&pod)).to_string();
+    assert!(beside.contains(r#""fixed_delay":"5s""#), "{beside}");
+    assert!(beside.contains("inboundonly"), "{beside}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::text::Str;
 pub struct Injector {
     pub policy: Policy,
     /// Laid over every injected pod, in this order, unless its annotation `inject.istio.io/templates` says
-    /// which. `sidecar` is what Fairlead makes itself.
+    /// which. `sidecar` and `gateway` are what Fairlead makes itself.
     pub default_templates: Vec<Str>,
     /// By name: a part of a pod as YAML, merged as `kubectl patch` does (lists by their key).
     pub templates: BTreeMap<Str, Overlay>,
