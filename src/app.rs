@@ -103,6 +103,7 @@ async fn start(
     let readers = SecretReaders::of(source.cluster.clone());
     let credentials = Arc::new(Credentials::of(readers));
     let (acceptance, engine) = begin(settings, &dir, accepted, (first, &credentials))?;
+    let engine = (engine, credentials);
     let ground = Ground {
         dir,
         snapshot: snapshot.map(|snapshot| snapshot.dir),
@@ -110,7 +111,6 @@ async fn start(
         source,
         acceptance,
         engine,
-        credentials,
     };
     ground.build(settings, home, stop, tasks).await
 }
@@ -122,8 +122,7 @@ struct Ground {
     metrics: Arc<Metrics>,
     source: Started,
     acceptance: Acceptance,
-    engine: Engine,
-    credentials: Arc<Credentials>,
+    engine: (Engine, Arc<Credentials>),
 }
 
 impl Ground {
@@ -145,8 +144,7 @@ impl Ground {
                     installed,
                 },
             acceptance,
-            engine,
-            credentials,
+            engine: (engine, credentials),
         } = self;
         let (mesh, (hub, inbox)) = (engine.snapshot().mesh.clone(), mpsc::channel(MESSAGES));
         let (domain, place) = (&mesh.trust_domain, installed.as_ref());

@@ -146,11 +146,10 @@ impl<'s> HostFacts<'s> {
 pub fn join(facts: &HostFacts<'_>, relation: &Relation) -> HostView {
     let mut view = match (&relation.reach, facts.service) {
         (Reach::Routed(way), _) => join_routed_host(facts, relation, way),
-        (Reach::Nowhere, _) => HostView::default(),
+        (Reach::Nowhere, _) | (_, None) => HostView::default(),
         (Reach::Led | Reach::Edge | Reach::Open | Reach::Ways(_), Some(service)) => {
             join_service(facts, relation, service)
         }
-        (Reach::Led | Reach::Edge | Reach::Open | Reach::Ways(_), None) => HostView::default(),
     };
     gateway_hosts::add(facts, relation, &mut view);
     view
