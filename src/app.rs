@@ -137,15 +137,15 @@ impl Ground {
             dir,
             snapshot,
             metrics,
-            source:
-                Started {
-                    batches,
-                    cluster,
-                    installed,
-                },
+            source,
             acceptance,
             engine: (engine, credentials),
         } = self;
+        let Started {
+            batches,
+            cluster,
+            installed,
+        } = source;
         let (mesh, (hub, inbox)) = (engine.snapshot().mesh.clone(), mpsc::channel(MESSAGES));
         let (domain, place) = (&mesh.trust_domain, installed.as_ref());
         let standby = standby(settings, domain, &hub);
@@ -155,8 +155,7 @@ impl Ground {
         doors.ports.tell(settings.ports_file.as_deref())?;
         let (proxies, injected) = watch::channel(mesh.default_config.clone());
         let (told, found) = mpsc::channel(controllers::events::WAITING);
-        let replica = place.map(|_| cluster::replica(settings, domain, &hub));
-        let replica = replica.transpose()?;
+        let replica = cluster::replica(settings, domain, &hub, place)?;
         let webhooks = installed.map(|installed| {
             let wired = Wired {
                 authority: trust.authority.clone(),

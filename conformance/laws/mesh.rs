@@ -591,12 +591,7 @@ fn l4_route() -> impl Strategy<Value = TcpRoute> {
         .prop_map(|(matches, route)| TcpRoute { matches, route })
 }
 
-fn destination_rule() -> impl Strategy<Value = DestinationRule> {
-    let subset = select(&VERSIONS[..]).prop_map(|v| Subset {
-        name: Str::new(v),
-        labels: labels("version", v),
-        traffic_policy: None,
-    });
+fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
     let lb = select(vec![
         SimpleLb::RoundRobin,
         SimpleLb::Random,
@@ -620,7 +615,7 @@ fn destination_rule() -> impl Strategy<Value = DestinationRule> {
             ..LocalityLb::default()
         }),
     ]);
-    let lb = (lb, any::<bool>(), near).prop_map(|(simple, by_source, near)| LoadBalancer {
+    (lb, any::<bool>(), near).prop_map(|(simple, by_source, near)| LoadBalancer {
         locality_lb_setting: near,
         simple: (!by_source).then_some(simple),
         consistent_hash: by_source.then(|| ConsistentHash {
@@ -628,7 +623,16 @@ fn destination_rule() -> impl Strategy<Value = DestinationRule> {
             ..ConsistentHash::default()
         }),
         ..LoadBalancer::default()
+    })
+}
+
+fn destination_rule() -> impl Strategy<Value = DestinationRule> {
+    let subset = select(&VERSIONS[..]).prop_map(|v| Subset {
+        name: Str::new(v),
+        labels: labels("version", v),
+        traffic_policy: None,
     });
+    let lb = load_balancer();
     let limits = prop::option::of(1u32..3);
     let tls = select(vec![
         None,

@@ -63,25 +63,30 @@ impl Replica {
     }
 }
 
+/// None where we are installed in no cluster.
 pub fn replica(
     settings: &Settings,
     trust_domain: &str,
     hub: &mpsc::Sender<Message>,
-) -> Result<Replica> {
+    place: Option<&Installed>,
+) -> Result<Option<Replica>> {
+    if place.is_none() {
+        return Ok(None);
+    }
     let Settings {
         namespace,
         service_account,
         ..
     } = settings;
     let identity = SpiffeId::new(trust_domain, namespace, service_account);
-    Ok(Replica {
+    Ok(Some(Replica {
         own: Own {
             board: Arc::default(),
             hub: hub.clone(),
             replica: Str::new(&settings.pod_name),
         },
         identity: identity.context("the control plane's own identity")?,
-    })
+    }))
 }
 
 /// Starts all of it, and gives what the webhooks answer by.

@@ -317,15 +317,17 @@ impl Called<'_> {
         match class {
             Class::Http => Asks::Http { table: of_port() },
             // What is told apart by where it goes, or by name, is not looked into.
-            Class::Auto if !apart.is_empty() => self.bytes(way, apart, flow(self.rule, number)),
-            Class::Tcp => self.bytes(way, apart, flow(self.rule, number)),
+            Class::Auto if !apart.is_empty() => {
+                self.bytes(way, apart, traffic_policy::flow(self.rule, number))
+            }
+            Class::Tcp => self.bytes(way, apart, traffic_policy::flow(self.rule, number)),
             Class::Auto => Asks::Detect {
                 table: if shared {
                     of_port()
                 } else {
                     Str::new(format!("{}:{number}", self.service.host))
                 },
-                bytes: match self.bytes(way, Vec::new(), flow(self.rule, number)) {
+                bytes: match self.bytes(way, Vec::new(), traffic_policy::flow(self.rule, number)) {
                     Asks::Tcp(bytes)
                     | Asks::Told {
                         rest: Some(bytes), ..
@@ -450,21 +452,6 @@ pub fn http_address(interception: Interception) -> IpAddr {
 /// Whether the proxy's own bootstrap, or its capture, has a listener there: a second one is refused.
 pub fn is_taken(address: IpAddr, port: u16, taken: Taken) -> bool {
     (address.is_unspecified() || address.is_loopback()) && taken.covers(port)
-}
-
-fn flow(rule: Option<&Merged>, port: u16) -> super::Flow {
-    let policy = traffic_policy::policy(rule, port, "");
-    let hashes = traffic_policy::hash_policies(&policy);
-    let tcp = policy.connection_pool.as_ref().map(|pool| &pool.tcp);
-    super::Flow {
-        hash_source_ip: if hashes.contains(&super::HashPolicy::SourceIp) {
-            super::HashSourceIp::Yes
-        } else {
-            super::HashSourceIp::No
-        },
-        idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
-        max_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
-    }
 }
 
 fn join_routed_host(facts: &HostFacts<'_>, relation: &Relation, way: &Way) -> HostView {

@@ -72,20 +72,8 @@ pub(super) fn join(
     let pool = limits.as_deref().map(|l| &l.pool);
     let protocol = protocol(port.protocol, pool);
     let mesh = facts.mesh;
-    let (namespace_mode, policies) = &facts.namespace_mode;
-    let server = Server {
-        host: service.host.as_str(),
-        port: port.number,
-        subset,
-        protocol,
-        identities: identities(facts),
-        // Nobody outside has an identity of the mesh.
-        auto: (mesh.enable_auto_mtls && !service.is_external()).then_some(*namespace_mode),
-        names: service
-            .entry
-            .as_deref()
-            .map_or(&[][..], |e| &e.subject_alt_names),
-    };
+    let (_, policies) = &facts.namespace_mode;
+    let server = server(facts, (service, port), subset, protocol);
     let balancer = traffic_policy::load_balancer(&policy)
         .filter(|_| destined == Destined::No || service.resolution != Resolution::Headless);
     let of_rule = policy
@@ -131,6 +119,29 @@ pub(super) fn join(
     let sources = std::iter::once(port_source(service, port)).chain(policy.sources);
     let sources = sources.chain(policies.iter().map(whole)).collect();
     (cluster, spread, sources)
+}
+
+/// Whom a client meets there, as far as TLS asks.
+fn server<'a>(
+    facts: &HostFacts<'_>,
+    (service, port): (&'a Service, &ServicePort),
+    subset: &'a str,
+    protocol: Protocol,
+) -> Server<'a> {
+    let (namespace_mode, _) = &facts.namespace_mode;
+    Server {
+        host: service.host.as_str(),
+        port: port.number,
+        subset,
+        protocol,
+        identities: identities(facts),
+        // Nobody outside has an identity of the mesh.
+        auto: (facts.mesh.enable_auto_mtls && !service.is_external()).then_some(*namespace_mode),
+        names: service
+            .entry
+            .as_deref()
+            .map_or(&[][..], |e| &e.subject_alt_names),
+    }
 }
 
 /// The names stand in the cluster itself. Of several, or none, the first alone cannot be meant.

@@ -2,7 +2,8 @@
 
 use super::spread::Spread;
 use super::{
-    Certificates, HashPolicy, Limits, LoadBalancer, MutualTls, Origination, Roots, UpstreamTls,
+    Certificates, Flow, HashPolicy, HashSourceIp, Limits, LoadBalancer, MutualTls, Origination,
+    Roots, UpstreamTls,
 };
 use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
 use crate::config::destination_rule::{
@@ -153,6 +154,22 @@ pub fn hash_policies(policy: &Policy) -> Vec<HashPolicy> {
         .clone()
         .map(HashPolicy::QueryParameter);
     header.or(cookie).or(source).or(query).into_iter().collect()
+}
+
+/// What it says of byte streams to a port.
+pub fn flow(rule: Option<&Merged>, port: u16) -> Flow {
+    let policy = policy(rule, port, "");
+    let hashes = hash_policies(&policy);
+    let tcp = policy.connection_pool.as_ref().map(|pool| &pool.tcp);
+    Flow {
+        hash_source_ip: if hashes.contains(&HashPolicy::SourceIp) {
+            HashSourceIp::Yes
+        } else {
+            HashSourceIp::No
+        },
+        idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
+        max_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
+    }
 }
 
 /// Where the cluster leads, as far as TLS asks.

@@ -218,13 +218,13 @@ fn roots(path: &str, tls: &ServerTls) -> Option<Fault> {
 mod tests {
     use super::*;
 
-    fn of(spec: serde_json::Value) -> Vec<String> {
-        let spec: Gateway = serde_json::from_value(spec).unwrap();
+    fn of(spec: &serde_json::Value) -> Vec<String> {
+        let spec: Gateway = serde_json::from_value(spec.clone()).unwrap();
         faults(&spec).into_iter().map(|f| f.path).collect()
     }
 
-    fn with(server: serde_json::Value) -> Vec<String> {
-        of(serde_json::json!({"servers": [server]}))
+    fn with(server: &serde_json::Value) -> Vec<String> {
+        of(&serde_json::json!({"servers": [server]}))
     }
 
     #[test]
@@ -233,21 +233,21 @@ mod tests {
             "port": {"number": 80, "name": "http", "protocol": "HTTP"},
             "hosts": ["*.example.com", "shop/*", "./reviews"],
         });
-        assert_eq!(with(sound), Vec::<String>::new());
+        assert_eq!(with(&sound), Vec::<String>::new());
         let poor = serde_json::json!({"port": {"number": 0, "protocol": "UDP"}, "hosts": ["A/b"]});
         let paths = ["port.number", "port.protocol", "port.name"];
         let paths = paths.map(|p| format!("spec.servers[0].{p}"));
-        let found = with(poor);
+        let found = with(&poor);
         for path in paths {
             assert!(found.contains(&path), "{path} {found:?}");
         }
-        assert_eq!(of(serde_json::json!({})), ["spec.servers"]);
+        assert_eq!(of(&serde_json::json!({})), ["spec.servers"]);
     }
 
     #[test]
     fn each_mode_says_which_certificates_it_lacks() {
         let tls = |tls: serde_json::Value| {
-            with(serde_json::json!({
+            with(&serde_json::json!({
                 "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
                 "hosts": ["*"], "tls": tls,
             }))
