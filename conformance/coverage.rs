@@ -130,11 +130,15 @@ fn split(path: &str) -> Option<(&str, &str)> {
     Some(path.split_at(end))
 }
 
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 fn told(definition: &Value, spec: &Value) -> Vec<Diagnostic> {
     let (group, names) = (&definition["spec"]["group"], &definition["spec"]["names"]);
     let version = &definition["spec"]["versions"][0]["name"];
     let object = json!({
-        "apiVersion": format!("{}/{}", group.as_str().unwrap(), version.as_str().unwrap()),
+        "apiVersion": format!("{}/{}", word(group), word(version)),
         "kind": names["kind"],
         "metadata": {"name": "x", "namespace": "y"},
         "spec": spec,
@@ -185,6 +189,14 @@ fn reason(kind: &str, path: &str) -> Option<&'static str> {
         .map(|(_, why)| *why)
 }
 
+/// A policy's fields stand at four levels of a rule, and are in effect at all of them or at none.
+fn at_any_level(path: &str) -> String {
+    let path = path
+        .trim_start_matches("spec.")
+        .trim_start_matches("subsets[].");
+    path.replace("portLevelSettings[].", "")
+}
+
 #[derive(Default)]
 struct Kind {
     fields: usize,
@@ -194,10 +206,7 @@ struct Kind {
 fn table() -> String {
     let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for definition in &definitions() {
-        let name = definition["spec"]["names"]["kind"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let name = word(&definition["spec"]["names"]["kind"]).to_owned();
         let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         let mut all = Vec::new();
         leaves(&schema["properties"]["spec"], "spec", &mut all);
@@ -239,11 +248,14 @@ fn written(kinds: &BTreeMap<String, Kind>) -> String {
             } else {
                 ""
             };
-            let path = format!("`{}`{part}", path.trim_start_matches("spec."));
-            whys.entry(why).or_default().push(path);
+            let path = format!("`{}`{part}", at_any_level(path));
+            let paths = whys.entry(why).or_default();
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
         }
         for (why, paths) in whys {
-            if paths.len() == kind.fields {
+            if kind.left.len() == kind.fields {
                 let _ = writeln!(out, "- All of it: {why}.");
             } else {
                 let _ = writeln!(out, "- {}: {why}.", paths.join(", "));

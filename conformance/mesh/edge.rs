@@ -12,7 +12,7 @@ use crate::harness::pki::{Pair, Pki, Tls};
 use crate::harness::pod::{App, Pod, PodSpec};
 use crate::harness::wait::eventually;
 
-/// Namespace `shop` has reviews v1 and v2 (HTTP 9080) and a ledger (TCP 7000); `edge` has the proxies `ingress` (its
+/// Namespace `shop` has reviews v1 and v2 (HTTP 9080; v1 is in region `here`, as the storefront is, v2 `there`, as gateways) and a ledger (TCP 7000); `edge` has the proxies `ingress` (its
 /// Service leads from 80 to 8080 and from 443 to 8443) and `egress` (80 to 8080, 443 to 8443).
 pub(crate) struct Edge {
     pub(crate) storefront: Pod,
@@ -49,18 +49,21 @@ impl Edge {
             let spec = PodSpec::new(name).in_namespace(namespace);
             spec.service_account(app).label("app", app)
         };
+        let at = |region: &str, spec: PodSpec| spec.label("topology.kubernetes.io/region", region);
         let reviews = |version: &str| {
             let spec = pod(&format!("reviews-{version}"), "reviews", "shop");
-            let spec = spec.label("version", version);
-            Pod::start(&mesh, spec.serves(9080, App::Http))
+            let spec = spec.label("version", version).serves(9080, App::Http);
+            let region = if version == "v1" { "here" } else { "there" };
+            Pod::start(&mesh, at(region, spec))
         };
         let ledger = pod("ledger", "ledger", "shop").serves(7000, App::TcpEcho);
         let others = vec![reviews("v1")?, reviews("v2")?, Pod::start(&mesh, ledger)?];
-        let gateway = |name: &str| Pod::start(&mesh, pod(name, name, "edge").at_the_edge());
+        let gateway =
+            |name: &str| Pod::start(&mesh, at("there", pod(name, name, "edge").at_the_edge()));
         let stranger = PodSpec::new("stranger").without_sidecar();
         let stranger = stranger.in_namespace("outside").serves(8090, App::Http);
         let edge = Self {
-            storefront: Pod::start(&mesh, pod("storefront", "storefront", "shop"))?,
+            storefront: Pod::start(&mesh, at("here", pod("storefront", "storefront", "shop")))?,
             ingress: gateway("ingress")?,
             egress: gateway("egress")?,
             stranger: Pod::start(&mesh, stranger.serves(7000, App::TcpEcho))?,

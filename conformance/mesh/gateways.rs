@@ -1,11 +1,9 @@
 //! Proxies at the edge, as clients outside of the mesh and behind them meet them.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 
 use crate::edge::{Edge, bound, gateway};
-use crate::harness::client::{self, Call, Protocol, Target};
+use crate::harness::client::{self, Call, Protocol, Reply, Target};
 use crate::harness::load::Connections;
 use crate::harness::network::User;
 use crate::harness::pki::Pki;
@@ -28,6 +26,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("what_leaves_the_mesh_goes_by_the_egress_gateway", egress),
     ("a_gateway_proves_itself_outside_by_a_secret", originated),
     ("a_client_says_nothing_of_who_it_is", sanitized),
+    ("nearer_endpoints_are_called_first", nearer),
 ];
 
 const HTTP: &str = "  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.example.com']}
@@ -343,7 +342,11 @@ fn hitless() -> Result<()> {
     let last = edge.apply(&bound(HTTP, REVIEWS))?;
     again.keep();
     edge.until_refused(&at)?;
-    std::thread::sleep(Duration::from_secs(1));
+    let before = load.answered();
+    eventually("more is answered", || {
+        ensure!(load.answered() > before + 100);
+        Ok(())
+    })?;
     load.stop().is_flawless(100)?;
     drop(last);
     Ok(())
@@ -501,5 +504,62 @@ fn sanitized() -> Result<()> {
     );
     let address = edge.stranger.ip().to_string();
     ensure!(said("x-forwarded-for").ends_with(&address), "{seen}");
+    Ok(())
+}
+
+/// Reviews v1 is where the storefront is, v2 where the ingress is.
+fn nearer() -> Result<()> {
+    let edge = Edge::enter()?;
+    let rule = |balancer: &str| {
+        format!(
+            "{}---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: reviews, namespace: shop}}
+spec:
+  host: reviews
+  exportTo: ['*']
+  trafficPolicy:
+    outlierDetection: {{consecutive5xxErrors: 5}}
+{balancer}",
+            bound(HTTP, REVIEWS)
+        )
+    };
+    let by = |calls: &dyn Fn() -> Result<Reply>, version: &str| {
+        eventually(&format!("{version} alone answers"), || {
+            for _request in 0..16 {
+                let seen = calls()?.seen()?;
+                ensure!(seen["version"] == version, "{seen}");
+            }
+            Ok(())
+        })
+    };
+    let inside = || edge.storefront.get("http://reviews:9080/");
+    let outside = || edge.ask("shop.example.com", "/");
+    let first = edge.apply(&rule(""))?;
+    by(&inside, "v1")?;
+    by(&outside, "v2")?;
+    let shares = "    loadBalancer: {localityLbSetting: {distribute: [{from: here/*, to: {'there/*': 100}}]}}\n";
+    let second = edge.apply(&rule(shares))?;
+    first.keep();
+    by(&inside, "v2")?;
+    let labels = "    loadBalancer: {localityLbSetting: {failoverPriority: ['version=v1']}}\n";
+    let third = edge.apply(&rule(labels))?;
+    second.keep();
+    by(&inside, "v1")?;
+    by(&outside, "v1")?;
+    let off = edge.apply(&rule(
+        "    loadBalancer: {localityLbSetting: {enabled: false}}\n",
+    ))?;
+    third.keep();
+    eventually("both answer", || {
+        let mut seen = std::collections::BTreeSet::new();
+        for _request in 0..30 {
+            seen.insert(inside()?.seen()?["version"].to_string());
+        }
+        ensure!(seen.len() == 2, "{seen:?}");
+        Ok(())
+    })?;
+    drop(off);
     Ok(())
 }
