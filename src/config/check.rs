@@ -2,6 +2,7 @@
 //!
 //! Only what stands inside one object is judged here; references are `acceptance`'s.
 
+mod connection_pool;
 mod destination_rule;
 mod gateway;
 mod header_value;

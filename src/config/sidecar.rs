@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::connection_pool::ConnectionPool;
 use super::meta::Labels;
 use crate::text::Str;
 
@@ -14,6 +15,8 @@ pub struct Sidecar {
     pub ingress: Vec<IngressListener>,
     pub egress: Vec<EgressListener>,
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+    /// Of what comes to the workload, where an ingress listener says nothing else.
+    pub inbound_connection_pool: Option<Box<ConnectionPool>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,6 +33,7 @@ pub struct IngressListener {
     pub capture_mode: CaptureMode,
     /// `127.0.0.1:port`, `0.0.0.0:port` (the workload's own address) or `unix:///path`.
     pub default_endpoint: Str,
+    pub connection_pool: Option<Box<ConnectionPool>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::{Address, Discovery};
+use crate::config::connection_pool::ConnectionPool;
 use crate::config::core::TargetPort;
 use crate::config::sidecar::IngressListener;
 use crate::config::{Key, Source};
@@ -53,6 +54,7 @@ pub struct InboundPort {
     /// The Service's host; empty for an ingress listener.
     pub host: Str,
     pub backend: Discovery,
+    pub pool: Option<Box<ConnectionPool>>,
     /// Bound by a listener of its own (no capture), else a chain of virtualInbound.
     pub own_listener: Option<Address>,
     pub source: Source,
@@ -76,7 +78,8 @@ pub fn server(
     let (mtls, policies) = snapshot
         .policies
         .workload_mtls(root, &proxy.namespace, labels);
-    let ports = match sidecar.filter(|s| !s.spec.ingress.is_empty()) {
+    let pool = sidecar.and_then(|s| s.spec.inbound_connection_pool.as_ref());
+    let mut ports = match sidecar.filter(|s| !s.spec.ingress.is_empty()) {
         Some(sidecar) => ingress_ports(proxy, sidecar),
         None if proxy.interception == Interception::None => Vec::new(),
         None => {
@@ -84,6 +87,9 @@ pub fn server(
             service_ports(services.map(Arc::as_ref).collect(), workload)
         }
     };
+    for port in &mut ports {
+        port.pool = port.pool.take().or_else(|| pool.cloned());
+    }
     Server {
         interception: proxy.interception,
         ports,
@@ -129,6 +135,7 @@ fn service_port(service: &Service, port: &ServicePort, index: usize, number: u16
         backend: Discovery::OriginalDst {
             source: Some(INBOUND_SOURCE),
         },
+        pool: None,
         own_listener: None,
         source: Source {
             key,
@@ -150,6 +157,7 @@ fn ingress_ports(proxy: &Proxy, sidecar: &Chosen) -> Vec<InboundPort> {
             service_port: number,
             host: Str::default(),
             backend: backend(proxy, ingress),
+            pool: ingress.connection_pool.clone(),
             own_listener: match proxy.interception {
                 Interception::None => {
                     let bind = ingress.bind.parse().unwrap_or(proxy.ip);

@@ -9,9 +9,9 @@ use super::inbound::{INBOUND_SOURCE, InboundPort, Server};
 use super::outbound_listener::{BLACK_HOLE, access_log};
 use super::{
     Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, DownstreamTls,
-    FilterChain, Flow, HttpManager, InboundRoute, InboundTls, Inspector, Listener, LoadBalancer,
-    Loading, NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol, UpstreamProtocol,
-    UpstreamTls,
+    FilterChain, Flow, HttpManager, InboundRoute, InboundTls, Inspector, Limits, Listener,
+    LoadBalancer, Loading, NetworkFilter, Routes, Socket, Target, TcpProxy, TransportProtocol,
+    UpstreamProtocol, UpstreamTls,
 };
 use crate::config::Source;
 use crate::config::mesh::MeshConfig;
@@ -91,6 +91,7 @@ fn cluster(port: &InboundPort, mesh: &MeshConfig) -> Cluster {
         Discovery::OriginalDst { .. } => LoadBalancer::ClusterProvided,
         Discovery::Eds | Discovery::Dns(..) | Discovery::Static { .. } => LoadBalancer::RoundRobin,
     };
+    let pool = port.pool.as_deref();
     Cluster {
         name: cluster_name(port.port),
         discovery: port.backend.clone(),
@@ -102,11 +103,18 @@ fn cluster(port: &InboundPort, mesh: &MeshConfig) -> Cluster {
                 UpstreamProtocol::Tcp
             }
         },
-        connect_timeout: mesh.connect_timeout,
+        connect_timeout: pool
+            .and_then(|p| p.tcp.connect_timeout)
+            .unwrap_or(mesh.connect_timeout),
         load_balancer,
         tls: UpstreamTls::Off,
         origin: None,
-        limits: None,
+        limits: pool.map(|pool| {
+            Box::new(Limits {
+                pool: pool.clone(),
+                ..Limits::default()
+            })
+        }),
     }
 }
 
@@ -223,6 +231,15 @@ fn tcp(cluster: Str, connect: Connect, mesh: &MeshConfig) -> TcpProxy {
     }
 }
 
+fn flow(port: &InboundPort) -> Flow {
+    let tcp = port.pool.as_deref().map(|pool| &pool.tcp);
+    Flow {
+        idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
+        max_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
+        ..Flow::default()
+    }
+}
+
 /// The chains of one port (or of all unknown ones), to be chosen from by mode.
 struct Chains<'a> {
     name: Str,
@@ -230,6 +247,7 @@ struct Chains<'a> {
     class: Class,
     http: HttpManager,
     cluster: Str,
+    flow: Flow,
     mesh: &'a MeshConfig,
 }
 
@@ -258,6 +276,7 @@ impl<'a> Chains<'a> {
             class: port.protocol.class(),
             http: manager(format!("inbound_0.0.0.0_{};", port.port), route, mesh),
             cluster,
+            flow: flow(port),
             mesh,
         }
     }
@@ -276,6 +295,7 @@ impl<'a> Chains<'a> {
             class: Class::Auto,
             http: manager(format!("{PASSTHROUGH};"), route, mesh),
             cluster,
+            flow: Flow::default(),
             mesh,
         }
     }
@@ -377,7 +397,10 @@ impl<'a> Chains<'a> {
             tls: tls.map(DownstreamTls::Mesh),
             filter: match speaks {
                 Speaks::Http => NetworkFilter::Http(Box::new(self.http.clone())),
-                Speaks::Bytes => NetworkFilter::Tcp(tcp(self.cluster.clone(), connect, self.mesh)),
+                Speaks::Bytes => NetworkFilter::Tcp(TcpProxy {
+                    flow: self.flow,
+                    ..tcp(self.cluster.clone(), connect, self.mesh)
+                }),
             },
         }
     }
@@ -416,6 +439,7 @@ mod tests {
             name: Str::new("reviews"),
         };
         InboundPort {
+            pool: None,
             port: 8080,
             protocol,
             service_port: 80,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{NotYet, export_to, fault, host, is_label, locality, port, selector, span};
-use crate::config::connection_pool::{ConnectionPool, H2UpgradePolicy, OutlierDetection};
+use super::{
+    NotYet, connection_pool, export_to, fault, host, is_label, locality, port, selector, span,
+};
+use crate::config::connection_pool::{ConnectionPool, OutlierDetection};
 use crate::config::decode::reader::Fault;
 use crate::config::destination_rule::{
     ClientTls, ConsistentHash, DestinationRule, LoadBalancer, PortTrafficPolicy, TlsMode,
@@ -156,33 +158,11 @@ fn limits(
     outliers: Option<&OutlierDetection>,
 ) -> Vec<Fault> {
     let mut out = Vec::new();
-    if let Some(ConnectionPool { tcp, http }) = pool {
-        let spans = [
-            ("tcp.connectTimeout", tcp.connect_timeout),
-            ("tcp.maxConnectionDuration", tcp.max_connection_duration),
-            ("tcp.idleTimeout", tcp.idle_timeout),
-            ("http.idleTimeout", http.idle_timeout),
-        ];
-        for (name, value) in spans {
-            out.extend(span(&format!("{path}.connectionPool.{name}"), value));
-        }
-        let ping = http.http2_keep_alive.as_ref();
-        for (name, value) in [
-            ("interval", ping.and_then(|k| k.interval)),
-            ("timeout", ping.and_then(|k| k.timeout)),
-        ] {
-            let at = format!("{path}.connectionPool.http.http2KeepAlive.{name}");
-            out.extend(span(&at, value));
-        }
-        if ping.is_some_and(|k| k.timeout.is_none()) {
-            let message = "a keepalive needs a timeout";
-            let at = format!("{path}.connectionPool.http.http2KeepAlive.timeout");
-            out.push(fault(at, message));
-        }
-        if http.use_client_protocol && http.h2_upgrade_policy == H2UpgradePolicy::Upgrade {
-            let message = "useClientProtocol and an upgrade to HTTP/2 exclude each other";
-            out.push(fault(format!("{path}.connectionPool.http"), message));
-        }
+    if let Some(pool) = pool {
+        out.extend(connection_pool::faults(
+            &format!("{path}.connectionPool"),
+            pool,
+        ));
     }
     if let Some(outliers) = outliers {
         let path = format!("{path}.outlierDetection");

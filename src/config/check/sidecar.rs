@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{NotYet, fault, host, ip, is_label, port, selector, unix_path};
+use super::{NotYet, connection_pool, fault, host, ip, is_label, port, selector, unix_path};
 use crate::config::decode::reader::Fault;
 use crate::config::sidecar::{CaptureMode, EgressListener, IngressListener, Sidecar, SidecarPort};
 use crate::diagnostic::Code;
@@ -44,6 +44,9 @@ pub(super) fn faults(spec: &Sidecar, not_yet: &NotYet) -> Vec<Fault> {
         }
     }
     out.extend(egress_list(&spec.egress));
+    if let Some(pool) = &spec.inbound_connection_pool {
+        out.extend(connection_pool::faults("spec.inboundConnectionPool", pool));
+    }
     out
 }
 
@@ -73,6 +76,12 @@ fn ingress(path: &str, one: &IngressListener) -> Vec<Fault> {
     out.extend(port(&format!("{path}.port.number"), one.port.number));
     if !one.bind.is_empty() {
         out.extend(ip(&format!("{path}.bind"), &one.bind));
+    }
+    if let Some(pool) = &one.connection_pool {
+        out.extend(connection_pool::faults(
+            &format!("{path}.connectionPool"),
+            pool,
+        ));
     }
     out.extend(endpoint(
         &format!("{path}.defaultEndpoint"),
