@@ -67,6 +67,7 @@ macro_rules! kinds {
 
 kinds! {
     Namespace(core::Namespace), "";
+    Node(core::Node), "";
     Service(core::Service), "";
     EndpointSlice(core::EndpointSlice), "discovery.k8s.io";
     Pod(core::Pod), "";

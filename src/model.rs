@@ -25,7 +25,7 @@ use self::rules::Rules;
 use self::services::{Service, Services};
 use self::sidecars::Sidecars;
 use self::slices::Slice;
-use self::workloads::{Place, Workload, Workloads};
+use self::workloads::{Nodes, Place, Workload, Workloads};
 use crate::config::mesh::MeshConfig;
 use crate::config::{Change, Key, Kind, Object, Spec};
 use crate::text::{Hostname, Str};
@@ -38,6 +38,7 @@ pub struct Snapshot {
     pub services: Arc<Services>,
     pub endpoints: Arc<Endpoints>,
     pub workloads: Arc<Workloads>,
+    pub nodes: Arc<Nodes>,
     pub virtuals: Arc<Virtuals>,
     pub rules: Arc<Rules>,
     pub policies: Arc<Policies>,
@@ -133,6 +134,7 @@ impl Snapshot {
             Kind::Service => self.apply_service(key, object, facts, sets),
             Kind::ServiceEntry => self.apply_entry(key, object, facts, sets),
             Kind::EndpointSlice => self.apply_slice(key, change.object.as_ref(), sets),
+            Kind::Node => self.apply_node(key, object, facts, sets),
             Kind::Pod | Kind::WorkloadEntry => self.apply_workload(key, object, facts, sets),
             Kind::VirtualService => self.apply_virtual(key, object, facts),
             Kind::DestinationRule => self.apply_rule(key, object, facts),
@@ -257,10 +259,45 @@ impl Snapshot {
     ) {
         let cluster = &self.settings.cluster;
         let workload = object.and_then(|o| match &o.spec {
-            Spec::Pod(pod) => Workload::of_pod(key.clone(), &o.meta, pod, cluster),
+            Spec::Pod(pod) => Workload::of_pod(key.clone(), &o.meta, pod, (cluster, &self.nodes)),
             Spec::WorkloadEntry(e) => Some(Workload::of_entry(key.clone(), &o.meta, e, cluster)),
             _ => None,
         });
+        self.set_workload(key, workload, facts, sets);
+    }
+
+    /// The pods of a node are where it is, unless they say so themselves.
+    fn apply_node(
+        &mut self,
+        key: &Key,
+        object: Option<&Object>,
+        facts: &mut Facts,
+        sets: &mut BTreeSet<Hostname>,
+    ) {
+        let place = object.map(|o| workloads::locality(&o.meta.labels));
+        if self.nodes.get(&key.name) == place.as_ref() {
+            return;
+        }
+        let nodes = Arc::make_mut(&mut self.nodes);
+        match place {
+            Some(place) => drop(nodes.insert(key.name.clone(), place)),
+            None => drop(nodes.remove(&key.name)),
+        }
+        for pod in self.workloads.on_node(&key.name) {
+            let moved = pod.moved(&self.nodes);
+            if moved.locality != pod.locality {
+                self.set_workload(&pod.key, Some(moved), facts, sets);
+            }
+        }
+    }
+
+    fn set_workload(
+        &mut self,
+        key: &Key,
+        workload: Option<Workload>,
+        facts: &mut Facts,
+        sets: &mut BTreeSet<Hostname>,
+    ) {
         let workloads = Arc::make_mut(&mut self.workloads);
         let before = workloads.remove(key);
         if before.as_deref() == workload.as_ref() {
@@ -281,7 +318,7 @@ impl Snapshot {
                 sets.extend(self.endpoints.hosts_at(ip).cloned());
             }
         }
-        let scoped = |w: &Workload| (w.labels.clone(), w.ports.clone());
+        let scoped = |w: &Workload| (w.labels.clone(), w.ports.clone(), w.locality.clone());
         if before.as_deref().map(scoped) != workload.as_ref().map(scoped) {
             facts.namespaces.insert(key.namespace.clone());
         }

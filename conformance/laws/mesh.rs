@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fairlead::config::connection_pool::{ConnectionPool, OutlierDetection};
 use fairlead::config::core::{
-    EndpointSlice, Pod, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, TargetRef,
+    EndpointSlice, Node, Pod, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, TargetRef,
 };
 use fairlead::config::destination_rule::{
     ClientTls, ConsistentHash, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode,
@@ -126,6 +126,9 @@ fn of(
             annotations: annotations(&spec),
             ..Meta::default()
         };
+        if matches!(spec, Spec::Node(_)) {
+            meta.namespace = Str::default();
+        }
         if matches!(spec, Spec::MeshConfig(_)) {
             // There is one.
             (meta.name, meta.namespace) = ("istio".into(), "istio-system".into());
@@ -153,6 +156,7 @@ fn spec() -> impl Strategy<Value = Spec> {
         2 => peer_authentication().prop_map(Spec::PeerAuthentication),
         1 => sidecar().prop_map(Spec::Sidecar),
         2 => gateway().prop_map(Spec::Gateway),
+        1 => Just(Spec::Node(Node {})),
     ]
 }
 
@@ -170,6 +174,10 @@ fn own_labels(spec: &Spec, name: &str, (version, service, tls): (&str, &str, u8)
             own.map(|(k, v)| (Str::new(k), Str::new(v))).collect()
         }
         Spec::EndpointSlice(_) => labels("kubernetes.io/service-name", service),
+        Spec::Node(_) if tls > 0 => labels(
+            "topology.kubernetes.io/region",
+            if tls > 1 { "shop" } else { "back" },
+        ),
         _ => Labels::new(),
     }
 }
@@ -230,6 +238,8 @@ fn service() -> impl Strategy<Value = Service> {
 fn pod() -> impl Strategy<Value = Pod> {
     (1u8..5, select(&NAMES[..]), any::<bool>()).prop_map(|(ip, account, ready)| Pod {
         service_account: Str::new(account),
+        // As many nodes as accounts.
+        node_name: Str::new(account),
         ips: vec![std::net::IpAddr::from([10, 0, 0, ip])],
         ready,
         ..Pod::default()

@@ -26,6 +26,7 @@ fn mesh<'o>(object: Option<&'o Object>, default: &'o MeshConfig) -> Option<&'o M
         Some(Spec::MeshConfig(mesh)) => Some(mesh),
         Some(
             Spec::Namespace(_)
+            | Spec::Node(_)
             | Spec::Service(_)
             | Spec::EndpointSlice(_)
             | Spec::Pod(_)

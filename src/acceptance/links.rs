@@ -41,6 +41,7 @@ pub(super) fn part(object: &Object, domain: &str) -> Option<Part> {
         )),
         Spec::DestinationRule(spec) => Some(Part::Offers(offer(spec, namespace, domain))),
         Spec::Namespace(_)
+        | Spec::Node(_)
         | Spec::Service(_)
         | Spec::EndpointSlice(_)
         | Spec::Pod(_)
@@ -60,6 +61,7 @@ pub(super) fn absent(kind: Kind) -> Option<Part> {
         Kind::VirtualService => Some(Part::Uses(BTreeSet::new())),
         Kind::DestinationRule => Some(Part::Offers(None)),
         Kind::Namespace
+        | Kind::Node
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::Pod

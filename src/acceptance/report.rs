@@ -179,6 +179,7 @@ fn field_of(object: &Object, on: &Ref, domain: &str) -> String {
             .map(|(_, field)| field)
             .unwrap_or_default(),
         Spec::Namespace(_)
+        | Spec::Node(_)
         | Spec::Service(_)
         | Spec::EndpointSlice(_)
         | Spec::Pod(_)

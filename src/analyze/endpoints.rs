@@ -43,6 +43,7 @@ fn has_endpoints(mesh: &Mesh<'_>, service: &Object, spec: &Service) -> bool {
         }
         Spec::WorkloadEntry(entry) => selected(&entry.labels) || selected(&o.meta.labels),
         Spec::Namespace(_)
+        | Spec::Node(_)
         | Spec::Service(_)
         | Spec::ServiceEntry(_)
         | Spec::VirtualService(_)

@@ -36,7 +36,7 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
     match spec {
         Spec::Service(spec) => service::service(spec),
         Spec::EndpointSlice(spec) => service::slice(spec),
-        Spec::Namespace(_) | Spec::Pod(_) | Spec::Secret(_) => Vec::new(),
+        Spec::Namespace(_) | Spec::Node(_) | Spec::Pod(_) | Spec::Secret(_) => Vec::new(),
         Spec::WorkloadEntry(spec) => workload_entry::faults(spec),
         Spec::ServiceEntry(spec) => service_entry::faults(spec, &meta.namespace),
         Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace),

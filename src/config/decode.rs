@@ -147,6 +147,7 @@ pub fn live(kind: Kind, root: &Node) -> Outcome {
     match kind {
         Kind::MeshConfig => mesh::config_map_mesh(root, &NOWHERE),
         Kind::Namespace
+        | Kind::Node
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::Pod

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::endpoints::{Address, TlsMode};
 use super::proxy::Proxy;
 use crate::config::core::{ContainerPort, Phase, Pod};
+use crate::config::locality::Locality;
 use crate::config::meta::{Labels, Meta};
 use crate::config::workload_entry::WorkloadEntry;
 use crate::config::{Key, Kind};
@@ -24,8 +25,9 @@ pub struct Workload {
     pub ports: Ports,
     pub ready: bool,
     pub tls_mode: TlsMode,
-    /// region, zone, subzone.
-    pub locality: [Str; 3],
+    pub locality: Locality,
+    /// Of a Pod; empty until it has one.
+    pub node: Str,
     pub weight: u32,
     /// `<workload>;<namespace>;<canonical service>;<revision>;<cluster>` (endpoint metadata `istio.workload`).
     pub tag: Str,
@@ -55,11 +57,47 @@ pub struct Workloads {
     by_namespace: BTreeMap<Str, BTreeSet<Key>>,
 }
 
+/// Where each node is.
+pub type Nodes = BTreeMap<Str, Locality>;
+
+/// By the labels that Kubernetes gives to nodes, and of late to pods.
+pub fn locality(labels: &Labels) -> Locality {
+    let first = |names: &[&str]| {
+        let found = names.iter().find_map(|name| labels.get(name));
+        found.cloned().unwrap_or_default()
+    };
+    [
+        first(&[
+            "topology.kubernetes.io/region",
+            "failure-domain.beta.kubernetes.io/region",
+        ]),
+        first(&[
+            "topology.kubernetes.io/zone",
+            "failure-domain.beta.kubernetes.io/zone",
+        ]),
+        first(&["topology.istio.io/subzone"]),
+    ]
+}
+
+/// Its own labels, else its node's.
+fn located(labels: &Labels, node: &str, nodes: &Nodes) -> Locality {
+    let own = locality(labels);
+    match own[0].is_empty() {
+        true => nodes.get(node).cloned().unwrap_or(own),
+        false => own,
+    }
+}
+
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
 impl Workload {
     /// None once the Pod has ended. One in the host network has no sidecar: it is called in plaintext.
-    pub fn of_pod(key: Key, meta: &Meta, pod: &Pod, cluster: &str) -> Option<Self> {
+    pub fn of_pod(
+        key: Key,
+        meta: &Meta,
+        pod: &Pod,
+        (cluster, nodes): (&str, &Nodes),
+    ) -> Option<Self> {
         if matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
             return None;
         }
@@ -82,11 +120,8 @@ impl Workload {
             } else {
                 tls_mode(&meta.labels)
             },
-            locality: [
-                label(&meta.labels, "topology.kubernetes.io/region"),
-                label(&meta.labels, "topology.kubernetes.io/zone"),
-                label(&meta.labels, "topology.istio.io/subzone"),
-            ],
+            locality: located(&meta.labels, &pod.node_name, nodes),
+            node: pod.node_name.clone(),
             weight: 1,
         })
     }
@@ -114,7 +149,16 @@ impl Workload {
             ports: Ports::Named(entry.ports.clone()),
             ready: true,
             locality: std::array::from_fn(|_| locality.next().unwrap_or_default()),
+            node: Str::default(),
             weight: entry.weight.max(1),
+        }
+    }
+
+    /// The same where its node turns out to be.
+    pub fn moved(&self, nodes: &Nodes) -> Self {
+        Self {
+            locality: located(&self.labels, &self.node, nodes),
+            ..self.clone()
         }
     }
 
@@ -129,10 +173,6 @@ fn tls_mode(labels: &Labels) -> TlsMode {
         Some("istio") => TlsMode::Istio,
         _ => TlsMode::Disabled,
     }
-}
-
-fn label(labels: &Labels, name: &str) -> Str {
-    labels.get(name).cloned().unwrap_or_default()
 }
 
 /// Canonical name and revision as in Istio: own label, then `app.kubernetes.io/…`, then the short one.
@@ -158,6 +198,12 @@ fn tag(workload: &str, meta: &Meta, labels: &Labels, cluster: &str) -> Str {
 }
 
 impl Workloads {
+    /// The pods of a node.
+    pub(super) fn on_node(&self, node: &str) -> Vec<Arc<Workload>> {
+        let all = self.by_key.values().filter(|w| w.node == node);
+        all.cloned().collect()
+    }
+
     pub fn get(&self, key: &Key) -> Option<&Arc<Workload>> {
         self.by_key.get(key)
     }

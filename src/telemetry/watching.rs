@@ -33,6 +33,7 @@ impl Family for Registry {
     fn label(kind: Kind) -> Option<&'static str> {
         match kind {
             Kind::Namespace => Some("Namespaces"),
+            Kind::Node => Some("Nodes"),
             Kind::Service => Some("Services"),
             Kind::EndpointSlice => Some("EndpointSlice"),
             Kind::Pod => Some("Pods"),

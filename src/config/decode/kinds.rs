@@ -74,7 +74,6 @@ const IGNORED_CORE: &[&str] = &[
     "Endpoints",
     "Event",
     "LimitRange",
-    "Node",
     "PersistentVolume",
     "PersistentVolumeClaim",
     "PodTemplate",
@@ -109,9 +108,12 @@ impl Kind {
     /// The versions of its group in which a kind is served; the schema is the same in all.
     pub fn versions(self) -> &'static [&'static str] {
         match self {
-            Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice | Kind::Secret => {
-                &["v1"]
-            }
+            Kind::Namespace
+            | Kind::Node
+            | Kind::Service
+            | Kind::Pod
+            | Kind::EndpointSlice
+            | Kind::Secret => &["v1"],
             Kind::WorkloadEntry
             | Kind::ServiceEntry
             | Kind::VirtualService
@@ -126,9 +128,12 @@ impl Kind {
     /// Whether unknown fields are faults; Kubernetes' own kinds have hundreds that mean nothing here.
     pub fn is_strict(self) -> bool {
         match self {
-            Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice | Kind::Secret => {
-                false
-            }
+            Kind::Namespace
+            | Kind::Node
+            | Kind::Service
+            | Kind::Pod
+            | Kind::EndpointSlice
+            | Kind::Secret => false,
             Kind::WorkloadEntry
             | Kind::ServiceEntry
             | Kind::VirtualService
@@ -142,7 +147,7 @@ impl Kind {
 }
 
 /// Kinds without namespaces, among those that messages name.
-const CLUSTER_WIDE: &[&str] = &["Namespace", "GatewayClass", "IngressClass"];
+const CLUSTER_WIDE: &[&str] = &["Namespace", "Node", "GatewayClass", "IngressClass"];
 
 pub fn is_namespaced(kind: &str) -> bool {
     !CLUSTER_WIDE.contains(&kind)

@@ -73,6 +73,7 @@ fn without_indexes(path: &str) -> String {
 fn table(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Namespace
+        | Kind::Node
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::Pod
@@ -91,6 +92,7 @@ fn table(kind: Kind) -> &'static [&'static str] {
 fn retired(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Namespace
+        | Kind::Node
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::Pod

@@ -19,6 +19,7 @@ fn places(kind: Kind) -> &'static [Place] {
         Kind::EndpointSlice => ENDPOINT_SLICE,
         Kind::Pod => POD,
         Kind::Namespace
+        | Kind::Node
         | Kind::WorkloadEntry
         | Kind::ServiceEntry
         | Kind::VirtualService

@@ -222,7 +222,7 @@ impl Manifest<'_> {
     fn meta(&self, kind: Kind) -> Result<Meta, Fault> {
         let meta = reader::read::<Named>(self.root, "").value?.metadata;
         let namespace = match kind {
-            Kind::Namespace => Str::default(),
+            Kind::Namespace | Kind::Node => Str::default(),
             Kind::Service
             | Kind::EndpointSlice
             | Kind::Pod
@@ -240,7 +240,7 @@ impl Manifest<'_> {
             return Err(invalid("metadata.name", format!("this {kind} has no name")));
         }
         check::object_name(&meta.name).map_err(|message| invalid("metadata.name", message))?;
-        if kind != Kind::Namespace {
+        if !matches!(kind, Kind::Namespace | Kind::Node) {
             check::namespace(&namespace)
                 .map_err(|message| invalid("metadata.namespace", message))?;
         }

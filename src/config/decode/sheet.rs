@@ -168,6 +168,10 @@ fn read(kind: Kind, root: &Node) -> Readout {
 
 fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
     match kind {
+        Kind::Node => Reading {
+            value: Ok(Spec::Node(core::Node {})),
+            unknown: Vec::new(),
+        },
         Kind::Namespace => Reading {
             value: Ok(Spec::Namespace(core::Namespace {})),
             unknown: Vec::new(),

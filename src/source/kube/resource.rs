@@ -39,7 +39,7 @@ impl Resource {
         };
         match kind {
             Kind::MeshConfig => Ok(Some(mesh(client, home))),
-            Kind::Namespace | Kind::Service | Kind::Pod | Kind::EndpointSlice => {
+            Kind::Namespace | Kind::Node | Kind::Service | Kind::Pod | Kind::EndpointSlice => {
                 let versions = kind.versions().first();
                 Ok(versions.map(|version| all(ApiResource::from_gvk(&named(kind, version)))))
             }
