@@ -18,12 +18,8 @@ mod actions;
 mod admin_pages;
 #[path = "mesh/capture.rs"]
 mod capture;
-#[path = "mesh/edge.rs"]
-mod edge;
 #[path = "mesh/external.rs"]
 mod external;
-#[path = "mesh/gateways.rs"]
-mod gateways;
 #[path = "mesh/hitless.rs"]
 mod hitless;
 #[path = "mesh/identity.rs"]
@@ -66,11 +62,7 @@ fn main() -> ExitCode {
     });
     let on_demand = on_demand::SCENARIOS.iter();
     let on_demand = on_demand.map(|(name, scenario)| trial(name, RoutePacking::OnDemand, scenario));
-    // A proxy at the edge has whole tables, whatever sidecars have.
-    let gateways = gateways::SCENARIOS.iter();
-    let gateways = gateways.map(|(name, scenario)| trial(name, RoutePacking::Rds, scenario));
-    let all = named.chain(gateways).chain(cells).chain(on_demand);
-    suite::run("mesh", programs(), all)
+    suite::run("mesh", programs(), named.chain(cells).chain(on_demand))
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.

@@ -10,7 +10,7 @@ use crate::harness::pki::Pki;
 use crate::harness::suite::Scenario;
 use crate::harness::wait::eventually;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("a_request_from_outside_reaches_the_mesh_with_mtls", plain),
     ("rules_hold_at_the_gateway_as_in_the_mesh", rules),
     ("a_virtual_service_is_bound_where_it_says", binding),

@@ -1,0 +1,41 @@
+//! Real Envoys at the edge of a mesh, in network namespaces: what clients outside get, and what leaves the mesh.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use libtest_mimic::Trial;
+
+use self::harness::suite::{self, Scenario, outcome};
+
+mod harness;
+
+#[path = "gateways/edge.rs"]
+mod edge;
+#[path = "gateways/scenarios.rs"]
+mod scenarios;
+
+fn main() -> ExitCode {
+    let trial = |(name, scenario): &Scenario| {
+        let run = *scenario;
+        Trial::test(*name, move || outcome(run()))
+    };
+    suite::run(
+        "gateways",
+        programs(),
+        scenarios::SCENARIOS.iter().map(trial),
+    )
+}
+
+/// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.
+#[test]
+fn this_suite_brings_its_own_harness() {
+    panic!("Cargo.toml must say `harness = false` for the suite `gateways`");
+}
+
+fn programs() -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let fairlead = PathBuf::from(env!("CARGO_BIN_EXE_fairlead"));
+    Ok(vec![
+        ("fairlead", fairlead),
+        ("envoy", harness::isolation::envoy()?),
+    ])
+}
