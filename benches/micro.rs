@@ -83,6 +83,7 @@ fn proxy(number: usize) -> Proxy {
     Proxy {
         role: Default::default(),
         locality: Default::default(),
+        topology: None,
         packing: None,
         id: Str::new(format!("sidecar~10.1.0.1~caller.{}~x", namespace(number))),
         ip: [10, 1, 0, 1].into(),

@@ -338,7 +338,11 @@ pub fn json_lines<R: Serialize>(setting: &Setting, rows: &[R]) -> Result<String>
 }
 
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    let tried = || format!("write {}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(tried)?;
+    }
+    fs::write(path, text).with_context(tried)
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 
 const TABLE: &str = "conformance/COVERAGE.md";
 
+/// Istio has the field, and does nothing with it.
+const NOWHERE: &str = "no effect in Istio either";
+
 /// Why what begins so is not in effect. The longest beginning counts.
 const REASONS: &[(&str, &str)] = &[
     ("AuthorizationPolicy", "the kind comes with policies"),
@@ -30,15 +33,37 @@ const REASONS: &[(&str, &str)] = &[
         "WorkloadGroup",
         "it makes WorkloadEntries of machines that come by themselves, which ours do not",
     ),
-    (
-        "DestinationRule spec.workloadSelector",
-        "a rule holds for all clients of its namespace",
-    ),
     ("DestinationRule", "not yet"),
     ("Gateway", "not yet"),
     ("PeerAuthentication", "not yet"),
     ("ServiceEntry", "not yet"),
     ("Sidecar", "not yet"),
+    ("VirtualService spec.http[].fault.abort.http2Error", NOWHERE),
+    (
+        "VirtualService spec.http[].fault.delay.exponentialDelay",
+        NOWHERE,
+    ),
+    ("VirtualService spec.tcp[].match[].sourceSubnet", NOWHERE),
+    ("Gateway spec.servers[].defaultEndpoint", NOWHERE),
+    ("Gateway spec.servers[].port.targetPort", NOWHERE),
+    ("Sidecar spec.egress[].port.targetPort", NOWHERE),
+    ("Sidecar spec.ingress[].port.targetPort", NOWHERE),
+    (
+        "DestinationRule spec.trafficPolicy.outlierDetection.consecutiveErrors",
+        NOWHERE,
+    ),
+    (
+        "DestinationRule spec.trafficPolicy.portLevelSettings[].outlierDetection.consecutiveErrors",
+        NOWHERE,
+    ),
+    (
+        "DestinationRule spec.subsets[].trafficPolicy.outlierDetection.consecutiveErrors",
+        NOWHERE,
+    ),
+    (
+        "DestinationRule spec.subsets[].trafficPolicy.portLevelSettings[].outlierDetection.consecutiveErrors",
+        NOWHERE,
+    ),
     ("VirtualService", "not yet"),
     ("WorkloadEntry", "not yet"),
 ];

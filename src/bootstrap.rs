@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::meta::Labels;
+use crate::config::proxy_config::Topology;
 use crate::model::proxy::{Interception, Role};
 use crate::text::Str;
 
@@ -42,6 +43,8 @@ pub struct Workload {
     pub labels: Labels,
     /// Those by which a pod chooses something of the control plane.
     pub annotations: Labels,
+    /// What stands before a gateway, where that is not what the mesh says of all.
+    pub topology: Option<Topology>,
     /// `<namespace>.svc.cluster.local`, as in `node.id`.
     pub dns_domain: Str,
     /// `node.cluster`: the name under which traces show the workload.
@@ -140,6 +143,9 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
     });
     if !workload.annotations.is_empty() {
         metadata["ANNOTATIONS"] = json!(workload.annotations);
+    }
+    if let Some(topology) = &workload.topology {
+        metadata["PROXY_CONFIG"] = json!({"gatewayTopology": topology});
     }
     if let Some(prometheus) = pod.prometheus {
         metadata["ENVOY_PROMETHEUS_PORT"] = json!(prometheus.port());

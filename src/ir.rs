@@ -3,6 +3,7 @@
 //! A node here is the whole input of one renderer (`xds`): equal nodes give equal bytes. Whoever joins
 //! (the files below) decides names, precedence and defaults; whoever renders decides nothing.
 
+pub mod asks;
 pub mod assignments;
 pub mod client;
 pub mod domains;
@@ -81,7 +82,11 @@ pub enum Discovery {
     /// Names that Envoy looks up: STRICT_DNS, or LOGICAL_DNS of exactly one.
     Dns(Lookup, Box<LoadAssignment>),
     /// To where the connection was going; `source` is the address it leaves from (127.0.0.6 inbound).
-    OriginalDst { source: Option<IpAddr> },
+    OriginalDst {
+        source: Option<IpAddr>,
+        /// Another port than the connection was going to.
+        port: Option<u16>,
+    },
     /// Fixed endpoints; none of them is a black hole. `source` as above.
     Static {
         endpoints: Vec<Address>,

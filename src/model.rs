@@ -346,13 +346,13 @@ impl Snapshot {
         });
         let export = &self.mesh.default_destination_rule_export_to;
         let minded = |rules: &Rules| {
-            let keys = rules.minds();
-            keys.map(|keys| keys.into_iter().cloned().collect::<BTreeSet<Str>>())
+            let own = |keys: BTreeSet<&Str>| keys.into_iter().cloned().collect::<BTreeSet<Str>>();
+            (rules.minds().map(own), own(rules.choosing_keys().collect()))
         };
         let before = minded(&self.rules);
         let rules = Arc::make_mut(&mut self.rules);
         let touched = rules.set(key, spec, &self.settings.domain, export);
-        // Clients are told apart by where they are, or no more.
+        // Clients are told apart by where or what they are, or no more.
         if minded(&self.rules) != before {
             facts.mesh = true;
         }

@@ -85,7 +85,7 @@ impl Credentials {
                 json!({"filename": self.chain}),
                 json!({"filename": self.key}),
             );
-            match name == "ROOTCA" || name.ends_with("-cacert") {
+            match name == "ROOTCA" || name.ends_with("-cacert") || name.starts_with("file-root:") {
                 true => json!({"name": name, "validationContext": {"trustedCa": chain}}),
                 false => json!({
                     "name": name,
@@ -100,7 +100,7 @@ impl Credentials {
 /// Names of Secrets, wherever they stand.
 fn secrets_in(value: &Value, names: &mut BTreeSet<String>) {
     match value {
-        Value::String(text) if text.starts_with("kubernetes://") => {
+        Value::String(text) if text.starts_with("kubernetes://") || text.starts_with("file-") => {
             names.insert(text.clone());
         }
         Value::Array(items) => items.iter().for_each(|item| secrets_in(item, names)),

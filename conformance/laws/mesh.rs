@@ -50,6 +50,7 @@ pub fn proxies() -> Vec<Proxy> {
         taken: Taken::default(),
         labels: labels("app", "caller"),
         locality: [Str::new(namespace), Str::default(), Str::default()],
+        topology: None,
         packing,
     };
     let captured = Interception::Redirect;

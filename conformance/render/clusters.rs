@@ -193,7 +193,7 @@ fn limits() -> Limits {
 }
 
 fn original_dst(cluster: &mut Cluster, source: Option<IpAddr>) {
-    cluster.discovery = Discovery::OriginalDst { source };
+    cluster.discovery = Discovery::OriginalDst { source, port: None };
     cluster.load_balancer = LoadBalancer::ClusterProvided;
 }
 

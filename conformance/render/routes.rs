@@ -319,6 +319,7 @@ fn retried((retries, hash): (HttpRetry, Vec<HashPolicy>)) -> Route {
 fn hashed() -> Route {
     let cookie = |name: &str, ttl| {
         HashPolicy::Cookie(HttpCookie {
+            attributes: Vec::new(),
             name: name.into(),
             path: "/".into(),
             ttl,

@@ -11,6 +11,7 @@ fn bootstrap() -> Bootstrap {
             ip: "10.0.0.7".into(),
             labels: Labels::from([("app".into(), "reviews".into())]),
             annotations: Labels::new(),
+            topology: None,
             dns_domain: "shop.svc.cluster.local".into(),
             cluster: "reviews.shop".into(),
             cluster_id: "Kubernetes".into(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::review::Cluster;
 use crate::clock;
@@ -24,21 +25,25 @@ pub struct Readers {
 enum Word {
     May,
     MayNot,
+    /// The cluster was asked in vain.
+    Unknown,
 }
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Forbidden {
     #[error("`{account}` may not list Secrets of `{namespace}`; give it a Role that says so")]
     Refused { account: String, namespace: String },
-    #[error("the cluster did not say whether it may: {0}")]
-    Unanswered(String),
+    #[error("the cluster did not say whether it may")]
+    Unanswered,
 }
 
 const COLLECTION: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /// How long an answer holds. While the cluster is away the last one does.
 const HOLDS: Duration = Duration::from_secs(60);
+/// The same of an answer that did not come.
+const AGAIN: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Accounts that are remembered; of more than these the oldest answers are asked for again.
+/// Accounts that are remembered; beyond these, those whose answers are oldest are forgotten.
 const MOST: usize = 1000;
 
 #[derive(Default, Deserialize)]
@@ -51,6 +56,15 @@ struct Review {
 #[serde(default)]
 struct Status {
     allowed: bool,
+}
+
+impl Word {
+    fn holds(self) -> Duration {
+        match self {
+            Self::May | Self::MayNot => HOLDS,
+            Self::Unknown => AGAIN,
+        }
+    }
 }
 
 impl Readers {
@@ -68,20 +82,24 @@ impl Readers {
         let now = clock::mono();
         let known = self.known(identity);
         if let Some((word, at)) = known
-            && now.saturating_duration_since(at) < HOLDS
+            && now.saturating_duration_since(at) < word.holds()
         {
             return said(word, identity);
         }
-        match ask(&**cluster, identity).await {
-            Ok(word) => {
-                self.remember(identity, word, now);
-                said(word, identity)
+        let word = match ask(&**cluster, identity).await {
+            Ok(word) => word,
+            // Its last word holds while it is away; and it is not asked at once again.
+            Err(why) => {
+                warn!(%identity, why, "the cluster does not say who may read Secrets");
+                known.map_or(Word::Unknown, |(word, _)| word)
             }
-            Err(why) => match known {
-                Some((word, _)) => said(word, identity),
-                None => Err(Forbidden::Unanswered(why)),
-            },
+        };
+        self.remember(identity, word, now);
+        let said = said(word, identity);
+        if let Err(reason) = &said {
+            warn!(%identity, %reason, "its Secrets are not given to it");
         }
+        said
     }
 
     fn known(&self, identity: &SpiffeId) -> Option<(Word, Instant)> {
@@ -93,8 +111,10 @@ impl Readers {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST && !known.contains_key(identity) {
             known.retain(|_, (_, at)| now.saturating_duration_since(*at) < HOLDS);
-            if known.len() >= MOST {
-                known.pop_first();
+            let oldest = known.iter().min_by_key(|(_, (_, at))| *at);
+            let oldest = oldest.filter(|_| known.len() >= MOST);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                known.remove(&oldest);
             }
         }
         known.insert(identity.clone(), (word, now));
@@ -138,6 +158,7 @@ fn account(identity: &SpiffeId) -> String {
 fn said(word: Word, identity: &SpiffeId) -> Result<(), Forbidden> {
     match word {
         Word::May => Ok(()),
+        Word::Unknown => Err(Forbidden::Unanswered),
         Word::MayNot => Err(Forbidden::Refused {
             account: account(identity),
             namespace: identity.namespace().to_string(),
@@ -191,9 +212,6 @@ mod tests {
         cluster.away.store(true, Ordering::Relaxed);
         assert_eq!(readers.may_read(&id("gateway")).await, Ok(()));
         let unknown = readers.may_read(&id("ratings")).await;
-        assert!(
-            matches!(unknown, Err(Forbidden::Unanswered(_))),
-            "{unknown:?}"
-        );
+        assert!(matches!(unknown, Err(Forbidden::Unanswered)), "{unknown:?}");
     }
 }

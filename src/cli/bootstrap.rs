@@ -213,6 +213,7 @@ impl Args {
             service_account: self.service_account.clone(),
             ip: Str::new(self.ip.to_string()),
             annotations: Labels::new(),
+            topology: None,
             dns_domain: self.dns_domain.clone().unwrap_or_else(domain),
             cluster: self.cluster.clone().unwrap_or_else(cluster),
             labels,

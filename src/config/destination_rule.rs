@@ -130,6 +130,15 @@ pub struct HttpCookie {
     pub name: Str,
     pub path: Str,
     pub ttl: Option<Span>,
+    pub attributes: Vec<CookieAttribute>,
+}
+
+/// Of the cookie that Envoy makes up, such as `SameSite=Strict`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CookieAttribute {
+    pub name: Str,
+    pub value: Str,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -16,6 +16,11 @@ pub const SECRET: &str = "kubernetes://";
 /// At the end of such a name: the roots alone.
 pub const ROOTS: &str = "-cacert";
 
+/// The SDS name of a certificate and key in the proxy's file system begins so; `~` stands between the two.
+pub const FILE_PAIR: &str = "file-cert:";
+/// The same of roots; after `~` the list of what was revoked, if there is one.
+pub const FILE_ROOTS: &str = "file-root:";
+
 /// The SDS name of a Secret's certificate and key.
 pub fn sds_name(secret: &str) -> Str {
     Str::new(format!("{SECRET}{secret}"))

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::connection_pool::ConnectionPool;
+use super::gateway::ServerTls;
 use super::meta::Labels;
 use crate::text::Str;
 
@@ -34,6 +35,8 @@ pub struct IngressListener {
     /// `127.0.0.1:port`, `0.0.0.0:port` (the workload's own address) or `unix:///path`.
     pub default_endpoint: Str,
     pub connection_pool: Option<Box<ConnectionPool>>,
+    /// For clients outside of the mesh, where no policy asks for the mesh's own TLS.
+    pub tls: Option<Box<ServerTls>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

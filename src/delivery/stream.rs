@@ -158,13 +158,13 @@ impl Reader {
             wall: clock::wall(),
             mono: clock::mono(),
         };
-        let answer = match credentials::named(&ask.name) {
-            Some(_) => {
-                self.credentials
-                    .answer(&caller.identity, ask, now.mono)
-                    .await
+        let of_user = credentials::named(&ask.name).is_some() || credentials::is_file(&ask.name);
+        let answer = match of_user {
+            true => {
+                let credentials = &self.credentials;
+                credentials.answer(&caller.identity, ask, now.mono).await
             }
-            None => issue::answer(&self.authority, &caller.identity, ask, now),
+            false => issue::answer(&self.authority, &caller.identity, ask, now),
         };
         self.tell(Message::Secret(self.stream, ask.name.clone(), answer))
             .await;

@@ -108,6 +108,12 @@ fn workload(pod: &Pod<'_>, choices: &Choices, injection: &Injection) -> Workload
         ip: variable(INSTANCE_IP),
         labels: pod.labels.clone(),
         annotations: own.into_iter().collect::<Labels>(),
+        // What the mesh says of all may change without a new pod.
+        topology: choices
+            .proxy
+            .gateway_topology
+            .clone()
+            .filter(|own| injection.proxy.gateway_topology.as_ref() != Some(own)),
         dns_domain: Str::new(format!("{namespace}.svc.{}", global.proxy.cluster_domain)),
         cluster: service.unwrap_or_else(canonical),
         cluster_id: global.multi_cluster.cluster_name.clone(),

@@ -1,8 +1,8 @@
 //! A cluster's endpoints: those of its port that carry its subset's labels, grouped by locality.
 
-use super::LoadAssignment;
-use super::outbound::Assignment;
+use super::outbound::{Assignment, Speaking};
 use super::spread;
+use super::{Endpoint, LoadAssignment, TlsMode};
 use crate::config::meta::selects;
 use crate::model::Snapshot;
 use crate::model::endpoints::EndpointSet;
@@ -23,6 +23,10 @@ pub(super) fn of_set(
     let members = set.and_then(|s| s.by_port.get(&assignment.port));
     let members = members.into_iter().flatten();
     let own = members.filter(|member| selects(&assignment.labels, &member.peer.labels));
+    let speaks = |endpoint: &Endpoint| match assignment.speaking {
+        Speaking::Anything => true,
+        Speaking::MeshTls => endpoint.tls_mode == TlsMode::Istio,
+    };
     let placed = own.map(|member| {
         let peer = &member.peer;
         (
@@ -31,6 +35,7 @@ pub(super) fn of_set(
             member.endpoint(policies, root),
         )
     });
+    let placed = placed.filter(|(_, _, endpoint)| speaks(endpoint));
     LoadAssignment {
         cluster: assignment.cluster.clone(),
         localities: spread::grouped(assignment.spread.as_deref(), placed.collect()),

@@ -20,7 +20,7 @@ pub struct Client {
     pub namespace: Str,
     pub interception: Interception,
     pub taken: Taken,
-    /// Only those labels that some VirtualService's `sourceLabels` asks for.
+    /// Only those labels that some VirtualService's `sourceLabels` or DestinationRule's `workloadSelector` asks for.
     pub labels: Labels,
     pub sidecar: Option<Arc<Chosen>>,
     pub packing: RoutePacking,
@@ -74,6 +74,7 @@ impl Client {
     /// A sidecar that says nothing of itself.
     pub fn usual(namespace: &Str, labels: &Labels, snapshot: &Snapshot) -> Self {
         let asked = snapshot.virtuals.source_label_keys();
+        let asked = asked.chain(snapshot.rules.choosing_keys());
         let labels_asked = asked.filter_map(|k| labels.get(k).map(|v| (k.clone(), v.clone())));
         let root = &snapshot.mesh.root_namespace;
         let sidecar = snapshot.sidecars.select(root, namespace, labels);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::config::gateway::{ServedHost, Server, Sort};
 use crate::config::meta::Labels;
+use crate::config::proxy_config::Topology;
 use crate::config::{Key, Source};
 use crate::model::Snapshot;
 use crate::model::endpoints;
@@ -23,6 +24,8 @@ use crate::text::{Hostname, Str};
 pub struct Front {
     /// By the address and port of the listener.
     pub doors: BTreeMap<(IpAddr, u16), Door>,
+    /// What stands before the proxy, if it says so itself.
+    pub topology: Option<Topology>,
     /// All that its servers name, each once.
     names: BTreeSet<Hostname>,
 }
@@ -31,6 +34,9 @@ pub struct Front {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Door {
     pub servers: Vec<Served>,
+    /// What its servers of TLS have: their names, and their tables.
+    names: BTreeSet<Hostname>,
+    tables: BTreeSet<Str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +83,10 @@ impl Front {
         workload: Option<&Arc<Workload>>,
         snapshot: &Snapshot,
     ) -> Self {
-        let mut front = Self::default();
+        let mut front = Self {
+            topology: proxy.topology.clone(),
+            ..Self::default()
+        };
         for gateway in snapshot.gateways.select(labels) {
             for index in 0..gateway.spec.servers.len() {
                 let number = gateway.spec.servers[index].port.number;
@@ -105,7 +114,12 @@ impl Front {
         let door = self.doors.entry((address, port)).or_default();
         if door.takes(&served) {
             let names = served.hosts().iter().map(|host| host.name.clone());
-            self.names.extend(names.collect::<Vec<_>>());
+            let names: Vec<Hostname> = names.collect();
+            self.names.extend(names.iter().cloned());
+            if !sort.is_plaintext() {
+                door.names.extend(names);
+                door.tables.insert(served.table.clone());
+            }
             door.servers.push(served);
         }
     }
@@ -127,6 +141,18 @@ impl Front {
             .filter_map(|name| met(name, host).cloned())
     }
 
+    /// Whether something of the host stands without a VirtualService.
+    pub fn stands_alone(&self, host: &Hostname) -> bool {
+        self.servers().any(|(_, served)| match served.sort {
+            Sort::AutoPassthrough => true,
+            Sort::Http => {
+                let mut hosts = served.hosts().iter();
+                served.server().redirects() && hosts.any(|h| h.name == *host)
+            }
+            Sort::Tcp | Sort::Https | Sort::Tls | Sort::Passthrough => false,
+        })
+    }
+
     /// The names that are answered whether or not a VirtualService names them.
     pub fn redirected(&self) -> impl Iterator<Item = &Hostname> {
         let served = self.servers().filter(|(_, s)| s.server().redirects());
@@ -145,11 +171,9 @@ impl Door {
             (Sort::Http, Sort::Http) => true,
             (Sort::Http | Sort::Tcp, _) | (_, Sort::Http | Sort::Tcp) => false,
             (_, _) => {
-                let known = self.servers.iter().flat_map(|s| s.hosts());
-                let known: BTreeSet<&Hostname> = known.map(|host| &host.name).collect();
-                let tables = self.servers.iter().map(|s| &s.table);
-                new.hosts().iter().all(|host| !known.contains(&host.name))
-                    && (new.table.is_empty() || !tables.into_iter().any(|t| *t == new.table))
+                let mut hosts = new.hosts().iter();
+                hosts.all(|host| !self.names.contains(&host.name))
+                    && (new.table.is_empty() || !self.tables.contains(&new.table))
             }
         }
     }
@@ -188,9 +212,10 @@ fn address(bind: &str) -> Option<IpAddr> {
 
 /// Istio's names of gateways' route tables.
 fn table(server: &Server, sort: Sort, gateway: &Key, port: u16) -> Str {
-    let bind = match server.bind.as_str() {
-        "" => String::new(),
-        bind => format!(".{bind}"),
+    // All addresses are one, however they are written.
+    let bind = match server.bind.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() => format!(".{ip}"),
+        Ok(_) | Err(_) => String::new(),
     };
     match sort {
         Sort::Http => Str::new(format!("http.{port}{bind}")),

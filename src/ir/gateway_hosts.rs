@@ -1,27 +1,33 @@
 //! What one host adds to a proxy at the edge: a virtual host in each table that answers for it, and where the bytes
 //! of its connections go.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::domains::Claim;
 use super::http_routes;
 use super::l4_routes;
 use super::outbound::{
-    Apart, Asks, Assignment, Bytes, HostFacts, HostView, ListenerEntry, TableEntry, Targets,
+    Apart, Asks, Assignment, Bytes, HostFacts, HostView, ListenerEntry, Speaking, TableEntry,
+    Targets,
 };
 use super::outbound_cluster::{self, Caller, Destined};
-use super::relation::{Gate, Relation};
-use super::{Flow, Target};
+use super::relation::{Followed, Gate, Relation};
+use super::{Flow, Route, Target};
+use crate::config::Source;
 use crate::config::gateway::Sort;
 use crate::config::meta::Labels;
 use crate::model::protocol::Protocol;
+use crate::model::services::Resolution;
 use crate::text::Str;
 
 /// Adds what the host is at each gate.
 pub fn add(facts: &HostFacts<'_>, relation: &Relation, view: &mut HostView) {
+    add_virtual_hosts(facts, &relation.gates, view);
     for gate in &relation.gates {
         match gate.served.sort {
-            Sort::Http | Sort::Https => add_virtual_host(facts, gate, view),
+            Sort::Http | Sort::Https => {}
             Sort::Tcp => add_bytes(facts, gate, None, view),
             Sort::Tls | Sort::Passthrough => add_named_bytes(facts, gate, view),
             Sort::AutoPassthrough => add_through(facts, relation, gate, view),
@@ -34,37 +40,56 @@ pub fn add(facts: &HostFacts<'_>, relation: &Relation, view: &mut HostView) {
     }
 }
 
-fn add_virtual_host(facts: &HostFacts<'_>, gate: &Gate, view: &mut HostView) {
+/// Servers that share a table are one to a host: what VirtualServices say at each of them holds together, and one that
+/// leads plaintext to HTTPS does so for all.
+fn add_virtual_hosts(facts: &HostFacts<'_>, gates: &[Gate], view: &mut HostView) {
+    let mut tables: BTreeMap<&Str, Vec<&Gate>> = BTreeMap::new();
+    for gate in gates.iter().filter(|gate| gate.served.sort.has_table()) {
+        tables.entry(&gate.served.table).or_default().push(gate);
+    }
+    let entries = tables.into_values();
+    view.virtual_hosts
+        .extend(entries.filter_map(|gates| virtual_host(facts, &gates)));
+}
+
+fn virtual_host(facts: &HostFacts<'_>, gates: &[&Gate]) -> Option<TableEntry> {
     let HostFacts {
         host, mesh, domain, ..
     } = *facts;
-    let number = gate.served.server().port.number;
-    let (mut routes, mut sources) = (Vec::new(), Vec::new());
-    for followed in &gate.followed {
+    let first = gates.first()?;
+    let number = first.served.server().port.number;
+    let mut obeyed: Vec<&Followed> = Vec::new();
+    for followed in gates.iter().flat_map(|gate| &gate.followed) {
+        if !obeyed.contains(&followed) {
+            obeyed.push(followed);
+        }
+    }
+    obeyed.sort_by(|a, b| a.entry.meta.age().cmp(&b.entry.meta.age()));
+    let mut sources: Vec<Source> = gates.iter().map(|gate| gate.served.source()).collect();
+    let mut routes = Vec::new();
+    for followed in obeyed {
         let joined = http_routes::of_virtual(followed, host, number, mesh, domain);
         routes.extend(joined.routes);
         sources.extend(joined.sources);
     }
-    let redirects = gate.served.server().redirects();
+    let redirects = gates.iter().any(|gate| gate.served.server().redirects());
     if routes.is_empty() && !redirects {
-        return;
+        return None;
     }
     // Of several VirtualServices for one host, what takes everything comes last, whoever says it.
-    let (first, last): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| {
-        route
-            .matches
-            .as_ref()
-            .is_some_and(|m| !http_routes::takes_all(m))
-    });
-    sources.insert(0, gate.served.source());
-    view.virtual_hosts.push(TableEntry {
-        table: gate.served.table.clone(),
+    let narrow = |route: &Route| {
+        let matches = route.matches.as_ref();
+        matches.is_some_and(|m| !http_routes::takes_all(m))
+    };
+    let (narrow, wide): (Vec<Route>, Vec<Route>) = routes.into_iter().partition(narrow);
+    Some(TableEntry {
+        table: first.served.table.clone(),
         name: Str::new(format!("{host}:{number}")),
         domains: vec![(host.to_str(), Claim::Own)],
-        routes: first.into_iter().chain(last).collect(),
+        routes: narrow.into_iter().chain(wide).collect(),
         redirects,
         sources,
-    });
+    })
 }
 
 /// By the rules for TCP; `server_name` is what the client asks for, where that tells its connections apart.
@@ -101,8 +126,10 @@ fn add_named_bytes(facts: &HostFacts<'_>, gate: &Gate, view: &mut HostView) {
         });
         ask(gate, told, None, view);
     }
-    if gate.served.sort == Sort::Tls {
-        let name = l4_routes::server_name(facts.host);
+    let name = l4_routes::server_name(facts.host);
+    // Envoy tells no other wildcards apart than those of whole labels.
+    let told = name.is_some() || facts.host.as_str() == "*";
+    if gate.served.sort == Sort::Tls && told {
         add_bytes(facts, gate, name.as_ref(), view);
     }
 }
@@ -112,6 +139,11 @@ fn add_through(facts: &HostFacts<'_>, relation: &Relation, gate: &Gate, view: &m
     let Some(service) = facts.service else {
         return;
     };
+    // Nobody outside of the mesh is called through it, and nobody by a name that is none.
+    let by_name = matches!(service.resolution, Resolution::Dns(_));
+    if service.is_external() || service.host.is_wildcard() || by_name {
+        return;
+    }
     let rule = relation
         .rule
         .as_ref()
@@ -134,6 +166,7 @@ fn add_through(facts: &HostFacts<'_>, relation: &Relation, gate: &Gate, view: &m
                 port: port.number,
                 labels,
                 spread,
+                speaking: Speaking::MeshTls,
             });
             let apart = Apart {
                 server_name: cluster.name.clone(),
@@ -156,6 +189,7 @@ fn only(cluster: &Str) -> Bytes {
             }],
         },
         flow: Flow::default(),
+        server: None,
     }
 }
 
@@ -169,9 +203,14 @@ fn called<'a>(facts: &'a HostFacts<'_>, gate: &Gate, protocol: Protocol) -> l4_r
 }
 
 /// Several servers may stand at one place: what a host asks for there is asked together.
-fn ask(gate: &Gate, told: Vec<(Apart, Bytes)>, rest: Option<Bytes>, view: &mut HostView) {
+fn ask(gate: &Gate, mut told: Vec<(Apart, Bytes)>, mut rest: Option<Bytes>, view: &mut HostView) {
     if told.is_empty() && rest.is_none() {
         return;
+    }
+    let server = Arc::new((gate.served.key().clone(), gate.served.index));
+    let all = told.iter_mut().map(|(_, bytes)| bytes).chain(&mut rest);
+    for bytes in all {
+        bytes.server = Some(server.clone());
     }
     let (address, port): (IpAddr, u16) = gate.place;
     let known = view.listeners.iter_mut();

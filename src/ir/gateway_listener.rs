@@ -1,8 +1,10 @@
 //! The listeners of a proxy at the edge: one an address and port, a chain for plaintext HTTP and one for each server
 //! of TLS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::front::{Door, Served};
 use super::outbound::{Apart, Asks, Bytes};
@@ -14,6 +16,7 @@ use super::{
 };
 use crate::config::gateway::{self, Sort, TlsMode};
 use crate::config::mesh::MeshConfig;
+use crate::config::proxy_config::Topology;
 use crate::config::secret;
 use crate::text::Str;
 
@@ -29,26 +32,27 @@ const HTTP_ALPN: [&str; 2] = ["h2", "http/1.1"];
 
 /// None while no chain has anywhere to lead.
 pub fn listener<'a>(
-    mesh: &MeshConfig,
+    (mesh, topology): (&MeshConfig, Option<&Topology>),
     (address, port): (IpAddr, u16),
     door: &Door,
     asks: impl IntoIterator<Item = &'a Asks>,
 ) -> Option<Listener> {
     let name = Str::new(format!("{address}_{port}"));
+    let topology = topology.or(mesh.default_config.gateway_topology.as_ref());
     let made = Made {
         mesh,
+        topology,
         name: &name,
         door,
     };
-    let mut chains = made.http_chains();
-    chains.extend(made.byte_chains(asks));
+    let chains = made.http_chains().into_iter().chain(made.byte_chains(asks));
+    let chains = told_apart(chains);
     if chains.is_empty() {
         return None;
     }
     let named = |chain: &FilterChain| {
         !chain.matches.server_names.is_empty() || !chain.matches.alpn.is_empty()
     };
-    let topology = mesh.default_config.gateway_topology.as_ref();
     Some(Listener {
         address: Address::Ip(address, port),
         socket: Socket::Bound,
@@ -68,8 +72,36 @@ pub fn listener<'a>(
     })
 }
 
+/// Of chains that would take the same connections the first stands: Envoy refuses a listener with two.
+fn told_apart(chains: impl Iterator<Item = FilterChain>) -> Vec<FilterChain> {
+    let mut taken: BTreeSet<(Str, Vec<IpNet>, Vec<Str>)> = BTreeSet::new();
+    let mut out = Vec::new();
+    for mut chain in chains {
+        let ChainMatch {
+            server_names,
+            destinations,
+            alpn,
+            ..
+        } = &mut chain.matches;
+        let mut is_new =
+            |name: &Str| taken.insert((name.clone(), destinations.clone(), alpn.clone()));
+        let stands = match server_names.is_empty() {
+            true => is_new(&Str::default()),
+            false => {
+                server_names.retain(&mut is_new);
+                !server_names.is_empty()
+            }
+        };
+        if stands {
+            out.push(chain);
+        }
+    }
+    out
+}
+
 struct Made<'a> {
     mesh: &'a MeshConfig,
+    topology: Option<&'a Topology>,
     name: &'a Str,
     door: &'a Door,
 }
@@ -88,12 +120,16 @@ impl Made<'_> {
             if served.sort == Sort::Https && tls.is_none() {
                 continue;
             }
+            let matches = match served.sort {
+                Sort::Https => by_names(served),
+                _ => Some(ChainMatch::default()),
+            };
+            let Some(matches) = matches else {
+                continue;
+            };
             chains.push(FilterChain {
                 name: Str::default(),
-                matches: match served.sort {
-                    Sort::Https => by_names(served),
-                    _ => ChainMatch::default(),
-                },
+                matches,
                 tls,
                 filter: NetworkFilter::Http(Box::new(self.manager(served))),
             });
@@ -102,8 +138,7 @@ impl Made<'_> {
     }
 
     fn manager(&self, served: &Served) -> HttpManager {
-        let topology = self.mesh.default_config.gateway_topology.clone();
-        let topology = topology.unwrap_or_default();
+        let topology = self.topology.cloned().unwrap_or_default();
         let own = &served.server().name;
         HttpManager {
             direction: Direction::Outbound,
@@ -144,8 +179,12 @@ impl Made<'_> {
     }
 
     fn byte_chain(&self, apart: &Apart, bytes: &Bytes) -> Option<FilterChain> {
-        let served = self.door.server_of(&apart.server_name);
-        let served = served.or_else(|| self.door.servers.first())?;
+        let served = self.door.servers.iter().find(|s| bytes.is_for(s))?;
+        // A name that another server has is that server's.
+        let owner = self.door.server_of(&apart.server_name);
+        if owner.is_some_and(|owner| owner != served) {
+            return None;
+        }
         let tls = match served.sort {
             Sort::Tls => Some(self.tls(served)?),
             _ => None,
@@ -195,38 +234,44 @@ impl Made<'_> {
                 }))
             }
             TlsMode::Simple | TlsMode::Mutual | TlsMode::OptionalMutual => {
-                Some(DownstreamTls::Server(Box::new(ServerTls {
-                    certificates: certificates(settings),
-                    clients: clients(settings),
-                    alpn: match http {
-                        true => HTTP_ALPN.map(Str::new_static).to_vec(),
-                        false => Vec::new(),
-                    },
-                    least: settings.min_protocol_version,
-                    most: settings.max_protocol_version,
-                    cipher_suites: gateway::known_ciphers(settings),
-                    ecdh_curves: gateway::known_curves(settings),
-                })))
+                Some(DownstreamTls::Server(Box::new(own(settings, http))))
             }
         }
     }
 }
 
-/// `*` among the hosts takes whatever the client asks for.
-fn by_names(served: &Served) -> ChainMatch {
+/// TLS by certificates of the user's own.
+pub fn own(settings: &gateway::ServerTls, http: bool) -> ServerTls {
+    ServerTls {
+        certificates: certificates(settings),
+        clients: clients(settings),
+        alpn: match http {
+            true => HTTP_ALPN.map(Str::new_static).to_vec(),
+            false => Vec::new(),
+        },
+        least: settings.min_protocol_version,
+        most: settings.max_protocol_version,
+        cipher_suites: gateway::known_ciphers(settings),
+        ecdh_curves: gateway::known_curves(settings),
+    }
+}
+
+/// `*` among the hosts takes whatever the client asks for. None where Envoy can tell none of the names apart.
+fn by_names(served: &Served) -> Option<ChainMatch> {
     let names = served.hosts().iter().map(|host| &host.name);
     if names.clone().any(|name| name.as_str() == "*") {
-        return ChainMatch::default();
+        return Some(ChainMatch::default());
     }
     let mut server_names: Vec<Str> = names.filter_map(super::l4_routes::server_name).collect();
     server_names.sort();
     server_names.dedup();
-    ChainMatch {
+    (!server_names.is_empty()).then(|| ChainMatch {
         server_names,
         ..ChainMatch::default()
-    }
+    })
 }
 
+/// Files come by SDS too: one that is not there keeps its own server closed, and nothing else.
 fn certificates(tls: &gateway::ServerTls) -> Certificates {
     let named = [&tls.credential_name]
         .into_iter()
@@ -239,16 +284,11 @@ fn certificates(tls: &gateway::ServerTls) -> Certificates {
         return Certificates::Secrets(named);
     }
     let several = tls.tls_certificates.iter();
-    let files: Vec<(Str, Str)> = several
-        .map(|c| (c.server_certificate.clone(), c.private_key.clone()))
-        .collect();
-    if !files.is_empty() {
-        return Certificates::Files(files);
-    }
-    Certificates::Files(vec![(
-        tls.server_certificate.clone(),
-        tls.private_key.clone(),
-    )])
+    let several = several.map(|c| (&c.server_certificate, &c.private_key));
+    let one = (&tls.server_certificate, &tls.private_key);
+    let files = several.chain([one]).filter(|(chain, _)| !chain.is_empty());
+    let name = |(chain, key): (&Str, &Str)| Str::new(format!("{}{chain}~{key}", secret::FILE_PAIR));
+    Certificates::Secrets(files.map(name).collect())
 }
 
 fn clients(tls: &gateway::ServerTls) -> Option<ClientProof> {
@@ -280,7 +320,14 @@ fn client_roots(tls: &gateway::ServerTls) -> ClientRoots {
     let several = tls.tls_certificates.iter().map(|c| &c.ca_certificates);
     let mut files = [&tls.ca_certificates].into_iter().chain(several);
     match files.find(|file| !file.is_empty()) {
-        Some(file) => ClientRoots::Files(file.clone(), tls.ca_crl.clone()),
+        Some(file) => {
+            let revoked = match tls.ca_crl.as_str() {
+                "" => String::new(),
+                list => format!("~{list}"),
+            };
+            let name = format!("{}{file}{revoked}", secret::FILE_ROOTS);
+            ClientRoots::Secret(Str::new(name))
+        }
         None => ClientRoots::None,
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Address, Discovery};
 use crate::config::connection_pool::ConnectionPool;
 use crate::config::core::TargetPort;
+use crate::config::gateway;
 use crate::config::sidecar::IngressListener;
 use crate::config::{Key, Source};
 use crate::model::Snapshot;
@@ -55,6 +56,8 @@ pub struct InboundPort {
     pub host: Str,
     pub backend: Discovery,
     pub pool: Option<Box<ConnectionPool>>,
+    /// TLS of the workload's own, where no policy asks for the mesh's.
+    pub tls: Option<Box<gateway::ServerTls>>,
     /// Bound by a listener of its own (no capture), else a chain of virtualInbound.
     pub own_listener: Option<Address>,
     pub source: Source,
@@ -134,8 +137,10 @@ fn service_port(service: &Service, port: &ServicePort, index: usize, number: u16
         host: host.to_str(),
         backend: Discovery::OriginalDst {
             source: Some(INBOUND_SOURCE),
+            port: None,
         },
         pool: None,
+        tls: None,
         own_listener: None,
         source: Source {
             key,
@@ -153,11 +158,16 @@ fn ingress_ports(proxy: &Proxy, sidecar: &Chosen) -> Vec<InboundPort> {
         }
         ports.push(InboundPort {
             port: number,
-            protocol: Protocol::of_word(&ingress.port.protocol),
+            protocol: match (Protocol::of_word(&ingress.port.protocol), &ingress.tls) {
+                // TLS ends here.
+                (Protocol::Https, Some(_)) => Protocol::Http,
+                (protocol, _) => protocol,
+            },
             service_port: number,
             host: Str::default(),
             backend: backend(proxy, ingress),
             pool: ingress.connection_pool.clone(),
+            tls: ingress.tls.clone(),
             own_listener: match proxy.interception {
                 Interception::None => {
                     let bind = ingress.bind.parse().unwrap_or(proxy.ip);
@@ -199,6 +209,7 @@ fn backend(proxy: &Proxy, ingress: &IngressListener) -> Discovery {
         // Without a default endpoint, to where the connection was going.
         None => Discovery::OriginalDst {
             source: Some(INBOUND_SOURCE),
+            port: None,
         },
     }
 }

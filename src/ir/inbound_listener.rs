@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::gateway_listener;
 use super::inbound::{INBOUND_SOURCE, InboundPort, Server};
 use super::outbound_listener::{BLACK_HOLE, access_log};
 use super::{
@@ -14,6 +15,7 @@ use super::{
     UpstreamProtocol, UpstreamTls,
 };
 use crate::config::Source;
+use crate::config::gateway;
 use crate::config::mesh::MeshConfig;
 use crate::config::virtual_service::HttpRetry;
 use crate::model::policies::Mode;
@@ -123,6 +125,7 @@ fn passthrough_cluster(mesh: &MeshConfig) -> Cluster {
         name: Str::new_static(PASSTHROUGH),
         discovery: Discovery::OriginalDst {
             source: Some(INBOUND_SOURCE),
+            port: None,
         },
         protocol: UpstreamProtocol::Downstream,
         connect_timeout: mesh.connect_timeout,
@@ -147,7 +150,7 @@ fn own_listener(server: &Server, mesh: &MeshConfig, port: &InboundPort, at: &Add
         direction: Direction::Inbound,
         capture: Capture::None,
         proxy_protocol: false,
-        tls_inspector: inspect(mode != Mode::Disable),
+        tls_inspector: inspect(mode != Mode::Disable || port.tls.is_some()),
         http_inspector: inspect(port.protocol.class() == Class::Auto),
         detection_timeout: mesh.protocol_detection_timeout,
         chains: Chains::of(port, &name, None, mesh).by_mode(mode),
@@ -207,7 +210,13 @@ fn plaintext_ports(server: &Server) -> Vec<u16> {
     let mut ports: Vec<u16> = own.chain(server.mtls.ports.keys().copied()).collect();
     ports.sort_unstable();
     ports.dedup();
-    ports.retain(|p| server.mtls.of_port(*p) == Mode::Disable);
+    let own = |port: u16| {
+        server
+            .ports
+            .iter()
+            .any(|p| p.port == port && p.tls.is_some())
+    };
+    ports.retain(|p| server.mtls.of_port(*p) == Mode::Disable && !own(*p));
     ports
 }
 
@@ -248,6 +257,8 @@ struct Chains<'a> {
     http: HttpManager,
     cluster: Str,
     flow: Flow,
+    /// TLS of the workload's own, where no policy asks for the mesh's.
+    own_tls: Option<&'a gateway::ServerTls>,
     mesh: &'a MeshConfig,
 }
 
@@ -258,7 +269,12 @@ enum Speaks {
 }
 
 impl<'a> Chains<'a> {
-    fn of(port: &InboundPort, name: &Str, destination: Option<u16>, mesh: &'a MeshConfig) -> Self {
+    fn of(
+        port: &'a InboundPort,
+        name: &Str,
+        destination: Option<u16>,
+        mesh: &'a MeshConfig,
+    ) -> Self {
         let cluster = cluster_name(port.port);
         let operation = match port.host.as_str() {
             "" => Str::new(format!("{cluster}/*")),
@@ -277,6 +293,7 @@ impl<'a> Chains<'a> {
             http: manager(format!("inbound_0.0.0.0_{};", port.port), route, mesh),
             cluster,
             flow: flow(port),
+            own_tls: port.tls.as_deref(),
             mesh,
         }
     }
@@ -296,6 +313,7 @@ impl<'a> Chains<'a> {
             http: manager(format!("{PASSTHROUGH};"), route, mesh),
             cluster,
             flow: Flow::default(),
+            own_tls: None,
             mesh,
         }
     }
@@ -314,6 +332,7 @@ impl<'a> Chains<'a> {
                     chains.push(self.chain(TransportProtocol::Tls, &[], None, Speaks::Bytes));
                 }
             }
+            Mode::Disable if self.own_tls.is_some() => chains.extend(self.own_chain()),
             Mode::Disable => {
                 chains.extend(self.plain_chains());
                 // Unknown ports are inspected, so TLS of the app's own is told apart there.
@@ -323,6 +342,13 @@ impl<'a> Chains<'a> {
             }
         }
         chains
+    }
+
+    fn own_chain(&self) -> Option<FilterChain> {
+        let speaks = self.plain_class();
+        let own = gateway_listener::own(self.own_tls?, speaks == Speaks::Http);
+        let tls = Some(DownstreamTls::Server(Box::new(own)));
+        Some(self.chain(TransportProtocol::Tls, &[], tls, speaks))
     }
 
     fn plain_class(&self) -> Speaks {
@@ -365,14 +391,15 @@ impl<'a> Chains<'a> {
                 .cloned()
                 .collect(),
         };
-        self.chain(TransportProtocol::Tls, tokens, Some(tls), speaks)
+        let tls = Some(DownstreamTls::Mesh(tls));
+        self.chain(TransportProtocol::Tls, tokens, tls, speaks)
     }
 
     fn chain(
         &self,
         transport: TransportProtocol,
         tokens: &[&str],
-        tls: Option<InboundTls>,
+        tls: Option<DownstreamTls>,
         speaks: Speaks,
     ) -> FilterChain {
         let catch_all_http = self.cluster == PASSTHROUGH && speaks == Speaks::Http;
@@ -394,7 +421,7 @@ impl<'a> Chains<'a> {
                 alpn: tokens.iter().map(Str::new).collect(),
                 ..ChainMatch::default()
             },
-            tls: tls.map(DownstreamTls::Mesh),
+            tls,
             filter: match speaks {
                 Speaks::Http => NetworkFilter::Http(Box::new(self.http.clone())),
                 Speaks::Bytes => NetworkFilter::Tcp(TcpProxy {
@@ -439,6 +466,7 @@ mod tests {
             name: Str::new("reviews"),
         };
         InboundPort {
+            tls: None,
             pool: None,
             port: 8080,
             protocol,
@@ -446,6 +474,7 @@ mod tests {
             host: Str::new("reviews.shop.svc.cluster.local"),
             backend: Discovery::OriginalDst {
                 source: Some(INBOUND_SOURCE),
+                port: None,
             },
             own_listener: None,
             source: Source {
@@ -527,7 +556,8 @@ mod tests {
             Protocol::Auto,
         ] {
             let chains = |mode| {
-                let all = Chains::of(&port(protocol), &Str::new("x"), Some(8080), &mesh);
+                let port = port(protocol);
+                let all = Chains::of(&port, &Str::new("x"), Some(8080), &mesh);
                 let mut chains = all.by_mode(mode);
                 chains.retain(|c| c.tls.is_some() && !c.matches.alpn.is_empty());
                 chains

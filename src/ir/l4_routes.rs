@@ -131,6 +131,7 @@ impl Called<'_> {
         Some(Bytes {
             to: Targets { targets, prefix },
             flow: self.flow,
+            server: None,
         })
     }
 }

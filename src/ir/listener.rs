@@ -129,8 +129,6 @@ pub struct ClientProof {
 pub enum ClientRoots {
     /// An SDS name.
     Secret(Str),
-    /// Roots, and the list of what was revoked, which may be empty.
-    Files(Str, Str),
     None,
 }
 

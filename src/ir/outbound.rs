@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
-
+pub use super::asks::{Apart, Asks, Bytes, Targets};
 use super::domains::{self, Claim};
 use super::gateway_hosts;
 use super::http_routes;
@@ -49,6 +48,16 @@ pub struct Assignment {
     pub labels: Labels,
     /// Which of them the client prefers.
     pub spread: Option<Box<Spread>>,
+    pub speaking: Speaking,
+}
+
+/// Which endpoints a cluster takes by what they speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Speaking {
+    #[default]
+    Anything,
+    /// The mesh's own TLS alone, for it is not ended before them.
+    MeshTls,
 }
 
 /// A virtual host before its table decides which of its domains it gets.
@@ -71,44 +80,6 @@ pub struct ListenerEntry {
     pub port: u16,
     pub asks: Asks,
     pub source: Source,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asks {
-    /// HTTP by the table of the port.
-    Http { table: Str },
-    /// Bytes.
-    Tcp(Bytes),
-    /// Whatever it turns out to be: HTTP by this table, else bytes.
-    Detect { table: Str, bytes: Bytes },
-    /// Bytes that are told apart from others to the same address, and where all others go, if the host takes them.
-    Told {
-        ways: Vec<(Apart, Bytes)>,
-        rest: Option<Bytes>,
-    },
-}
-
-/// Where a byte stream goes, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bytes {
-    pub to: Targets,
-    pub flow: super::Flow,
-}
-
-/// One cluster, or several by weight, with the name of their statistics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Targets {
-    pub targets: Vec<Target>,
-    pub prefix: Str,
-}
-
-/// By what a connection shows that it is for a host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Apart {
-    /// The name that a TLS client asks for; empty for any, and for no TLS.
-    pub server_name: Str,
-    /// The range that it goes to; none is all.
-    pub range: Option<IpNet>,
 }
 
 /// All that the join of a host reads of the mesh. Whatever changes one of these touches the host.
@@ -217,6 +188,7 @@ impl Called<'_> {
                     port: self.port.number,
                     labels,
                     spread,
+                    speaking: Speaking::Anything,
                 });
             }
             view.clusters.push((cluster, sources));
@@ -347,6 +319,7 @@ impl Called<'_> {
                 targets: vec![Target { cluster, weight: 1 }],
             },
             flow,
+            server: None,
         }
     }
 
@@ -429,15 +402,6 @@ impl Called<'_> {
             redirects: false,
             sources,
         });
-    }
-}
-
-impl Asks {
-    pub fn table(&self) -> Option<&Str> {
-        match self {
-            Self::Http { table } | Self::Detect { table, .. } => Some(table),
-            Self::Tcp(_) | Self::Told { .. } => None,
-        }
     }
 }
 

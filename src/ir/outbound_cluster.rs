@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::assignments;
 use super::http_routes;
-use super::outbound::{Assignment, HostFacts};
+use super::outbound::{Assignment, HostFacts, Speaking};
 use super::spread::{self, Spread, Where};
 use super::traffic_policy::{self, Server};
 use super::{Cluster, Discovery, LoadBalancer, Lookup, Origin, UpstreamProtocol, UpstreamTls};
@@ -72,8 +72,10 @@ pub(super) fn join(
     let pool = limits.as_deref().map(|l| &l.pool);
     let protocol = protocol(port.protocol, pool);
     let mesh = facts.mesh;
-    let (_, policies) = &facts.namespace_mode;
-    let server = server(facts, (service, port), subset, protocol);
+    let server = Server {
+        secrets: destined == Destined::No || rule.is_some_and(|rule| rule.chosen),
+        ..server(facts, (service, port), subset, protocol)
+    };
     let balancer = traffic_policy::load_balancer(&policy)
         .filter(|_| destined == Destined::No || service.resolution != Resolution::Headless);
     let of_rule = policy
@@ -83,7 +85,10 @@ pub(super) fn join(
     let cluster = Cluster {
         name: cluster_name(port.number, subset, &service.host),
         discovery: match (balancer, service.resolution) {
-            (None, _) => Discovery::OriginalDst { source: None },
+            (None, _) => Discovery::OriginalDst {
+                source: None,
+                port: service.entry.as_ref().and_then(|_| port.instead()),
+            },
             (Some(_), Resolution::Dns(lookup)) => {
                 looked_up(facts, lookup, port, (rule, spread.clone()), subset)
             }
@@ -112,13 +117,23 @@ pub(super) fn join(
         }),
         limits,
     };
+    let sources = sources(facts, (service, port), policy.sources);
+    (cluster, spread, sources)
+}
+
+/// What made a cluster: its port, its rules, the policies of its namespace.
+fn sources(
+    facts: &HostFacts<'_>,
+    (service, port): (&Service, &ServicePort),
+    rules: Vec<Source>,
+) -> Vec<Source> {
+    let (_, policies) = &facts.namespace_mode;
     let whole = |key: &crate::config::Key| Source {
         key: key.clone(),
         field: Str::default(),
     };
-    let sources = std::iter::once(port_source(service, port)).chain(policy.sources);
-    let sources = sources.chain(policies.iter().map(whole)).collect();
-    (cluster, spread, sources)
+    let sources = std::iter::once(port_source(service, port)).chain(rules);
+    sources.chain(policies.iter().map(whole)).collect()
 }
 
 /// Whom a client meets there, as far as TLS asks.
@@ -133,6 +148,7 @@ fn server<'a>(
         host: service.host.as_str(),
         port: port.number,
         subset,
+        secrets: false,
         protocol,
         identities: identities(facts),
         // Nobody outside has an identity of the mesh.
@@ -158,6 +174,7 @@ fn looked_up(
         port: port.number,
         labels: defined.map(|d| d.subset.labels.clone()).unwrap_or_default(),
         spread,
+        speaking: Speaking::Anything,
     };
     let root = facts.mesh.root_namespace.as_str();
     let names = assignments::of_set(facts.endpoints, (facts.policies, root), &assignment);

@@ -305,7 +305,10 @@ pub fn fixed_clusters(mesh: &MeshConfig) -> [Cluster; 2] {
     [
         cluster(
             PASSTHROUGH,
-            Discovery::OriginalDst { source: None },
+            Discovery::OriginalDst {
+                source: None,
+                port: None,
+            },
             LoadBalancer::ClusterProvided,
         ),
         cluster(BLACK_HOLE, nowhere, LoadBalancer::LeastRequest),

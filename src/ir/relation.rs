@@ -181,7 +181,8 @@ fn visible<'s>(
 
 fn rule(client: &Client, snapshot: &Snapshot, service: &Service) -> Option<Obeyed> {
     let root = &snapshot.mesh.root_namespace;
-    snapshot.rules.select(root, &client.namespace, service)
+    let caller = (client.namespace.as_str(), &client.labels);
+    snapshot.rules.select(root, caller, service)
 }
 
 fn place(client: &Client, snapshot: &Snapshot, rule: Option<&Obeyed>) -> Option<Arc<Where>> {
@@ -293,6 +294,9 @@ fn gates(
     is_service: bool,
 ) -> Vec<Gate> {
     let bound = snapshot.virtuals.bound_at(host);
+    if bound.is_empty() && !front.stands_alone(host) {
+        return Vec::new();
+    }
     let gate = |(place, served): (&(IpAddr, u16), &Served)| {
         let at = Place::of_gateway(served.key());
         let met = |entry: &Arc<Virtual>| {
@@ -366,11 +370,17 @@ fn followed(client: &Client, snapshot: &Snapshot, entry: &Arc<Virtual>, at: &Pla
             }
         }
     }
+    // Of byte streams all conditions count.
+    let is_for_bytes = |m: &L4Match| {
+        let named =
+            m.gateways.is_empty() || Place::all(&m.gateways, &entry.key.namespace).contains(at);
+        named && is_for(&[], &m.source_labels, &m.source_namespace)
+    };
     let of_bytes = |rules: &mut dyn Iterator<Item = &Vec<L4Match>>| {
         let mut elsewhere = Vec::new();
         for (index, matches) in rules.enumerate() {
             for (place, m) in matches.iter().enumerate() {
-                if !is_for(&m.gateways, &m.source_labels, &m.source_namespace) {
+                if !is_for_bytes(m) {
                     elsewhere.push((index, place));
                 }
             }

@@ -43,7 +43,7 @@ pub fn of(policy: &Policy, mesh: &MeshConfig, from: Option<&Where>) -> Option<Sp
     }
     policy.outlier_detection.as_ref()?;
     if !setting.failover_priority.is_empty() {
-        return Some(Spread::Alike(alike(setting, &from.labels)));
+        return Some(Spread::Alike(alike(setting, from)));
     }
     let [region, ..] = &from.locality;
     let then = setting.failover.iter().find(|f| f.from == *region);
@@ -67,13 +67,27 @@ fn shares(setting: &LocalityLb, from: &Locality) -> Option<Spread> {
 }
 
 /// A label without a value is to be as the client's.
-fn alike(setting: &LocalityLb, own: &Labels) -> Vec<(Str, Str)> {
+fn alike(setting: &LocalityLb, from: &Where) -> Vec<(Str, Str)> {
     let each = setting.failover_priority.iter();
     each.map(|text| match text.split_once('=') {
         Some((key, value)) => (Str::new(key), Str::new(value)),
-        None => (text.clone(), own.get(text).cloned().unwrap_or_default()),
+        None => (
+            text.clone(),
+            Str::new(value(text, &from.locality, &from.labels)),
+        ),
     })
     .collect()
+}
+
+/// Where something is counts as labels of its own, as in Istio.
+fn value<'a>(key: &str, locality: &'a Locality, labels: &'a Labels) -> &'a str {
+    let [region, zone, subzone] = locality;
+    match key {
+        "topology.kubernetes.io/region" => region,
+        "topology.kubernetes.io/zone" => zone,
+        "topology.istio.io/subzone" => subzone,
+        key => labels.get(key).map_or("", Str::as_str),
+    }
 }
 
 /// An endpoint with what of it decides its place.
@@ -125,7 +139,7 @@ impl Spread {
             }
             Self::Alike(wanted) => {
                 let has = |(key, value): &&(Str, Str)| {
-                    labels.get(key).map_or("", Str::as_str) == value.as_str()
+                    self::value(key, locality, labels) == value.as_str()
                 };
                 let shared = wanted.iter().take_while(has).count();
                 (wanted.len() - shared) as u32
@@ -136,7 +150,7 @@ impl Spread {
 
 /// What several localities have of one pattern they share by their endpoints' weights; what none has is lost, and
 /// localities of no pattern get nothing.
-fn share_out(shares: &[(Str, u32)], groups: &mut [LocalityEndpoints]) {
+fn share_out(shares: &[(Str, u32)], groups: &mut Vec<LocalityEndpoints>) {
     let mut taken = vec![false; groups.len()];
     let weigh = |group: &LocalityEndpoints| -> u64 {
         group.endpoints.iter().map(|e| u64::from(e.weight)).sum()
@@ -152,9 +166,7 @@ fn share_out(shares: &[(Str, u32)], groups: &mut [LocalityEndpoints]) {
             groups[at].share = Some(part as u32);
         }
     }
-    for (group, _) in groups.iter_mut().zip(taken).filter(|(_, taken)| !taken) {
-        group.endpoints.clear();
-    }
+    groups.retain(|group| group.share.is_some());
 }
 
 #[cfg(test)]
@@ -217,7 +229,6 @@ mod tests {
         assert_eq!(
             shares,
             [
-                ("r/y/a", None, 0),
                 ("r/z/a", Some(35), 1),
                 ("r/z/b", Some(35), 1),
                 ("r2/z/a", Some(30), 1)

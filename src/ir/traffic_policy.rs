@@ -182,6 +182,8 @@ pub struct Server<'a> {
     pub identities: Vec<Str>,
     /// None when auto mTLS is off.
     pub auto: Option<Mode>,
+    /// Whether the client may name Secrets: at the edge, and where its rule chooses it, as in Istio.
+    pub secrets: bool,
     /// Names that a server outside the mesh proves by its certificate (ServiceEntry `subjectAltNames`).
     pub names: &'a [Str],
 }
@@ -197,6 +199,9 @@ pub fn upstream_tls(policy: &Policy, server: &Server<'_>) -> UpstreamTls {
         };
     };
     match tls.mode {
+        TlsMode::Simple | TlsMode::Mutual if !tls.credential_name.is_empty() && !server.secrets => {
+            UpstreamTls::Off
+        }
         TlsMode::Disable => UpstreamTls::Off,
         TlsMode::IstioMutual => UpstreamTls::Mutual(mutual(tls, server)),
         TlsMode::Simple => UpstreamTls::Originate(origination(tls, None, server)),
@@ -328,6 +333,7 @@ mod tests {
                 key,
                 index: 0,
             }],
+            chosen: false,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::config::gateway::{Gateway, ServedHost};
 use crate::config::meta::{Labels, Meta, selects};
 use crate::config::{Key, Object};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Served {
     pub key: Key,
     pub meta: Meta,
@@ -15,6 +15,17 @@ pub struct Served {
     /// The hosts of each server.
     pub hosts: Vec<Vec<ServedHost>>,
 }
+
+/// What is said beside the spec changes nothing but the order of age.
+impl PartialEq for Served {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.meta.creation_timestamp == other.meta.creation_timestamp
+            && self.spec == other.spec
+    }
+}
+
+impl Eq for Served {}
 
 #[derive(Clone, Debug, Default)]
 pub struct Gateways {

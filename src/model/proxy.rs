@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::locality::Locality;
 use crate::config::meta::Labels;
+use crate::config::proxy_config::{ForwardClientCert, ProxyProtocol, Topology};
 use crate::identity::SpiffeId;
 use crate::text::Str;
 
@@ -110,6 +111,9 @@ pub struct Proxy {
     /// Where it says that it is: region, zone, subzone.
     #[serde(default)]
     pub locality: Locality,
+    /// What stands before it, where that is another thing than before the mesh's gateways.
+    #[serde(default)]
+    pub topology: Option<Topology>,
     /// Absent where the mesh's own setting holds.
     pub packing: Option<RoutePacking>,
 }
@@ -172,10 +176,38 @@ struct Metadata {
     labels: Labels,
     #[serde(rename = "ANNOTATIONS")]
     annotations: Annotations,
+    #[serde(rename = "PROXY_CONFIG")]
+    proxy_config: ProxyConfig,
     #[serde(rename = "ENVOY_STATUS_PORT")]
     status_port: Option<f64>,
     #[serde(rename = "ENVOY_PROMETHEUS_PORT")]
     prometheus_port: Option<f64>,
+}
+
+/// As much of `ProxyConfig` as is read here, in Istio's own spelling.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ProxyConfig {
+    gateway_topology: Option<Said>,
+}
+
+/// A `Topology` with its number as Envoy sends it.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Said {
+    num_trusted_proxies: f64,
+    forward_client_cert_details: ForwardClientCert,
+    proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl From<Said> for Topology {
+    fn from(said: Said) -> Self {
+        Self {
+            num_trusted_proxies: said.num_trusted_proxies as u32,
+            forward_client_cert_details: said.forward_client_cert_details,
+            proxy_protocol: said.proxy_protocol,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -251,6 +283,7 @@ impl Proxy {
             taken: metadata.taken(),
             labels: metadata.labels,
             locality: Locality::default(),
+            topology: metadata.proxy_config.gateway_topology.map(Topology::from),
             packing: metadata.annotations.packing,
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::services::Service;
 use crate::config::destination_rule::{DestinationRule, Subset, TrafficPolicy};
-use crate::config::meta::{ExportTo, Meta};
+use crate::config::meta::{ExportTo, Labels, Meta, selects};
 use crate::config::{Key, Object};
 use crate::text::{Hostname, Str};
 
@@ -34,6 +34,8 @@ impl PartialEq for Obeyed {
 pub struct Merged {
     pub policy: Option<(TrafficPolicy, Key)>,
     pub subsets: Vec<Defined>,
+    /// Whether it chooses its clients (`workloadSelector`).
+    pub chosen: bool,
 }
 
 /// A subset, and where its rule has it.
@@ -51,6 +53,8 @@ pub struct Rules {
     hosts: BTreeMap<Key, Hostname>,
     /// Rules for which it may matter where a client is, with the label keys that they ask for.
     minding: BTreeMap<Key, Vec<Str>>,
+    /// Label keys by which rules choose their clients.
+    choosing: BTreeMap<Key, Vec<Str>>,
 }
 
 /// Which rules of a namespace a lookup may use.
@@ -75,6 +79,7 @@ impl Rules {
     ) -> Vec<Hostname> {
         let mut touched: Vec<Hostname> = self.hosts.remove(key).into_iter().collect();
         self.minding.remove(key);
+        self.choosing.remove(key);
         let of_namespace = self.by_namespace.entry(key.namespace.clone()).or_default();
         for host in &touched {
             if let Some(rules) = of_namespace.get_mut(host) {
@@ -84,8 +89,6 @@ impl Rules {
                 }
             }
         }
-        // A rule for chosen clients is not yet in effect: better for none than for all of them.
-        let rule = rule.filter(|(_, spec)| spec.workload_selector.is_none());
         let Some((object, spec)) = rule else {
             return touched;
         };
@@ -107,6 +110,10 @@ impl Rules {
         }));
         rules.sort_by(|a, b| a.meta.age().cmp(&b.meta.age()));
         self.hosts.insert(key.clone(), host.clone());
+        if let Some(chosen) = &spec.workload_selector {
+            let keys = chosen.match_labels.keys().cloned();
+            self.choosing.insert(key.clone(), keys.collect());
+        }
         if spec.minds_localities() {
             self.minding
                 .insert(key.clone(), spec.priority_keys().collect());
@@ -121,9 +128,19 @@ impl Rules {
         (!self.minding.is_empty()).then_some(keys)
     }
 
+    /// Label keys that can tell two clients of a namespace apart.
+    pub fn choosing_keys(&self) -> impl Iterator<Item = &Str> {
+        self.choosing.values().flatten()
+    }
+
     /// The client's namespace, then the service's, then the root: the first with a matching host wins,
     /// even if that leaves nothing visible.
-    pub fn select(&self, root: &str, client: &str, service: &Service) -> Option<Obeyed> {
+    pub fn select(
+        &self,
+        root: &str,
+        (client, labels): (&str, &Labels),
+        service: &Service,
+    ) -> Option<Obeyed> {
         let own = if client == root {
             Reach::Private
         } else {
@@ -135,8 +152,13 @@ impl Rules {
             (root, Reach::Exported),
         ];
         for (namespace, reach) in levels {
-            if let Some(rules) = self.most_specific(namespace, &service.host, reach) {
-                return obeyed(rules, client, reach);
+            let by = Caller {
+                namespace: client,
+                labels,
+                reach,
+            };
+            if let Some(rules) = self.most_specific(namespace, &service.host, &by) {
+                return obeyed(rules, &by);
             }
         }
         None
@@ -146,10 +168,10 @@ impl Rules {
         &self,
         namespace: &str,
         host: &Hostname,
-        reach: Reach,
+        by: &Caller<'_>,
     ) -> Option<&[Arc<Rule>]> {
         let of_namespace = self.by_namespace.get(namespace)?;
-        let usable = |rules: &'_ [Arc<Rule>]| rules.iter().any(|r| reach.covers(r));
+        let usable = |rules: &'_ [Arc<Rule>]| rules.iter().any(|r| by.is_meant(r));
         let exact = of_namespace.get(host).filter(|r| usable(r));
         let found = exact.or_else(|| {
             // Wildcards come first in the order of hosts.
@@ -159,6 +181,23 @@ impl Rules {
                 .map(|(_, rules)| rules)
         });
         found.map(Vec::as_slice)
+    }
+}
+
+/// Who looks for a rule, and among which.
+struct Caller<'a> {
+    namespace: &'a str,
+    labels: &'a Labels,
+    reach: Reach,
+}
+
+impl Caller<'_> {
+    /// A rule for chosen workloads is for those of its own namespace.
+    fn is_meant(&self, rule: &Rule) -> bool {
+        let chosen = rule.spec.workload_selector.as_ref().is_none_or(|chosen| {
+            rule.key.namespace == self.namespace && selects(&chosen.match_labels, self.labels)
+        });
+        chosen && self.reach.covers(rule)
     }
 }
 
@@ -179,13 +218,21 @@ impl Rule {
     }
 }
 
-/// Of those in reach that the client sees, the oldest and all with the same host and export.
-fn obeyed(rules: &[Arc<Rule>], client: &str, reach: Reach) -> Option<Obeyed> {
+/// Of those in reach that the client sees, the oldest and all with the same host and export. One that chooses the client
+/// goes before those for all.
+fn obeyed(rules: &[Arc<Rule>], by: &Caller<'_>) -> Option<Obeyed> {
+    let client = by.namespace;
     let sees = |r: &&Arc<Rule>| {
-        reach.covers(r) && (r.key.namespace == client || r.export_to.reaches(client))
+        by.is_meant(r) && (r.key.namespace == client || r.export_to.reaches(client))
     };
-    let first = rules.iter().find(sees)?;
-    let alike = |r: &&Arc<Rule>| r.export_to == first.export_to && r.host == first.host;
+    let chooses = |r: &&Arc<Rule>| r.spec.workload_selector.is_some();
+    let chosen = rules.iter().filter(sees).find(chooses);
+    let first = chosen.or_else(|| rules.iter().find(sees))?;
+    let alike = |r: &&Arc<Rule>| {
+        r.export_to == first.export_to
+            && r.host == first.host
+            && r.spec.workload_selector == first.spec.workload_selector
+    };
     let chosen = rules.iter().filter(sees).filter(alike);
     Some(Obeyed(chosen.cloned().collect()))
 }
@@ -198,6 +245,7 @@ impl Obeyed {
     pub fn merged(&self) -> Merged {
         let mut merged = Merged::default();
         for rule in &self.0 {
+            merged.chosen |= rule.spec.workload_selector.is_some();
             if merged.policy.is_none() {
                 let own = rule.spec.traffic_policy.clone();
                 merged.policy = own.map(|p| (p, rule.key.clone()));
@@ -263,7 +311,7 @@ mod tests {
             ..Meta::default()
         };
         let service = Service::of(&meta, &core::Service::default(), "cluster.local", &[]).unwrap();
-        let obeyed = rules.select("root", client, &service);
+        let obeyed = rules.select("root", (client, &Labels::new()), &service);
         let merged = obeyed.map_or_else(Merged::default, |o| o.merged());
         let line = |d: &Defined| (d.subset.name.to_string(), d.key.to_string(), d.index);
         merged.subsets.iter().map(line).collect()

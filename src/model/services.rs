@@ -54,6 +54,16 @@ pub struct ServicePort {
     pub target: TargetPort,
 }
 
+impl ServicePort {
+    /// Where connections go instead, if that is another port than the one that was called.
+    pub fn instead(&self) -> Option<u16> {
+        match self.target {
+            TargetPort::Number(number) if number != self.number => Some(number),
+            TargetPort::Number(_) | TargetPort::Name(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// Envoy picks one of the endpoints.

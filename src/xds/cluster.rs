@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
 };
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
-    MaglevLbConfig, RingHashLbConfig,
+    MaglevLbConfig, OriginalDstLbConfig, RingHashLbConfig,
 };
 use envoy_types::pb::envoy::config::core::v3::{
     BindConfig, Http1ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
@@ -139,8 +139,14 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
             cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(dns(*lookup)));
             cluster.load_assignment = Some(names.render());
         }
-        Discovery::OriginalDst { source } => {
+        Discovery::OriginalDst { source, port } => {
             set_type(cluster, DiscoveryType::OriginalDst);
+            cluster.lb_config = port.map(|port| {
+                LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+                    upstream_port_override: proto::uint32(port.into()),
+                    ..Default::default()
+                })
+            });
             cluster.upstream_bind_config = source.map(bind);
         }
         Discovery::Static { endpoints, source } => {

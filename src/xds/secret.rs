@@ -1,8 +1,8 @@
 //! Secrets as Envoy takes them over SDS. Who may have which is not decided here.
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::DataSource;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::config::core::v3::{DataSource, WatchedDirectory};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, TlsCertificate,
@@ -11,7 +11,7 @@ use prost::{DecodeError, Message};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::encode::encode_owned;
-use super::{Encoded, ResourceType};
+use super::{Encoded, ResourceType, proto};
 use crate::text::Str;
 
 /// SDS name of the workload's own certificate and key.
@@ -41,6 +41,46 @@ pub fn pair(name: &Str, version: Str, chain: String, mut key: Zeroizing<String>)
     let body = Zeroizing::new(message.encode_to_vec());
     wipe(&mut message);
     encode_owned(ResourceType::Secret, name, version, Bytes::from_owner(body))
+}
+
+/// Files of the proxy's own, which Envoy reads anew when their folder changes.
+pub fn pair_of_files(name: &Str, version: Str, chain: &str, key: &str) -> Encoded {
+    let message = Secret {
+        name: name.to_string(),
+        r#type: Some(secret::Type::TlsCertificate(TlsCertificate {
+            certificate_chain: Some(proto::file(chain)),
+            private_key: Some(proto::file(key)),
+            watched_directory: folder(chain),
+            ..Default::default()
+        })),
+    };
+    let body = Bytes::from(message.encode_to_vec());
+    encode_owned(ResourceType::Secret, name, version, body)
+}
+
+/// The same of roots, and of what was revoked, if that is said.
+pub fn roots_of_files(name: &Str, version: Str, roots: &str, revoked: &str) -> Encoded {
+    let message = Secret {
+        name: name.to_string(),
+        r#type: Some(secret::Type::ValidationContext(
+            CertificateValidationContext {
+                trusted_ca: Some(proto::file(roots)),
+                crl: (!revoked.is_empty()).then(|| proto::file(revoked)),
+                watched_directory: folder(roots),
+                ..Default::default()
+            },
+        )),
+    };
+    let body = Bytes::from(message.encode_to_vec());
+    encode_owned(ResourceType::Secret, name, version, body)
+}
+
+fn folder(file: &str) -> Option<WatchedDirectory> {
+    let (folder, _) = file.rsplit_once('/')?;
+    Some(WatchedDirectory {
+        path: folder.to_owned(),
+        ..Default::default()
+    })
 }
 
 /// By whom clients of a gateway must be signed, and what of it was revoked.

@@ -67,7 +67,7 @@ fn validation(clients: &ClientProof) -> ValidationContextType {
     };
     let believed: Vec<SubjectAltNameMatcher> = clients.subject_alt_names.iter().map(dns).collect();
     let texts = |all: &[Str]| all.iter().map(Str::to_string).collect::<Vec<String>>();
-    let mut context = CertificateValidationContext {
+    let context = CertificateValidationContext {
         match_typed_subject_alt_names: believed,
         verify_certificate_spki: texts(&clients.certificate_spki),
         verify_certificate_hash: texts(&clients.certificate_hash),
@@ -85,11 +85,6 @@ fn validation(clients: &ClientProof) -> ValidationContextType {
                 ..Default::default()
             };
             ValidationContextType::CombinedValidationContext(combined)
-        }
-        ClientRoots::Files(roots, revoked) => {
-            context.trusted_ca = Some(proto::file(roots));
-            context.crl = (!revoked.is_empty()).then(|| proto::file(revoked));
-            ValidationContextType::ValidationContext(context)
         }
         ClientRoots::None => ValidationContextType::ValidationContext(context),
     }

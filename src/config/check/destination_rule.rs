@@ -42,11 +42,6 @@ pub(super) fn faults(spec: &DestinationRule, namespace: &str, not_yet: &NotYet) 
     }
     out.extend(export_to("spec.exportTo", namespace, &spec.export_to));
     if let Some(workloads) = &spec.workload_selector {
-        out.push(Fault::warning(
-            Code::NotYetInEffect,
-            "spec.workloadSelector",
-            "a rule for selected workloads is not in effect yet: none of it is",
-        ));
         out.extend(selector(
             "spec.workloadSelector.matchLabels",
             &workloads.match_labels,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+
 use super::{fault, host, ip, is_label, port, selector};
 use crate::config::decode::reader::Fault;
 use crate::config::gateway::{
@@ -40,7 +42,15 @@ fn server(path: &str, one: &Server) -> Vec<Fault> {
         out.push(fault(format!("{path}.hosts"), message));
     }
     for (i, text) in one.hosts.iter().enumerate() {
-        out.extend(served(&format!("{path}.hosts[{i}]"), text));
+        let path = format!("{path}.hosts[{i}]");
+        out.extend(served(&path, text));
+        let name = text.rsplit('/').next().unwrap_or_default();
+        let partial = name.len() > 1 && name.starts_with('*') && !name.starts_with("*.");
+        if partial && one.sort().is_some_and(|sort| !sort.is_plaintext()) {
+            let message =
+                "Envoy tells connections of TLS apart by whole labels alone: this host is left out";
+            out.push(Fault::warning(Code::NotYetInEffect, path, message));
+        }
     }
     let Some(sort) = one.sort() else {
         let message = format!(
@@ -95,7 +105,7 @@ fn served(path: &str, text: &str) -> Option<Fault> {
     host(path, name)
 }
 
-fn tls(path: &str, tls: &ServerTls) -> Vec<Fault> {
+pub(super) fn tls(path: &str, tls: &ServerTls) -> Vec<Fault> {
     let mut out = Vec::new();
     if tls.https_redirect {
         let message = "a server of TLS has nothing to redirect from";
@@ -110,6 +120,7 @@ fn tls(path: &str, tls: &ServerTls) -> Vec<Fault> {
             out.extend(roots(path, tls));
         }
     }
+    out.extend(pins(path, tls));
     let (least, most) = (tls.min_protocol_version, tls.max_protocol_version);
     if most != TlsVersion::Auto && least > most {
         let message = "it is later than `maxProtocolVersion`";
@@ -119,6 +130,35 @@ fn tls(path: &str, tls: &ServerTls) -> Vec<Fault> {
     out.extend(known(path, "ecdhCurves", CURVES, &tls.ecdh_curves));
     out
 }
+
+/// Hashes of a client's certificate, as Envoy takes them.
+fn pins(path: &str, tls: &ServerTls) -> Vec<Fault> {
+    let hex = |text: &str| {
+        let bare = text.replace(':', "");
+        HEXLOWER_PERMISSIVE
+            .decode(bare.as_bytes())
+            .is_ok_and(|bytes| bytes.len() == SHA256)
+    };
+    let base64 = |text: &str| {
+        BASE64
+            .decode(text.as_bytes())
+            .is_ok_and(|bytes| bytes.len() == SHA256)
+    };
+    let hashes = tls.verify_certificate_hash.iter().enumerate();
+    let hashes = hashes.filter(|(_, text)| !hex(text)).map(|(i, text)| {
+        let message = format!("`{text}` is no SHA-256 in hexadecimal");
+        fault(format!("{path}.verifyCertificateHash[{i}]"), message)
+    });
+    let keys = tls.verify_certificate_spki.iter().enumerate();
+    let keys = keys.filter(|(_, text)| !base64(text)).map(|(i, text)| {
+        let message = format!("`{text}` is no SHA-256 in base64");
+        fault(format!("{path}.verifyCertificateSpki[{i}]"), message)
+    });
+    hashes.chain(keys).collect()
+}
+
+/// Bytes of a hash.
+const SHA256: usize = 32;
 
 /// Istio leaves out words that it does not know, and so do we; but not in silence.
 fn known(
@@ -167,6 +207,10 @@ fn certificate(path: &str, tls: &ServerTls) -> Vec<Fault> {
     if ways.iter().filter(|way| **way).count() > 1 {
         let message = "only one of credentialName, credentialNames, tlsCertificates can be given";
         return vec![fault(path, message)];
+    }
+    if let Some(i) = names.iter().position(|name| name.is_empty()) {
+        let message = "it names no Secret";
+        return vec![fault(format!("{path}.credentialNames[{i}]"), message)];
     }
     if names.len() > MOST_CREDENTIALS || tls.tls_certificates.len() > MOST_CREDENTIALS {
         let message = "at most two certificates, one with an RSA key and one with an ECDSA key";

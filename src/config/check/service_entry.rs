@@ -122,10 +122,6 @@ fn endpoints(spec: &ServiceEntry) -> Vec<Fault> {
                 out.push(fault("spec.endpoints", message));
             }
         }
-        Resolution::None if spec.ports.iter().any(|p| p.target_port.is_some()) => {
-            let message = "targetPort is not in effect yet with resolution NONE";
-            out.push(Fault::warning(Code::NotYetInEffect, "spec.ports", message));
-        }
         Resolution::DynamicDns => {
             let message =
                 "DYNAMIC_DNS is not in effect yet: the hosts go to where clients look them up";

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{NotYet, connection_pool, fault, host, ip, is_label, port, selector, unix_path};
+use super::{
+    NotYet, connection_pool, fault, gateway, host, ip, is_label, port, selector, unix_path,
+};
 use crate::config::decode::reader::Fault;
+use crate::config::gateway::TlsMode;
 use crate::config::sidecar::{CaptureMode, EgressListener, IngressListener, Sidecar, SidecarPort};
 use crate::diagnostic::Code;
 
@@ -76,6 +79,17 @@ fn ingress(path: &str, one: &IngressListener) -> Vec<Fault> {
     out.extend(port(&format!("{path}.port.number"), one.port.number));
     if !one.bind.is_empty() {
         out.extend(ip(&format!("{path}.bind"), &one.bind));
+    }
+    if let Some(tls) = &one.tls {
+        let path = format!("{path}.tls");
+        out.extend(gateway::tls(&path, tls));
+        if !matches!(
+            tls.mode,
+            TlsMode::Simple | TlsMode::Mutual | TlsMode::OptionalMutual
+        ) {
+            let message = "a workload's own TLS is SIMPLE, MUTUAL or OPTIONAL_MUTUAL";
+            out.push(fault(format!("{path}.mode"), message));
+        }
     }
     if let Some(pool) = &one.connection_pool {
         out.extend(connection_pool::faults(

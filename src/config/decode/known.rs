@@ -89,6 +89,14 @@ fn table(kind: Kind) -> &'static [&'static str] {
     }
 }
 
+/// Whether a field of Istio's that the type does not have has no effect in Istio either.
+pub(super) fn is_retired(kind: Kind, path: &str) -> bool {
+    let bare = without_indexes(path);
+    let bare = camel(&bare).unwrap_or(bare);
+    let field = bare.strip_prefix("spec.").unwrap_or(&bare);
+    retired(kind).iter().any(|row| covers(row, field))
+}
+
 fn retired(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Namespace
@@ -99,11 +107,16 @@ fn retired(kind: Kind) -> &'static [&'static str] {
         | Kind::WorkloadEntry
         | Kind::ServiceEntry
         | Kind::PeerAuthentication
-        | Kind::DestinationRule
-        | Kind::Sidecar
-        | Kind::Gateway
         | Kind::Secret => &[],
-        Kind::VirtualService => &["http.websocketUpgrade"],
+        Kind::VirtualService => &[
+            "http.websocketUpgrade",
+            "http.fault.abort.http2Error",
+            "http.fault.delay.exponentialDelay",
+            "tcp.match.sourceSubnet",
+        ],
+        Kind::DestinationRule => &["*.outlierDetection.consecutiveErrors"],
+        Kind::Sidecar => &["ingress.port.targetPort", "egress.port.targetPort"],
+        Kind::Gateway => &["servers.defaultEndpoint", "servers.port.targetPort"],
         Kind::MeshConfig => RETIRED_MESH_CONFIG,
     }
 }
@@ -125,7 +138,6 @@ const MESH_CONFIG: &[&str] = &[
     "defaultConfig.extraStatTags",
     "defaultConfig.fileFlushInterval",
     "defaultConfig.fileFlushMinSizeKb",
-    "defaultConfig.gatewayTopology",
     "defaultConfig.image",
     "defaultConfig.meshId",
     "defaultConfig.privateKeyProvider",

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -47,8 +50,7 @@ impl SecretManifest {
     fn pair(&self, chain: &str, key: &str) -> Option<(Str, PrivateKey)> {
         let chain = self.certificates(chain)?;
         let key = self.text(key)?;
-        PrivateKeyDer::from_pem_slice(key.as_bytes()).ok()?;
-        Some((chain, PrivateKey::new(key)))
+        belong_together(&chain, &key).then(|| (chain, PrivateKey::new(key)))
     }
 
     fn certificates(&self, name: &str) -> Option<Str> {
@@ -66,12 +68,31 @@ impl SecretManifest {
     }
 }
 
+/// Whether the key is that of the chain's first certificate: Envoy takes no other pair.
+fn belong_together(chain: &str, key: &str) -> bool {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
+    let (Ok(chain), Ok(key)) = (chain, key) else {
+        return false;
+    };
+    let Ok(key) = any_supported_type(&key) else {
+        return false;
+    };
+    match CertifiedKey::new(chain, key).keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => true,
+        Err(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pem(what: &str) -> String {
-        format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n")
+    fn pair() -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["shop.example.com".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
     }
 
     fn manifest(pairs: &[(&str, String)]) -> SecretManifest {
@@ -86,7 +107,7 @@ mod tests {
 
     #[test]
     fn both_shapes_are_read_and_the_key_is_shown_to_nobody() {
-        let (certificate, key) = (pem("CERTIFICATE"), pem("PRIVATE KEY"));
+        let (certificate, key) = pair();
         for names in [["tls.crt", "tls.key", "ca.crt"], ["cert", "key", "cacert"]] {
             let texts = [&certificate, &key, &certificate].map(Clone::clone);
             let pairs: Vec<_> = names.into_iter().zip(texts).collect();
@@ -106,7 +127,10 @@ mod tests {
     fn what_is_no_certificate_is_left_alone() {
         let password = manifest(&[("key", "secret".to_owned()), ("cert", "x".to_owned())]);
         assert!(password.prune().is_empty());
-        let half = manifest(&[("tls.crt", pem("CERTIFICATE")), ("tls.key", String::new())]);
-        assert!(half.prune().is_empty());
+        let (chain, _) = pair();
+        for key in [String::new(), pair().1] {
+            let other = manifest(&[("tls.crt", chain.clone()), ("tls.key", key)]);
+            assert!(other.prune().is_empty());
+        }
     }
 }

@@ -41,6 +41,10 @@ impl Sheet<'_> {
             mut faults,
             mut not_yet,
         } = unread(self.key.kind, stray.into_iter().chain(unknown));
+        let (retired, idle): (Vec<_>, Vec<_>) = idle
+            .into_iter()
+            .partition(|path| known::is_retired(self.key.kind, path));
+        faults.extend(retired.into_iter().map(known_without_effect));
         not_yet.extend(idle);
         // The API server prunes what it does not know, and a newer one knows more than we do.
         if *self.file == NOWHERE {
@@ -193,7 +197,13 @@ fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
         Kind::Sidecar => section(root).map(Spec::Sidecar),
         Kind::Gateway => section(root).map(Spec::Gateway),
         Kind::Secret => {
-            reader::read::<SecretManifest>(root, "").map(|m| Spec::Secret(Box::new(m.prune())))
+            // What is wrong in one is not repeated: it may be a secret.
+            let manifest = reader::read::<SecretManifest>(root, "").value;
+            let secret = manifest.map(SecretManifest::prune).unwrap_or_default();
+            Reading {
+                value: Ok(Spec::Secret(Box::new(secret))),
+                unknown: Vec::new(),
+            }
         }
         Kind::MeshConfig => reader::read(root, "").map(Spec::MeshConfig),
     }
@@ -249,8 +259,7 @@ fn unread(kind: Kind, paths: impl Iterator<Item = String>) -> Unread {
             }
             Standing::NotYet => drop(not_yet.insert(path)),
             Standing::Retired => {
-                let message = "Istio has retired this field; it has no effect";
-                faults.push(Fault::warning(Code::NotYetInEffect, path, message));
+                faults.push(known_without_effect(path));
             }
             Standing::Unknown => {
                 let message = format!("{kind} has no such field");
@@ -259,6 +268,11 @@ fn unread(kind: Kind, paths: impl Iterator<Item = String>) -> Unread {
         }
     }
     Unread { faults, not_yet }
+}
+
+fn known_without_effect(path: String) -> Fault {
+    let message = "this field has no effect in Istio either";
+    Fault::warning(Code::NotYetInEffect, path, message)
 }
 
 pub(super) fn diagnostic(

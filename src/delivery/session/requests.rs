@@ -273,7 +273,7 @@ impl Session {
         let mut refused = Vec::new();
         for name in request.subscribed() {
             let name = Str::new(name);
-            if !Secrets::is_served(&name) {
+            if !Secrets::is_served(&name) || !self.secrets.has_room_for(&name) {
                 watch.due.ask(&name);
                 refused.push(Output::Event(Event::SecretRefused(name)));
                 continue;

@@ -18,6 +18,9 @@ pub enum Credential {
 /// the Secrets of gateways.
 pub const SERVED: [&str; 2] = ["default", "ROOTCA"];
 
+/// Secrets of one session. A gateway shows a few, or a few dozen.
+pub const MOST: usize = 500;
+
 /// Secrets asked for at one time; the others wait for an answer to one of them.
 pub const AT_ONCE: usize = 4;
 
@@ -66,8 +69,11 @@ enum State {
     Wanted {
         offer: Option<Str>,
     },
-    /// `ca` owes an answer. A second wish meanwhile is answered by the same secret.
-    Asked,
+    /// An answer is owed. A second wish meanwhile is answered by the same secret; one that may be others by then is
+    /// asked for again.
+    Asked {
+        outdated: bool,
+    },
     Settled {
         again: Option<Instant>,
     },
@@ -75,9 +81,41 @@ enum State {
     New,
 }
 
+impl Slot {
+    /// What the answer makes of it, and what of it is to be sent.
+    fn settle(&mut self, answer: Answer) -> Option<Arc<Encoded>> {
+        match answer {
+            Answer::Fresh { encoded, renew } => {
+                self.version = Some(encoded.version.clone());
+                self.state = State::Settled { again: renew };
+                Some(encoded)
+            }
+            Answer::StillGood { version, renew } => {
+                self.version = Some(version);
+                self.in_use = true;
+                self.state = State::Settled { again: renew };
+                None
+            }
+            Answer::Unavailable { retry } => {
+                self.state = State::Settled { again: Some(retry) };
+                None
+            }
+            Answer::Missing => {
+                self.state = State::Settled { again: None };
+                None
+            }
+        }
+    }
+}
+
 impl Secrets {
     pub fn is_served(name: &str) -> bool {
-        SERVED.contains(&name) || credentials::named(name).is_some()
+        SERVED.contains(&name) || credentials::named(name).is_some() || credentials::is_file(name)
+    }
+
+    /// Whether there is room for one more name. The workload's own have theirs.
+    pub fn has_room_for(&self, name: &str) -> bool {
+        SERVED.contains(&name) || self.find(name).is_ok() || self.slots.len() < MOST
     }
 
     pub fn want(&mut self, name: &Str, offer: Option<Str>) {
@@ -87,7 +125,7 @@ impl Secrets {
             at
         });
         let slot = &mut self.slots[at].1;
-        if !matches!(slot.state, State::Asked) {
+        if !matches!(slot.state, State::Asked { .. }) {
             slot.state = State::Wanted { offer };
         }
     }
@@ -113,9 +151,16 @@ impl Secrets {
     /// The same of some names.
     pub fn reconsider_those(&mut self, which: impl Fn(&str) -> bool) {
         for (name, slot) in &mut self.slots {
-            if matches!(slot.state, State::Settled { .. }) && which(name) {
-                let offer = slot.version.clone();
-                slot.state = State::Wanted { offer };
+            if !which(name) {
+                continue;
+            }
+            match &mut slot.state {
+                State::Settled { .. } => {
+                    let offer = slot.version.clone();
+                    slot.state = State::Wanted { offer };
+                }
+                State::Asked { outdated } => *outdated = true,
+                State::Wanted { .. } | State::New => {}
             }
         }
     }
@@ -123,7 +168,7 @@ impl Secrets {
     /// What to ask `ca` for now: wishes, and renewals whose time has come.
     pub fn asks(&mut self, now: Instant) -> Vec<Ask> {
         let mut asks = Vec::new();
-        let asked = |slot: &Slot| matches!(slot.state, State::Asked);
+        let asked = |slot: &Slot| matches!(slot.state, State::Asked { .. });
         let mut room = AT_ONCE.saturating_sub(self.slots.iter().filter(|(_, s)| asked(s)).count());
         for (name, slot) in &mut self.slots {
             if room == 0 {
@@ -132,10 +177,10 @@ impl Secrets {
             let held = match &mut slot.state {
                 State::Wanted { offer } => offer.take(),
                 State::Settled { again: Some(at) } if *at <= now => None,
-                State::Settled { .. } | State::Asked | State::New => continue,
+                State::Settled { .. } | State::Asked { .. } | State::New => continue,
             };
             room -= 1;
-            slot.state = State::Asked;
+            slot.state = State::Asked { outdated: false };
             asks.push(Ask {
                 name: name.clone(),
                 held,
@@ -147,27 +192,13 @@ impl Secrets {
     /// Gives the resource to send, if any. An answer nobody waits for is dropped.
     pub fn answer(&mut self, name: &str, answer: Answer) -> Option<Arc<Encoded>> {
         let slot = self.get_mut(name)?;
-        match answer {
-            Answer::Fresh { encoded, renew } => {
-                slot.version = Some(encoded.version.clone());
-                slot.state = State::Settled { again: renew };
-                Some(encoded)
-            }
-            Answer::StillGood { version, renew } => {
-                slot.version = Some(version);
-                slot.in_use = true;
-                slot.state = State::Settled { again: renew };
-                None
-            }
-            Answer::Unavailable { retry } => {
-                slot.state = State::Settled { again: Some(retry) };
-                None
-            }
-            Answer::Missing => {
-                slot.state = State::Settled { again: None };
-                None
-            }
+        let outdated = matches!(slot.state, State::Asked { outdated: true });
+        let sent = slot.settle(answer);
+        if outdated {
+            let offer = slot.version.clone();
+            slot.state = State::Wanted { offer };
         }
+        sent
     }
 
     pub fn acknowledged(&mut self, name: &str) {
@@ -184,7 +215,7 @@ impl Secrets {
     pub fn deadline(&self) -> Option<Instant> {
         let again = |slot: &Slot| match slot.state {
             State::Settled { again } => again,
-            State::Wanted { .. } | State::Asked | State::New => None,
+            State::Wanted { .. } | State::Asked { .. } | State::New => None,
         };
         self.slots.iter().filter_map(|(_, s)| again(s)).min()
     }

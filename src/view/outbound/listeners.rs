@@ -34,7 +34,12 @@ impl Outbound {
         if let Some(front) = &self.client.front {
             let asks = deciders.into_iter().filter_map(|j| asks_at(j, place));
             let door = front.doors.get(&place)?;
-            let listener = gateway_listener::listener(around.mesh, place, door, asks)?;
+            let listener = gateway_listener::listener(
+                (around.mesh, front.topology.as_ref()),
+                place,
+                door,
+                asks,
+            )?;
             return Some(hosts.cache.get(&listener));
         }
         if let ([one], None) = (&deciders[..], fixed)

@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::{
-    ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter,
+    ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter,
 };
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterSpecifier, HashPolicy as HashPolicyPb, HostRewriteSpecifier, MaxStreamDuration,
@@ -179,7 +179,14 @@ fn hash_policy(node: &HashPolicy) -> HashPolicyPb {
             name: cookie.name.to_string(),
             path: cookie.path.to_string(),
             ttl: cookie.ttl.map(proto::duration),
-            ..Default::default()
+            attributes: cookie
+                .attributes
+                .iter()
+                .map(|attribute| CookieAttribute {
+                    name: attribute.name.to_string(),
+                    value: attribute.value.to_string(),
+                })
+                .collect(),
         }),
         HashPolicy::SourceIp => {
             PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })
