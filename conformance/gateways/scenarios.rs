@@ -6,7 +6,7 @@ use crate::edge::{Edge, bound, gateway};
 use crate::harness::client::{self, Call, Protocol, Reply, Target};
 use crate::harness::load::Connections;
 use crate::harness::network::User;
-use crate::harness::pki::Pki;
+use crate::harness::pki::{Pair, Pki};
 use crate::harness::suite::Scenario;
 use crate::harness::wait::eventually;
 
@@ -17,6 +17,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("a_gateway_shows_the_certificate_of_a_secret", simple),
     ("a_secret_that_is_written_anew_is_shown_at_once", rotated),
     ("a_missing_secret_closes_its_own_server_alone", missing),
+    (
+        "certificates_by_file_are_taken_in_anew_and_one_that_is_missing_hurts_nobody_else",
+        by_file,
+    ),
     ("a_client_proves_itself_where_it_must", mutual),
     ("plaintext_is_led_to_https", redirected),
     ("tls_goes_through_by_the_name_it_asks_for", through),
@@ -211,6 +215,39 @@ fn missing() -> Result<()> {
     edge.until_refused(&late)?;
     let _late = edge.secret("late", &edge.pki.issue(&["late.example.com"])?, None)?;
     edge.until(&late, 200).map(drop)
+}
+
+fn by_file() -> Result<()> {
+    let edge = Edge::enter()?;
+    let folder = edge.ingress.folder().join("certificates");
+    std::fs::create_dir_all(&folder)?;
+    let write = |pair: &Pair| -> Result<()> {
+        for (name, text) in [("key.pem", &pair.key), ("chain.pem", &pair.chain)] {
+            let new = folder.join(format!("{name}.new"));
+            std::fs::write(&new, text)?;
+            std::os::unix::fs::chown(&new, Some(User::Envoy.id()), Some(User::Envoy.id()))?;
+            std::fs::rename(&new, folder.join(name))?;
+        }
+        Ok(())
+    };
+    write(&edge.pki.issue(&["shop.example.com"])?)?;
+    let at = |name: &str| {
+        let folder = folder.display();
+        format!(
+            "{{mode: SIMPLE, serverCertificate: {folder}/{name}chain.pem, privateKey: {folder}/{name}key.pem}}"
+        )
+    };
+    let servers = [
+        https("gone", "gone.example.com", &at("gone-")),
+        https("shop", "shop.example.com", &at("")),
+    ];
+    let _applied = edge.apply(&bound(&servers.concat(), REVIEWS))?;
+    let call = edge.secure(edge.pki.client("shop.example.com"), "/");
+    edge.until(&call, 200)?;
+    let other = Pki::new("another")?;
+    write(&other.issue(&["shop.example.com"])?)?;
+    edge.until(&edge.secure(other.client("shop.example.com"), "/"), 200)?;
+    edge.until_refused(&call)
 }
 
 fn mutual() -> Result<()> {
