@@ -155,10 +155,7 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
         zone,
         sub_zone,
     } = &workload.locality;
-    let role = match workload.role {
-        Role::Sidecar => "sidecar",
-        Role::Router => "router",
-    };
+    let role = workload.role;
     json!({
         "id": format!("{role}~{ip}~{name}.{namespace}~{}", workload.dns_domain),
         "cluster": workload.cluster,

@@ -24,7 +24,7 @@ use crate::text::{Hostname, Str};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What its Envoy is: a workload's own (sidecar), or a gateway (router).
-    #[arg(long, value_name = "ROLE", default_value = "sidecar", value_parser = role)]
+    #[arg(long, value_name = "ROLE", default_value_t)]
     role: Role,
     /// The workload's namespace.
     #[arg(long, value_name = "NAME")]
@@ -325,14 +325,6 @@ fn label(text: &str) -> Result<(Str, Str), String> {
         .split_once('=')
         .ok_or_else(|| format!("`{text}` is not key=value"))?;
     Ok((Str::new(key), Str::new(value)))
-}
-
-fn role(text: &str) -> Result<Role, String> {
-    match text {
-        "sidecar" => Ok(Role::Sidecar),
-        "router" => Ok(Role::Router),
-        _ => Err(format!("`{text}` is neither sidecar nor router")),
-    }
 }
 
 fn interception(text: &str) -> Result<Interception, String> {

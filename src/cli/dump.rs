@@ -11,7 +11,7 @@ use super::folder::Folder;
 use super::terminal;
 use crate::dump::Dump;
 use crate::identity::SpiffeId;
-use crate::model::proxy::{Proxy, RoutePacking};
+use crate::model::proxy::{Proxy, Role, RoutePacking};
 use crate::offline::Offline;
 
 #[derive(clap::Args)]
@@ -22,6 +22,10 @@ pub struct Args {
     /// The proxy: `<name>.<namespace>` of a Pod or WorkloadEntry (with --ip of any workload), or a whole node id.
     #[arg(long, value_name = "ID")]
     node: String,
+
+    /// Where --node is no whole id: a sidecar, or the router of a gateway pod.
+    #[arg(long, value_name = "ROLE", default_value_t)]
+    role: Role,
 
     /// The identity that its credential would prove.
     #[arg(long, value_name = "SPIFFE")]
@@ -94,8 +98,8 @@ fn proxy(args: &Args, mesh: &Offline) -> Result<Proxy> {
             format!("--node {node}: no Pod or WorkloadEntry of that name has an address; give --ip")
         })?;
         format!(
-            "sidecar~{ip}~{}~{namespace}.svc.{}",
-            args.node, args.folder.domain
+            "{}~{ip}~{}~{namespace}.svc.{}",
+            args.role, args.node, args.folder.domain
         )
     };
     let metadata = args.metadata.as_deref().unwrap_or("{}");
@@ -132,13 +136,21 @@ mod tests {
     }
 
     fn dumped(node: &str) -> Result<Dump> {
+        dumped_as("sidecar", node)
+    }
+
+    fn dumped_as(role: &str, node: &str) -> Result<Dump> {
         let folder = tempfile::tempdir().unwrap();
         let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a-1, namespace: shop}\nstatus: {podIP: \
                    10.0.0.7}\n---\napiVersion: security.istio.io/v1\nkind: \
-                   PeerAuthentication\nmetadata: {name: strict, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n";
+                   PeerAuthentication\nmetadata: {name: strict, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: edge-1, namespace: \
+                   shop, labels: {app: edge}}\nstatus: {podIP: 10.0.0.8}\n---\napiVersion: \
+                   networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: shop}\nspec: \
+                   {selector: {app: edge}, servers: [{port: {number: 8080, name: http, protocol: HTTP}, \
+                   hosts: [\"*\"]}]}\n";
         std::fs::write(folder.path().join("a.yaml"), pod).unwrap();
         let path = folder.path().to_str().unwrap();
-        dump(&Line::parse_from(["dump", "--config-dir", path, "--node", node]).args)
+        dump(&Line::parse_from(["dump", "--config-dir", path, "--role", role, "--node", node]).args)
     }
 
     #[test]
@@ -148,6 +160,14 @@ mod tests {
         assert!(listeners.iter().any(|l| l.name == "virtualInbound"));
         let why = dumped("a-2.shop").unwrap_err().to_string();
         assert!(why.contains("a-2.shop") && why.contains("--ip"), "{why}");
+    }
+
+    #[test]
+    fn a_router_is_sent_the_gateways_that_select_it() {
+        let dump = dumped_as("router", "edge-1.shop").unwrap();
+        let listeners = &dump["type.googleapis.com/envoy.config.listener.v3.Listener"];
+        let names: Vec<&str> = listeners.iter().map(|l| l.name.as_str()).collect();
+        assert_eq!(names, ["0.0.0.0_8080"]);
     }
 
     #[test]

@@ -25,6 +25,31 @@ pub enum Role {
     Router,
 }
 
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is neither sidecar nor router")]
+pub struct UnknownRole(String);
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        match text {
+            "sidecar" => Ok(Self::Sidecar),
+            "router" => Ok(Self::Router),
+            other => Err(UnknownRole(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sidecar => "sidecar",
+            Self::Router => "router",
+        })
+    }
+}
+
 /// How traffic reaches the sidecar (`INTERCEPTION_MODE`).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -247,11 +272,7 @@ impl Proxy {
         let [role, ip, name, dns_domain] = parts[..] else {
             return Err(bad());
         };
-        let role = match role {
-            "sidecar" => Role::Sidecar,
-            "router" => Role::Router,
-            other => return Err(ProxyError::Role(shown(other))),
-        };
+        let role = role.parse().map_err(|_| ProxyError::Role(shown(role)))?;
         let (name, namespace) = name.rsplit_once('.').ok_or_else(bad)?;
         if let Some(proven) = identity
             .as_ref()

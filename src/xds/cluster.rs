@@ -257,7 +257,6 @@ fn protocol_options(node: &Cluster) -> HashMap<String, Any> {
     HashMap::from([(KEY.to_owned(), proto::any(&options))])
 }
 
-/// Without a server name of the user's, the request's host is asked for, and must be certified.
 /// Those of its certificates and roots that come as Secrets.
 fn by_secrets(origination: &Origination) -> Warming {
     let own = match &origination.client {
@@ -275,6 +274,7 @@ fn by_secrets(origination: &Origination) -> Warming {
     }
 }
 
+/// Without a server name of the user's, the request's host is asked for, and must be certified.
 fn name_from_request(origination: &Origination) -> Option<UpstreamHttpProtocolOptions> {
     let certified = origination.subject_alt_names.is_empty() && tls::verifies(origination);
     origination
