@@ -129,7 +129,7 @@ kind: ClusterRole
 metadata: {{name: reader}}
 rules:
 - apiGroups: ['']
-  resources: [namespaces, services, pods, configmaps]
+  resources: [namespaces, services, pods, nodes, secrets, configmaps]
   verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
