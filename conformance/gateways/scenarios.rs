@@ -152,15 +152,19 @@ fn https(name: &str, host: &str, tls: &str) -> String {
     )
 }
 
-fn simple() -> Result<()> {
-    let edge = Edge::enter()?;
-    let pair = edge.pki.issue(&["shop.example.com"])?;
-    let servers = https(
+/// A server that shows the certificate of the Secret `shop`.
+fn by_secret() -> String {
+    https(
         "shop",
         "shop.example.com",
         "{mode: SIMPLE, credentialName: shop}",
-    );
-    let _applied = edge.apply(&bound(&servers, REVIEWS))?;
+    )
+}
+
+fn simple() -> Result<()> {
+    let edge = Edge::enter()?;
+    let pair = edge.pki.issue(&["shop.example.com"])?;
+    let _applied = edge.apply(&bound(&by_secret(), REVIEWS))?;
     let _secret = edge.secret("shop", &pair, None)?;
     let call = edge.secure(edge.pki.client("shop.example.com"), "/");
     edge.until(&call, 200)?;
@@ -172,12 +176,7 @@ fn simple() -> Result<()> {
 
 fn rotated() -> Result<()> {
     let edge = Edge::enter()?;
-    let servers = https(
-        "shop",
-        "shop.example.com",
-        "{mode: SIMPLE, credentialName: shop}",
-    );
-    let _applied = edge.apply(&bound(&servers, REVIEWS))?;
+    let _applied = edge.apply(&bound(&by_secret(), REVIEWS))?;
     let first = edge.secret("shop", &edge.pki.issue(&["shop.example.com"])?, None)?;
     let by_first = edge.secure(edge.pki.client("shop.example.com"), "/");
     edge.until(&by_first, 200)?;
@@ -392,12 +391,7 @@ fn hitless() -> Result<()> {
 fn outlives() -> Result<()> {
     let edge = Edge::enter()?;
     let pair = edge.pki.issue(&["shop.example.com"])?;
-    let servers = https(
-        "shop",
-        "shop.example.com",
-        "{mode: SIMPLE, credentialName: shop}",
-    );
-    let _applied = edge.apply(&bound(&servers, REVIEWS))?;
+    let _applied = edge.apply(&bound(&by_secret(), REVIEWS))?;
     let _secret = edge.secret("shop", &pair, None)?;
     let call = edge.secure(edge.pki.client("shop.example.com"), "/");
     edge.until(&call, 200)?;
