@@ -17,6 +17,8 @@ mod harness;
 mod admission;
 #[path = "cluster/gateway.rs"]
 mod gateway;
+#[path = "cluster/ingress.rs"]
+mod ingress;
 #[path = "cluster/installed.rs"]
 mod installed;
 #[path = "cluster/kept.rs"]
@@ -34,6 +36,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     mesh::SCENARIOS,
     pods::SCENARIOS,
     gateway::SCENARIOS,
+    ingress::SCENARIOS,
     kept::SCENARIOS,
     outage::SCENARIOS,
     status::SCENARIOS,

@@ -26,13 +26,10 @@ const REASONS: &[(&str, &str)] = &[
     ("TrafficExtension", "the kind comes with extensions"),
     ("EnvoyFilter", "the kind comes with extensions"),
     (
-        "ProxyConfig",
-        "the annotation and the mesh's `defaultConfig` are read, the kind is not",
+        "WorkloadGroup spec.probe",
+        "nobody beside a stock Envoy probes the workload of a machine and tells the control plane",
     ),
-    (
-        "WorkloadGroup",
-        "it makes WorkloadEntries of machines that come by themselves, which ours do not",
-    ),
+    ("WorkloadGroup", "not yet"),
     ("DestinationRule", "not yet"),
     ("Gateway", "not yet"),
     ("PeerAuthentication", "not yet"),

@@ -11,6 +11,8 @@ mod harness;
 
 #[path = "gateways/edge.rs"]
 mod edge;
+#[path = "gateways/ingress.rs"]
+mod ingress;
 #[path = "gateways/scenarios.rs"]
 mod scenarios;
 
@@ -19,11 +21,8 @@ fn main() -> ExitCode {
         let run = *scenario;
         Trial::test(*name, move || outcome(run()))
     };
-    suite::run(
-        "gateways",
-        programs(),
-        scenarios::SCENARIOS.iter().map(trial),
-    )
+    let all = [scenarios::SCENARIOS, ingress::SCENARIOS];
+    suite::run("gateways", programs(), all.into_iter().flatten().map(trial))
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.

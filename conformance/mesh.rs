@@ -24,6 +24,8 @@ mod external;
 mod hitless;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/machines.rs"]
+mod machines;
 #[path = "mesh/on_demand.rs"]
 mod on_demand;
 #[path = "mesh/protocols.rs"]
@@ -46,6 +48,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     resilience::SCENARIOS,
     scopes::SCENARIOS,
     identity::SCENARIOS,
+    machines::SCENARIOS,
     protocols::SCENARIOS,
     hitless::SCENARIOS,
 ];

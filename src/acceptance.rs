@@ -196,7 +196,7 @@ impl Acceptance {
     }
 
     /// The objects in force.
-    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> + Clone {
         self.force.values().map(|v| &v.object)
     }
 

@@ -7,6 +7,7 @@ mod destinations;
 mod endpoints;
 mod gateways;
 mod hosts;
+mod ingresses;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,10 @@ const ANALYZERS: &[fn(&Mesh<'_>) -> Vec<Diagnostic>] = &[
     gateways::without_proxy,
     gateways::without_secret,
     gateways::in_conflict,
+    ingresses::of_no_class,
+    ingresses::without_service,
+    ingresses::in_conflict,
+    ingresses::without_proxy,
 ];
 
 /// All that is to be said: by file, line and object, most severe first within a line.

@@ -8,6 +8,7 @@ pub mod intake;
 mod journal;
 mod pods;
 pub mod ports;
+mod registry;
 pub mod source;
 pub mod tasks;
 pub mod upkeep;
@@ -24,9 +25,10 @@ use tracing::info;
 use self::beginning::{Beginning, Snapshot};
 use self::cluster::{Replica, Wired};
 use self::doors::Doors;
-use self::intake::{Intake, Keeps};
+use self::intake::{ForCluster, Intake, Keeps};
 use self::journal::ACCEPTED;
 use self::ports::Ports;
+use self::registry::{Entered, Registry};
 use self::source::Started;
 use self::tasks::{Tasks, signals};
 use crate::acceptance::{Acceptance, Census, OfKind, Options, Persisted, Places};
@@ -38,7 +40,7 @@ use crate::ca::review::Cluster;
 use crate::ca::service::{CertificateService, METHOD};
 use crate::ca::standby::Standby;
 use crate::ca::trust::{Plan, Trust};
-use crate::cli::settings::{Home, Settings};
+use crate::cli::settings::{Home, Settings, Source};
 use crate::clock;
 use crate::config::Kind;
 use crate::controllers::{self, Installed};
@@ -47,6 +49,7 @@ use crate::debug::status::{self, StatusService};
 use crate::debug::{Count, Pages, Prepared, Render};
 use crate::delivery::credentials::Credentials;
 use crate::delivery::hub::{Hub, Message};
+use crate::delivery::registrar::{self, Registrar};
 use crate::delivery::server::{Server, Streams};
 use crate::delivery::{Access, Limits};
 use crate::distribution;
@@ -102,7 +105,9 @@ async fn start(
     };
     let readers = SecretReaders::of(source.cluster.clone());
     let credentials = Arc::new(Credentials::of(readers));
-    let (acceptance, engine) = begin(settings, &dir, accepted, (first, &credentials))?;
+    let entered = Registry::of(&home.source, accepted.as_ref(), clock::mono());
+    let first = (first, &*credentials, &entered);
+    let (acceptance, engine) = begin(settings, &dir, accepted, first)?;
     let engine = (engine, credentials);
     let ground = Ground {
         dir,
@@ -110,6 +115,7 @@ async fn start(
         metrics,
         source,
         acceptance,
+        registry: entered,
         engine,
     };
     ground.build(settings, home, stop, tasks).await
@@ -122,6 +128,7 @@ struct Ground {
     metrics: Arc<Metrics>,
     source: Started,
     acceptance: Acceptance,
+    registry: Registry,
     engine: (Engine, Arc<Credentials>),
 }
 
@@ -139,6 +146,7 @@ impl Ground {
             metrics,
             source,
             acceptance,
+            registry,
             engine: (engine, credentials),
         } = self;
         let Started {
@@ -153,7 +161,7 @@ impl Ground {
         let trust = trust(settings, &dir, domain, known, place).await?;
         let doors = Doors::bind(settings, &home.source, trust.serving.live())?;
         doors.ports.tell(settings.ports_file.as_deref())?;
-        let (proxies, injected) = watch::channel(mesh.default_config.clone());
+        let (for_cluster, followed) = ForCluster::of(&acceptance);
         let (told, found) = mpsc::channel(controllers::events::WAITING);
         let replica = cluster::replica(settings, domain, &hub, place)?;
         let webhooks = installed.map(|installed| {
@@ -165,17 +173,18 @@ impl Ground {
                 snapshot: snapshot.clone(),
                 replica: replica.clone(),
             };
-            cluster::run(settings, installed, wired, (injected, found), stop, tasks)
+            cluster::run(settings, installed, wired, (followed, found), stop, tasks)
         });
         let keeps = Keeps::of(&home.source);
         let board = replica.as_ref().map(|replica| replica.own.board.clone());
         let (intake, published) =
-            Intake::new(acceptance, hub.clone(), keeps, (told, proxies), board);
+            Intake::new(acceptance, hub.clone(), keeps, (told, for_cluster), board);
         let (read, counted) = (published.places.clone(), published.census.clone());
         published.keep((dir.clone(), snapshot), &metrics, tasks);
         intake.begin();
         info!(ports = %doors.ports, "serving");
-        tasks.run("intake", intake.run(batches, stop.clone()));
+        let (registrar, entered) = registrar(&home.source, registry);
+        tasks.run("intake", intake.run(batches, entered, stop.clone()));
         let plane = Plane {
             webhooks,
             replica,
@@ -186,6 +195,7 @@ impl Ground {
             doors,
             hub,
             inbox,
+            registrar,
             read,
             counted,
         };
@@ -199,7 +209,7 @@ fn begin(
     settings: &Settings,
     dir: &LockedDir,
     accepted: Option<Persisted>,
-    (first, credentials): (Beginning, &Credentials),
+    (first, credentials, registry): (Beginning, &Credentials, &Registry),
 ) -> Result<(Acceptance, Engine)> {
     let mut engine = Engine::new(model::Settings {
         domain: Str::new(&settings.domain),
@@ -210,7 +220,7 @@ fn begin(
     let changes = match first {
         Beginning::Listed(events) => {
             acceptance = Acceptance::restore(options(settings), accepted.unwrap_or_default());
-            let changes = acceptance.on(events);
+            let changes = acceptance.on(registry.complete(events));
             history::refuse_loss(&acceptance, dir)?;
             changes
         }
@@ -239,6 +249,7 @@ struct Plane {
     doors: Doors,
     hub: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
+    registrar: Registrar,
     read: watch::Receiver<Places>,
     counted: watch::Receiver<Census>,
 }
@@ -269,7 +280,8 @@ impl Plane {
             readers: Readers::Proven,
             root_namespace,
         };
-        let mut server = server(settings, (&authority, credentials), &desk, &metrics);
+        let asked = (&desk, self.registrar);
+        let mut server = server(settings, (&authority, credentials), asked, &metrics);
         if let Some(replica) = self.replica {
             server.others = server
                 .others
@@ -306,6 +318,16 @@ impl Plane {
             upkeep::renew(serving, stop.clone(), metrics),
         );
     }
+}
+
+/// With an API server others would have to know of entries too, so nobody is entered there.
+fn registrar(source: &Source, registry: Registry) -> (Registrar, Entered) {
+    let (kept, asked) = mpsc::channel(registrar::WAITING);
+    let registrar = match source {
+        Source::Files(_) => Registrar::new(kept),
+        Source::Kubernetes(_) => Registrar::default(),
+    };
+    (registrar, Entered { registry, asked })
 }
 
 fn options(settings: &Settings) -> Options {
@@ -379,13 +401,14 @@ fn limits(settings: &Settings) -> Limits {
 fn server(
     settings: &Settings,
     (authority, credentials): (&Arc<Authority>, Arc<Credentials>),
-    desk: &Desk,
+    (desk, registrar): (&Desk, Registrar),
     metrics: &Arc<Metrics>,
 ) -> Server {
     let certificates = CertificateService::new(authority.clone(), desk.authenticator.clone());
     let status = StatusService::new(desk.clone(), &settings.pod_name);
     Server {
         hub: desk.hub.clone(),
+        registrar,
         authenticator: desk.authenticator.clone(),
         authority: authority.clone(),
         credentials,

@@ -53,6 +53,8 @@ pub struct Workload {
     pub cluster_id: Str,
     pub locality: Locality,
     pub interception: Interception,
+    /// The WorkloadGroup that it is to be entered into, where no object describes it.
+    pub group: Option<Str>,
 }
 
 /// Where the workload runs; empty parts are unknown.
@@ -143,6 +145,9 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
     });
     if !workload.annotations.is_empty() {
         metadata["ANNOTATIONS"] = json!(workload.annotations);
+    }
+    if let Some(group) = &workload.group {
+        metadata["AUTO_REGISTER_GROUP"] = json!(group);
     }
     if let Some(topology) = &workload.topology {
         metadata["PROXY_CONFIG"] = json!({"gatewayTopology": topology});

@@ -11,6 +11,7 @@ pub mod destination_rule;
 pub mod event;
 pub mod gateway;
 pub mod http_action;
+pub mod ingress;
 pub mod l4_route;
 pub mod locality;
 pub mod mesh;
@@ -23,6 +24,8 @@ pub mod sidecar;
 pub mod value;
 pub mod virtual_service;
 pub mod workload_entry;
+pub mod workload_group;
+pub mod workload_proxy;
 
 use std::fmt;
 use std::sync::Arc;
@@ -73,6 +76,7 @@ kinds! {
     Pod(core::Pod), "";
     WorkloadEntry(workload_entry::WorkloadEntry), "networking.istio.io";
     // Boxed: few, and large.
+    WorkloadGroup(Box<workload_group::WorkloadGroup>), "networking.istio.io";
     ServiceEntry(Box<service_entry::ServiceEntry>), "networking.istio.io";
     VirtualService(virtual_service::VirtualService), "networking.istio.io";
     // The same, beside a Pod or a Service, of which there are many.
@@ -80,6 +84,10 @@ kinds! {
     PeerAuthentication(peer_authentication::PeerAuthentication), "security.istio.io";
     Sidecar(sidecar::Sidecar), "networking.istio.io";
     Gateway(gateway::Gateway), "networking.istio.io";
+    // Only of pods that are yet to come.
+    ProxyConfig(workload_proxy::WorkloadProxy), "networking.istio.io";
+    Ingress(Box<ingress::Ingress>), "networking.k8s.io";
+    IngressClass(ingress::IngressClass), "networking.k8s.io";
     // Boxed: most of them are empty here.
     Secret(Box<secret::Secret>), "";
     // The ConfigMap `istio` of the root namespace, or the file given by `--mesh-config`.

@@ -6,6 +6,7 @@
 pub mod authority;
 mod conditions;
 pub mod events;
+pub mod ingress;
 pub mod injector;
 pub mod keys;
 pub mod leader;

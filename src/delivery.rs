@@ -12,6 +12,7 @@ pub mod issue;
 pub mod lists;
 pub mod outlet;
 pub mod pool;
+pub mod registrar;
 pub mod roster;
 pub mod server;
 pub mod session;

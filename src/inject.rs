@@ -6,6 +6,7 @@
 //! Behaviour is Istio's (<https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/>) with one
 //! difference: the proxy is a stock Envoy, started by an inline bootstrap, with no agent beside it.
 
+mod build;
 mod capture;
 mod choices;
 mod envoy;
@@ -23,7 +24,7 @@ mod volumes;
 
 use serde_json::{Map, Value};
 
-use crate::config::proxy_config::ProxyConfig;
+use crate::config::workload_proxy::Proxies;
 use crate::model::proxy::Role;
 use crate::text::Str;
 
@@ -37,8 +38,7 @@ pub struct Injection {
     /// The two keys of the ConfigMap `istio-sidecar-injector`.
     pub injector: Injector,
     pub values: Values,
-    /// MeshConfig's `defaultConfig`.
-    pub proxy: ProxyConfig,
+    pub proxies: Proxies,
     /// The control plane's revision, as in `istio.io/rev`.
     pub revision: Str,
 }

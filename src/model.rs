@@ -3,9 +3,11 @@
 pub mod delegates;
 pub mod endpoints;
 pub mod gateways;
+pub mod ingresses;
 pub mod policies;
 pub mod protocol;
 pub mod proxy;
+pub mod registration;
 pub mod routes;
 pub mod rules;
 pub mod services;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use self::endpoints::{Difference, Endpoints};
 use self::gateways::Gateways;
+use self::ingresses::Ingresses;
 use self::policies::Policies;
 use self::routes::Virtuals;
 use self::rules::Rules;
@@ -44,6 +47,7 @@ pub struct Snapshot {
     pub policies: Arc<Policies>,
     pub sidecars: Arc<Sidecars>,
     pub gateways: Arc<Gateways>,
+    ingresses: Arc<Ingresses>,
     /// Objects whose index entry a default of MeshConfig reaches.
     defaulted: Arc<BTreeMap<Key, Arc<Object>>>,
 }
@@ -129,8 +133,9 @@ impl Snapshot {
             };
         }
         match key.kind {
-            // Secrets are no part of what is joined: proxies ask for them by name.
-            Kind::Namespace | Kind::Secret => {}
+            // No part of what is joined: proxies ask for Secrets by name, are started by ProxyConfigs, and entered
+            // by WorkloadGroups.
+            Kind::Namespace | Kind::Secret | Kind::ProxyConfig | Kind::WorkloadGroup => {}
             Kind::Service => self.apply_service(key, object, facts, sets),
             Kind::ServiceEntry => self.apply_entry(key, object, facts, sets),
             Kind::EndpointSlice => self.apply_slice(key, change.object.as_ref(), sets),
@@ -154,6 +159,14 @@ impl Snapshot {
                 });
                 Arc::make_mut(&mut self.gateways).set(key, gateway);
                 facts.fronts = true;
+            }
+            Kind::Ingress => self.apply_ingress(key, change.object.as_ref(), facts),
+            Kind::IngressClass => {
+                let class = object.and_then(|o| match &o.spec {
+                    Spec::IngressClass(class) => Some(class),
+                    _ => None,
+                });
+                self.apply_ingress_class(key, class, facts);
             }
             Kind::MeshConfig => self.apply_mesh(object, facts, sets),
         }
@@ -218,6 +231,7 @@ impl Snapshot {
             let owner = self.services.get(host.as_str());
             facts.namespaces.extend(owner.map(|s| s.namespace.clone()));
             facts.namespaces.insert(key.namespace.clone());
+            self.apply_backend(&host, facts);
             sets.insert(host);
         }
     }
@@ -406,6 +420,7 @@ impl Snapshot {
             };
             self.apply_one(&change, facts, sets);
         }
+        self.apply_ingress_settings(facts);
     }
 
     fn touch_hosts(&self, touched: impl IntoIterator<Item = Hostname>, facts: &mut Facts) {

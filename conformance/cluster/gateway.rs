@@ -28,13 +28,13 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Without a label: the pods ask for themselves. Kubernetes lets in only what keeps its strictest profile.
-const EDGE: &str = "
+pub const EDGE: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: edge, labels: {pod-security.kubernetes.io/enforce: restricted}}
 ";
 
-const STRANGER: &str = "
+pub const STRANGER: &str = "
 apiVersion: v1
 kind: Pod
 metadata: {name: stranger, namespace: default}

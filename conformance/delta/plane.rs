@@ -17,6 +17,7 @@ use fairlead::debug::desk::{Desk, Readers};
 use fairlead::debug::status::{self, StatusService};
 use fairlead::delivery::hub::report::{Inspect, Sight, StreamReport, Summary};
 use fairlead::delivery::hub::{Hub, Message};
+use fairlead::delivery::registrar::Registrar;
 use fairlead::delivery::server::{Door, Server, Streams};
 use fairlead::delivery::{Access, Limits};
 use fairlead::state::StateDir;
@@ -99,6 +100,7 @@ impl Plane {
         let server = Arc::new(Server {
             credentials: Arc::default(),
             hub: hub.clone(),
+            registrar: Registrar::default(),
             authenticator,
             authority: authority.clone(),
             limits,

@@ -58,8 +58,10 @@ impl Edge {
         };
         let ledger = pod("ledger", "ledger", "shop").serves(7000, App::TcpEcho);
         let others = vec![reviews("v1")?, reviews("v2")?, Pod::start(&mesh, ledger)?];
-        let gateway =
-            |name: &str| Pod::start(&mesh, at("there", pod(name, name, "edge").at_the_edge()));
+        let gateway = |name: &str| {
+            let spec = at("there", pod(name, name, "edge").at_the_edge());
+            Pod::start(&mesh, spec.label("istio", &format!("{name}gateway")))
+        };
         let stranger = PodSpec::new("stranger").without_sidecar();
         let stranger = stranger.in_namespace("outside").serves(8090, App::Http);
         let edge = Self {

@@ -126,6 +126,9 @@ pub struct Pod {
     inventory: Arc<Mutex<Inventory>>,
 }
 
+/// The flag of `fairlead bootstrap` by which a machine enters a WorkloadGroup.
+const GROUP: &str = "--workload-group=";
+
 /// The key to `GET /drain` of every sidecar here.
 pub const DRAIN_SECRET: &str = "0123456789abcdef-drain";
 
@@ -143,14 +146,20 @@ impl Pod {
             folder,
             inventory: mesh.inventory(),
         };
-        mesh.announce_pod(&pod.spec, pod.ip())?;
+        // One that comes by itself is announced by nobody.
+        let announced = !pod.spec.bootstrap.iter().any(|f| f.starts_with(GROUP));
+        if announced {
+            mesh.announce_pod(&pod.spec, pod.ip())?;
+        }
         pod.start_workload()?;
         match pod.spec.sidecar {
             Sidecar::Captured | Sidecar::Gateway => pod.start_sidecar(mesh)?,
             Sidecar::Absent => {}
         }
         // As the readiness of its containers decides in a cluster.
-        mesh.add_endpoint(&pod.spec, pod.ip())?;
+        if announced {
+            mesh.add_endpoint(&pod.spec, pod.ip())?;
+        }
         Ok(pod)
     }
 

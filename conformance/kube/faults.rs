@@ -134,6 +134,9 @@ rules:
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses, ingressclasses]
+  verbs: [list, watch]
 - apiGroups: [networking.istio.io, security.istio.io]
   resources: [{istio}]
   verbs: [list, watch]"

@@ -37,6 +37,10 @@ fn mesh<'o>(object: Option<&'o Object>, default: &'o MeshConfig) -> Option<&'o M
             | Spec::PeerAuthentication(_)
             | Spec::Sidecar(_)
             | Spec::Gateway(_)
+            | Spec::WorkloadGroup(_)
+            | Spec::ProxyConfig(_)
+            | Spec::Ingress(_)
+            | Spec::IngressClass(_)
             | Spec::Secret(_),
         ) => None,
     }

@@ -46,10 +46,14 @@ pub(super) fn part(object: &Object, domain: &str) -> Option<Part> {
         | Spec::EndpointSlice(_)
         | Spec::Pod(_)
         | Spec::WorkloadEntry(_)
+        | Spec::WorkloadGroup(_)
         | Spec::ServiceEntry(_)
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)
         | Spec::Gateway(_)
+        | Spec::ProxyConfig(_)
+        | Spec::Ingress(_)
+        | Spec::IngressClass(_)
         | Spec::Secret(_)
         | Spec::MeshConfig(_) => None,
     }
@@ -66,10 +70,14 @@ pub(super) fn absent(kind: Kind) -> Option<Part> {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::WorkloadGroup
         | Kind::ServiceEntry
         | Kind::PeerAuthentication
         | Kind::Sidecar
         | Kind::Gateway
+        | Kind::ProxyConfig
+        | Kind::Ingress
+        | Kind::IngressClass
         | Kind::Secret
         | Kind::MeshConfig => None,
     }

@@ -189,6 +189,10 @@ fn field_of(object: &Object, on: &Ref, domain: &str) -> String {
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)
         | Spec::Gateway(_)
+        | Spec::WorkloadGroup(_)
+        | Spec::ProxyConfig(_)
+        | Spec::Ingress(_)
+        | Spec::IngressClass(_)
         | Spec::Secret(_)
         | Spec::MeshConfig(_) => String::new(),
     }

@@ -1,9 +1,10 @@
 //! How objects stand, counted: for metrics.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Acceptance, Topic};
-use crate::config::{Key, Kind};
+use crate::config::{Key, Kind, Object};
 use crate::diagnostic::{Diagnostic, Level};
 
 /// Counts of all objects together.
@@ -42,6 +43,11 @@ pub(super) fn is_faulty(found: &[Diagnostic]) -> bool {
 }
 
 impl Acceptance {
+    /// The object in force of this key.
+    pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.force.get(key).map(|version| &version.object)
+    }
+
     pub fn counts(&self) -> Counts {
         let faulty = |found: &&Vec<Diagnostic>| is_faulty(found);
         Counts {

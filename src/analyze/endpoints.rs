@@ -51,6 +51,10 @@ fn has_endpoints(mesh: &Mesh<'_>, service: &Object, spec: &Service) -> bool {
         | Spec::PeerAuthentication(_)
         | Spec::Sidecar(_)
         | Spec::Gateway(_)
+        | Spec::WorkloadGroup(_)
+        | Spec::ProxyConfig(_)
+        | Spec::Ingress(_)
+        | Spec::IngressClass(_)
         | Spec::Secret(_)
         | Spec::MeshConfig(_) => false,
     })

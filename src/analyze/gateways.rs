@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mesh;
 use crate::config::gateway::{Gateway, ServedHost, Server, Sort};
-use crate::config::meta::selects;
+use crate::config::meta::{Labels, selects};
 use crate::config::virtual_service::VirtualService;
 use crate::config::{Key, Kind, Object, Spec};
 use crate::diagnostic::{Code, Diagnostic};
@@ -94,13 +94,13 @@ fn hosts(gateway: &Gateway, namespace: &str) -> Vec<ServedHost> {
         .collect()
 }
 
-/// Where the proxies of a Gateway are, as far as pods are known.
-fn homes<'a>(mesh: &'a Mesh<'_>, gateway: &Gateway) -> BTreeSet<&'a Str> {
+/// Where the proxies of a selector are, as far as pods are known.
+pub(super) fn homes<'a>(mesh: &'a Mesh<'_>, selector: &Labels) -> BTreeSet<&'a Str> {
     let pods = mesh
         .objects
         .iter()
         .filter(|o| matches!(o.spec, Spec::Pod(_)));
-    let serving = pods.filter(|pod| selects(&gateway.selector, &pod.meta.labels));
+    let serving = pods.filter(|pod| selects(selector, &pod.meta.labels));
     serving.map(|pod| &pod.meta.namespace).collect()
 }
 
@@ -109,7 +109,7 @@ pub(super) fn without_proxy(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
     if !mesh.objects.iter().any(|o| matches!(o.spec, Spec::Pod(_))) {
         return Vec::new();
     }
-    let idle = all(mesh).filter(|(_, spec)| homes(mesh, spec).is_empty());
+    let idle = all(mesh).filter(|(_, spec)| homes(mesh, &spec.selector).is_empty());
     idle.map(|(object, _)| {
         let message = "no pod has the labels of this selector; nobody serves the Gateway";
         mesh.warning(
@@ -126,7 +126,7 @@ pub(super) fn without_proxy(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
 pub(super) fn without_secret(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     for (object, spec) in all(mesh) {
-        for home in homes(mesh, spec) {
+        for home in homes(mesh, &spec.selector) {
             for (i, server) in spec.servers.iter().enumerate() {
                 for (field, name) in credentials(server) {
                     if let Some(why) = lacks(mesh, home, name) {
@@ -154,7 +154,7 @@ fn credentials(server: &Server) -> Vec<(&'static str, &Str)> {
 }
 
 /// Why a namespace has no certificate of this name.
-fn lacks(mesh: &Mesh<'_>, namespace: &Str, name: &Str) -> Option<String> {
+pub(super) fn lacks(mesh: &Mesh<'_>, namespace: &Str, name: &Str) -> Option<String> {
     let key = Key {
         kind: Kind::Secret,
         namespace: namespace.clone(),

@@ -9,7 +9,7 @@ const DEPLOYMENT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name
                           spec: {template: {metadata: {labels: {app: reviews, version: v1}}}}\n";
 
 /// Code, object and line of each finding in one file.
-fn found(documents: &[&str]) -> Vec<(Code, String, Option<u32>)> {
+pub(super) fn found(documents: &[&str]) -> Vec<(Code, String, Option<u32>)> {
     let domain = Str::new_static("cluster.local");
     let mut acceptance = Acceptance::new(Options {
         hold_unresolved: true,

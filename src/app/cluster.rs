@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::intake::Followed;
 use super::tasks::Tasks;
 use crate::admission::Webhooks;
 use crate::ca::authority::Authority;
 use crate::ca::standby::Standby;
 use crate::cli::settings::Settings;
-use crate::config::proxy_config::ProxyConfig;
 use crate::controllers::{
-    Installed, authority, events, injector, keys, leader, roots, status, webhooks,
+    Installed, authority, events, ingress, injector, keys, leader, roots, status, webhooks,
 };
 use crate::debug::desk::Desk;
 use crate::delivery::hub::Message;
@@ -94,7 +94,7 @@ pub fn run(
     settings: &Settings,
     installed: Installed,
     wired: Wired,
-    (proxies, found): (watch::Receiver<ProxyConfig>, mpsc::Receiver<Diagnostic>),
+    (followed, found): (Followed, mpsc::Receiver<Diagnostic>),
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> Webhooks {
@@ -134,6 +134,11 @@ pub fn run(
             status::run(at, (replica.own, peers), leads, stop.clone()),
         );
     }
+    if settings.status {
+        let (at, leads) = (installed.clone(), leading.clone());
+        let written = ingress::run(at, followed.reached, leads, stop.clone());
+        tasks.run("status of Ingresses", written);
+    }
     let kept = roots::run(
         installed.clone(),
         authority.clone(),
@@ -156,7 +161,7 @@ pub fn run(
     let (publish, injection) = watch::channel(None);
     tasks.run(
         "injector",
-        injector::run(installed, proxies, publish, stop.clone()),
+        injector::run(installed, followed.injected, publish, stop.clone()),
     );
     Webhooks::new(injection, metrics)
 }

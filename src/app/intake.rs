@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::journal::Journal;
+use super::registry::Entered;
 use super::tasks::Tasks;
 use crate::acceptance::{Acceptance, Census, Persisted, Places};
 use crate::backoff::Backoff;
 use crate::cli::settings;
 use crate::clock;
-use crate::config::proxy_config::ProxyConfig;
-use crate::config::{Change, Key, Kind, Spec};
+use crate::config::ingress::Fronted;
+use crate::config::workload_proxy::Proxies;
+use crate::config::{Change, Key, Kind};
 use crate::controllers::status::has_status;
 use crate::delivery::hub::Message;
 use crate::diagnostic::{Diagnostic, Level};
@@ -84,10 +86,33 @@ pub struct Intake {
     pub census: watch::Sender<Census>,
     /// Where findings are told besides the log; nobody may listen.
     pub told: mpsc::Sender<Diagnostic>,
-    /// What MeshConfig says of sidecars, for who injects them.
-    pub proxies: watch::Sender<ProxyConfig>,
+    pub cluster: ForCluster,
     /// What became of objects whose authors look at their status, where there is an API server.
     pub board: Option<Arc<Board>>,
+}
+
+/// What those work by who keep a cluster right.
+pub struct ForCluster {
+    /// What MeshConfig and ProxyConfigs say of proxies, for who injects them.
+    pub proxies: watch::Sender<Proxies>,
+    /// For who says where Ingresses are reached.
+    pub fronted: watch::Sender<Fronted>,
+}
+
+impl ForCluster {
+    /// As it is with the objects in force at the start.
+    pub fn of(acceptance: &Acceptance) -> (Self, Followed) {
+        let objects = acceptance.objects().map(|o| &**o);
+        let (proxies, injected) = watch::channel(Proxies::of(objects.clone()));
+        let (fronted, reached) = watch::channel(Fronted::of(objects));
+        (Self { proxies, fronted }, Followed { injected, reached })
+    }
+}
+
+/// Where that is read.
+pub struct Followed {
+    pub injected: watch::Receiver<Proxies>,
+    pub reached: watch::Receiver<Fronted>,
 }
 
 /// Where what an intake publishes is read.
@@ -126,7 +151,7 @@ impl Intake {
         acceptance: Acceptance,
         hub: mpsc::Sender<Message>,
         keeps: Keeps,
-        (told, proxies): (mpsc::Sender<Diagnostic>, watch::Sender<ProxyConfig>),
+        (told, cluster): (mpsc::Sender<Diagnostic>, ForCluster),
         board: Option<Arc<Board>>,
     ) -> (Self, Published) {
         let (to_keep, kept) = watch::channel(None);
@@ -142,7 +167,7 @@ impl Intake {
             places: to_place,
             census: to_count,
             told,
-            proxies,
+            cluster,
             board,
         };
         let published = Published {
@@ -158,6 +183,7 @@ impl Intake {
     pub async fn run(
         mut self,
         mut batches: mpsc::Receiver<Batch>,
+        mut entered: Entered,
         shutdown: CancellationToken,
     ) -> Result<()> {
         let mut due: Option<time::Instant> = None;
@@ -177,7 +203,7 @@ impl Intake {
                         Keep::AsItIs => self.count(),
                     }
                 }
-                batch = batches.recv() => match batch {
+                heard = entered.hear(&mut batches, &self.acceptance) => match heard {
                     None => break,
                     Some((events, seen)) => {
                         kept = kept.max(self.on_batch(events, seen).await);
@@ -207,7 +233,7 @@ impl Intake {
         self.tell();
         let moved = self.keeps == Keeps::All;
         let changed = moved || changes.iter().any(|c| self.keeps.holds(c.key.kind));
-        self.hand_on_mesh(&changes);
+        self.hand_on_to_cluster(&changes);
         if !changes.is_empty() {
             info!(changes = changes.len(), "configuration changed");
             // The hub ends only with the program.
@@ -249,14 +275,15 @@ impl Intake {
         board.post(told.map(verdict), seen);
     }
 
-    fn hand_on_mesh(&self, changes: &[Change]) {
-        let mesh = changes.iter().rfind(|c| c.key.kind == Kind::MeshConfig);
-        if let Some(change) = mesh {
-            let said = match change.object.as_deref().map(|o| &o.spec) {
-                Some(Spec::MeshConfig(mesh)) => mesh.default_config.clone(),
-                Some(_) | None => ProxyConfig::default(),
-            };
-            self.proxies.send_replace(said);
+    fn hand_on_to_cluster(&self, changes: &[Change]) {
+        let among = |kinds: &[Kind]| changes.iter().any(|c| kinds.contains(&c.key.kind));
+        let objects = self.acceptance.objects().map(|o| &**o);
+        if among(&[Kind::MeshConfig, Kind::ProxyConfig]) {
+            let proxies = Proxies::of(objects.clone());
+            self.cluster.proxies.send_replace(proxies);
+        }
+        if among(&[Kind::MeshConfig, Kind::Ingress, Kind::IngressClass]) {
+            self.cluster.fronted.send_replace(Fronted::of(objects));
         }
     }
 

@@ -57,6 +57,10 @@ pub struct Args {
     #[arg(long, value_name = "MODE", value_parser = interception)]
     interception: Option<Interception>,
 
+    /// The WorkloadGroup of its namespace that it enters by itself, where no object describes it.
+    #[arg(long, value_name = "NAME")]
+    workload_group: Option<Str>,
+
     /// The control plane, as host:port.
     #[arg(
         long,
@@ -220,6 +224,7 @@ impl Args {
             cluster_id: self.cluster_id.clone(),
             locality: locality(&self.locality)?,
             interception: self.interception()?,
+            group: self.workload_group.clone(),
         })
     }
 

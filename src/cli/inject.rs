@@ -3,14 +3,15 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::bootstrap::new_drain_secret;
-use crate::config::Spec;
-use crate::config::decode::{self, Item};
-use crate::config::proxy_config::ProxyConfig;
+use crate::config::decode::{self, Decoded, Item};
+use crate::config::workload_proxy::Proxies;
+use crate::config::{Object, Spec};
 use crate::inject::{Injection, Injector, Values, inject_manifest};
 use crate::text::Str;
 
@@ -47,8 +48,8 @@ enum Format {
 const INIT_IMAGE: &str = concat!("fairlead:", env!("CARGO_PKG_VERSION"));
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let injection = args.injection()?;
     let text = read(&args.filename)?;
+    let injection = args.injection(&text)?;
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text)
         .with_context(|| format!("read {}", args.filename.display()))?;
     let mut done = Vec::new();
@@ -79,7 +80,7 @@ fn shown(manifest: &Value) -> String {
 }
 
 impl Args {
-    fn injection(&self) -> Result<Injection> {
+    fn injection(&self, manifests: &str) -> Result<Injection> {
         let injector = match &self.inject_config_file {
             None => Injector::default(),
             Some(file) => {
@@ -96,28 +97,36 @@ impl Args {
         if init.is_empty() {
             *init = Str::new_static(INIT_IMAGE);
         }
-        let proxy = match &self.mesh_config_file {
-            None => ProxyConfig::default(),
-            Some(file) => proxy_of(file)?,
+        let mesh = match &self.mesh_config_file {
+            None => Vec::new(),
+            Some(file) => objects(decode::decode_mesh(
+                &read(file)?,
+                &file.display().to_string(),
+            ))?,
         };
+        // ProxyConfigs among the manifests hold for the pods beside them.
+        let beside = decode::documents(manifests, &self.filename.display().to_string());
+        let beside = beside.items.into_iter().filter_map(|item| match item {
+            Item::Object(read) if matches!(read.object.spec, Spec::ProxyConfig(_)) => {
+                Some(read.object)
+            }
+            _ => None,
+        });
+        let all: Vec<Arc<Object>> = mesh.into_iter().chain(beside).collect();
         Ok(Injection {
             injector,
             values,
-            proxy,
+            proxies: Proxies::of(all.iter().map(|o| &**o)),
             revision: self.revision.clone(),
         })
     }
 }
 
-fn proxy_of(file: &Path) -> Result<ProxyConfig> {
-    let decoded = decode::decode_mesh(&read(file)?, &file.display().to_string());
+fn objects(decoded: Decoded) -> Result<Vec<Arc<Object>>> {
+    let mut out = Vec::new();
     for item in decoded.items {
         match item {
-            Item::Object(read) => {
-                if let Spec::MeshConfig(mesh) = &read.object.spec {
-                    return Ok(mesh.default_config.clone());
-                }
-            }
+            Item::Object(read) => out.push(read.object),
             Item::Rejected(rejected) => {
                 let told: Vec<String> = rejected
                     .diagnostics
@@ -129,7 +138,7 @@ fn proxy_of(file: &Path) -> Result<ProxyConfig> {
             Item::Notice(_) | Item::Template(_) => {}
         }
     }
-    Ok(ProxyConfig::default())
+    Ok(out)
 }
 
 fn read(file: &Path) -> Result<String> {

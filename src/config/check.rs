@@ -7,6 +7,7 @@ mod destination_rule;
 mod gateway;
 mod header_value;
 mod http_action;
+mod ingress;
 mod l4_route;
 mod locality;
 mod mesh;
@@ -17,6 +18,8 @@ mod service_entry;
 mod sidecar;
 mod virtual_service;
 mod workload_entry;
+mod workload_group;
+mod workload_proxy;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,8 +39,15 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
     match spec {
         Spec::Service(spec) => service::service(spec),
         Spec::EndpointSlice(spec) => service::slice(spec),
-        Spec::Namespace(_) | Spec::Node(_) | Spec::Pod(_) | Spec::Secret(_) => Vec::new(),
+        Spec::Namespace(_)
+        | Spec::Node(_)
+        | Spec::Pod(_)
+        | Spec::Secret(_)
+        | Spec::IngressClass(_) => Vec::new(),
+        Spec::ProxyConfig(spec) => workload_proxy::faults(spec),
+        Spec::Ingress(spec) => ingress::faults(spec),
         Spec::WorkloadEntry(spec) => workload_entry::faults(spec),
+        Spec::WorkloadGroup(spec) => workload_group::faults(spec),
         Spec::ServiceEntry(spec) => service_entry::faults(spec, &meta.namespace),
         Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace),
         Spec::DestinationRule(spec) => destination_rule::faults(spec, &meta.namespace, not_yet),

@@ -152,12 +152,16 @@ pub fn live(kind: Kind, root: &Node) -> Outcome {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::WorkloadGroup
         | Kind::ServiceEntry
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::PeerAuthentication
         | Kind::Sidecar
         | Kind::Gateway
+        | Kind::ProxyConfig
+        | Kind::Ingress
+        | Kind::IngressClass
         | Kind::Secret => manifest::live(kind, root),
     }
 }

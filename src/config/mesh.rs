@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ingress::IngressMode;
 use super::locality::LocalityLb;
 use super::proxy_config::ProxyConfig;
 use super::sidecar::{OutboundMode, OutboundTrafficPolicy};
@@ -30,6 +31,13 @@ pub struct MeshConfig {
     pub default_http_retry_policy: Option<HttpRetry>,
     pub default_config: ProxyConfig,
     pub locality_lb_setting: LocalityLb,
+    /// The class of Ingresses that are the mesh's, by their annotation.
+    pub ingress_class: Str,
+    pub ingress_controller_mode: IngressMode,
+    /// In the root namespace: what stands before the proxies that serve Ingresses.
+    pub ingress_service: Str,
+    /// Their label `istio`; empty is the Service's name.
+    pub ingress_selector: Str,
     pub access_log_file: Str,
     /// Empty means Istio's default text format.
     pub access_log_format: Str,
@@ -54,6 +62,10 @@ impl Default for MeshConfig {
             default_http_retry_policy: None,
             default_config: ProxyConfig::default(),
             locality_lb_setting: LocalityLb::default(),
+            ingress_class: Str::new_static("istio"),
+            ingress_controller_mode: IngressMode::Strict,
+            ingress_service: Str::new_static("istio-ingressgateway"),
+            ingress_selector: Str::default(),
             access_log_file: Str::default(),
             access_log_format: Str::default(),
         }

@@ -26,7 +26,19 @@ pub struct ProxyConfig {
     pub proxy_metadata: Labels,
     pub proxy_stats_matcher: Option<StatsMatcher>,
     pub gateway_topology: Option<Topology>,
+    pub image: Option<ProxyImage>,
 }
+
+/// Which of the builds of the proxy's image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyImage {
+    /// Empty is what the image itself says.
+    pub image_type: Str,
+}
+
+/// The builds that there are; of `default` the tag says nothing.
+pub const IMAGE_TYPES: &[&str] = &["default", "debug", "distroless"];
 
 /// What stands before the proxies at the edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,6 +113,7 @@ impl ProxyConfig {
             gateway_topology: self
                 .gateway_topology
                 .or_else(|| base.gateway_topology.clone()),
+            image: self.image.or_else(|| base.image.clone()),
         }
     }
 }

@@ -18,6 +18,9 @@ pub enum StringMatch {
     Prefix(Str),
     /// RE2, full match.
     Regex(Str),
+    /// A path and what is below it, by whole segments: what an Ingress asks for, and no VirtualService.
+    #[serde(skip_deserializing)]
+    Segments(Str),
 }
 
 /// gRPC's statuses by number (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>).

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{Installed, named};
-use crate::config::proxy_config::ProxyConfig;
+use crate::config::workload_proxy::Proxies;
 use crate::inject::{Injection, Injector, Values, ValuesError};
 
 const CONFIG_MAP: &str = "istio-sidecar-injector";
@@ -21,7 +21,7 @@ const CONFIG_MAP: &str = "istio-sidecar-injector";
 /// Publishes what pods are injected by. A ConfigMap that cannot be read leaves the last one in force.
 pub async fn run(
     installed: Installed,
-    mut proxy: watch::Receiver<ProxyConfig>,
+    mut proxies: watch::Receiver<Proxies>,
     publish: watch::Sender<Option<Arc<Injection>>>,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -51,7 +51,7 @@ pub async fn run(
                     continue;
                 }
             },
-            changed = proxy.changed() => if changed.is_err() {
+            changed = proxies.changed() => if changed.is_err() {
                 stop.cancelled().await;
                 return Ok(());
             },
@@ -60,7 +60,7 @@ pub async fn run(
             publish.send_replace(Some(Arc::new(Injection {
                 injector: injector.clone(),
                 values: values.clone(),
-                proxy: proxy.borrow_and_update().clone(),
+                proxies: proxies.borrow_and_update().clone(),
                 revision: installed.revision.clone(),
             })));
         }

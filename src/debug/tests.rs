@@ -15,6 +15,7 @@ use crate::ca::token::{AUDIENCE, Bearer, ISSUER, TokenIssuer};
 use crate::ca::verify::LocalVerifier;
 use crate::clock;
 use crate::delivery::hub::Hub;
+use crate::delivery::registrar::Registrar;
 use crate::delivery::server::Streams;
 use crate::delivery::{Access, Limits};
 use crate::view::Engine;
@@ -37,6 +38,7 @@ fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
     let over = CancellationToken::new();
     let running = real.run(inbox, over.clone());
     let server = Server {
+        registrar: Registrar::default(),
         credentials: Arc::default(),
         hub: hub.clone(),
         authenticator: authenticator.clone(),

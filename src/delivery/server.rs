@@ -33,6 +33,7 @@ use super::grpc::{CONTENT, Code, Status};
 use super::hub::{Gauge, Message, StreamId, orders_capacity};
 use super::lists::Known;
 use super::outlet::{Cork, Outlet, Turns, gathered};
+use super::registrar::Registrar;
 use super::strangers::{Stranger, Strangers};
 use super::stream::{ASKS, Caller, Reader, Responses};
 use super::wire::Decoder;
@@ -57,6 +58,7 @@ pub enum Door {
 /// What all connections share.
 pub struct Server {
     pub hub: mpsc::Sender<Message>,
+    pub registrar: Registrar,
     pub authenticator: Arc<Authenticator>,
     pub authority: Arc<Authority>,
     pub credentials: Arc<Credentials>,
@@ -345,6 +347,8 @@ impl Caught {
             authority: server.authority.clone(),
             credentials: server.credentials.clone(),
             hub: server.hub.clone(),
+            registrar: server.registrar.clone(),
+            entry: None,
             decoder: Decoder::new(server.limits.request_bytes, server.streams.lists.clone()),
             requests: request.into_body(),
             orders,

@@ -17,12 +17,15 @@ use super::credentials::{self, Credentials};
 use super::grpc::{Code, Status};
 use super::hub::{Gauge, Message, Opened, Order, StreamId};
 use super::issue::{self, Now};
+use super::registrar::Registrar;
 use super::session::{AT_ONCE, Ask, Credential, Refusal};
 use super::wire::{Decoder, Request, WireError};
 use crate::ca::authority::Authority;
 use crate::clock;
+use crate::config::Key;
 use crate::identity::SpiffeId;
 use crate::model::proxy::{Proxy, ProxyError};
+use crate::model::registration::{Entrant, Refused};
 use crate::text::Str;
 
 use super::frame::Rope;
@@ -44,6 +47,9 @@ pub struct Reader {
     pub authority: Arc<Authority>,
     pub credentials: Arc<Credentials>,
     pub hub: mpsc::Sender<Message>,
+    pub registrar: Registrar,
+    /// What the proxy was entered as, where it came by itself.
+    pub entry: Option<Box<Key>>,
     pub decoder: Decoder,
     pub requests: Incoming,
     pub orders: mpsc::Sender<Box<Order>>,
@@ -71,6 +77,9 @@ impl Reader {
         // After the hub's own last word this one is not read; without room for it the connection says it.
         drop(self.orders.try_send(Box::new(Order::End(status))));
         drop(self.hub.send(Message::Closed(self.stream)).await);
+        if let Some(entry) = self.entry.take() {
+            self.registrar.leave(*entry).await;
+        }
         let last = tokio::time::timeout(LAST_WORDS, self.orders.closed());
         if last.await.is_err() {
             self.ending.cancel();
@@ -110,7 +119,8 @@ impl Reader {
         while let Some(request) = self.decoder.take()? {
             if !*opened {
                 let message = self.open(&request)?;
-                self.tell(message).await;
+                self.enter(&request, &message.proxy).await?;
+                self.tell(Message::Open(message)).await;
                 *opened = true;
             }
             self.tell(Message::Request(self.stream, Box::new(request)))
@@ -120,7 +130,7 @@ impl Reader {
     }
 
     /// The first request says which proxy this is; the credential says whether it may.
-    fn open(&self, request: &Request) -> Result<Message, Status> {
+    fn open(&self, request: &Request) -> Result<Box<Opened>, Status> {
         let node = request
             .node
             .as_ref()
@@ -137,7 +147,7 @@ impl Reader {
             info!(stream = self.stream.0, %reason, "proxy refused");
             Status::from(&reason)
         })?;
-        Ok(Message::Open(Box::new(Opened {
+        Ok(Box::new(Opened {
             stream: self.stream,
             proxy,
             credential,
@@ -146,7 +156,27 @@ impl Reader {
             asks: self.asks_in.clone(),
             cut: self.cut.clone(),
             gauge: self.gauge.clone(),
-        })))
+        }))
+    }
+
+    /// One that says which WorkloadGroup it is of is entered before anything is sent to it, or refused.
+    async fn enter(&mut self, request: &Request, proxy: &Proxy) -> Result<(), Status> {
+        let node = request.node.as_ref();
+        let Some(group) = node.and_then(|node| node.registers()) else {
+            return Ok(());
+        };
+        let entrant = Entrant {
+            group: Str::new(group),
+            proxy: proxy.clone(),
+        };
+        match self.registrar.enter(entrant).await {
+            Ok(entry) => self.entry = Some(Box::new(entry)),
+            Err(reason) => {
+                info!(stream = self.stream.0, %reason, "proxy not entered");
+                return Err(Status::from(&reason));
+            }
+        }
+        Ok(())
     }
 
     async fn on_ask(&self, ask: &Ask) {
@@ -212,6 +242,20 @@ impl From<&ProxyError> for Status {
             | ProxyError::Labels(_) => Code::InvalidArgument,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<&Refused> for Status {
+    fn from(refused: &Refused) -> Self {
+        let code = match refused {
+            Refused::NoIdentity(_) | Refused::Account { .. } => Code::PermissionDenied,
+            Refused::NoGroup { .. } | Refused::Taken(_) | Refused::Elsewhere => {
+                Code::FailedPrecondition
+            }
+            Refused::Full(_) => Code::ResourceExhausted,
+            Refused::Ending => Code::Unavailable,
+        };
+        Self::new(code, refused.to_string())
     }
 }
 

@@ -298,6 +298,15 @@ impl Node {
             .map_or(serde_json::Value::Null, object)
     }
 
+    /// The WorkloadGroup that it wants to be entered into.
+    pub fn registers(&self) -> Option<&str> {
+        let said = self.metadata.as_ref()?.fields.get("AUTO_REGISTER_GROUP")?;
+        match &said.kind {
+            Some(value::Kind::StringValue(group)) if !group.is_empty() => Some(group),
+            _ => None,
+        }
+    }
+
     /// Region, zone, subzone.
     pub fn place(&self) -> [&str; 3] {
         match &self.locality {

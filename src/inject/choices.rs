@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value};
 
+use super::build;
 use super::lists::Pod;
 use super::{InjectError, Injection};
 use crate::config::decode::{reader, yaml};
@@ -94,7 +95,10 @@ impl Choices {
         let templates = read.templates(injection);
         let role = role(&templates)?;
         let values = &injection.values.global.proxy;
-        let proxy = read.proxy_config()?.over(&injection.proxy);
+        let proxy = read.proxy_config()?;
+        let proxy = injection
+            .proxies
+            .effective(pod.namespace, &pod.labels, proxy);
         let image = read
             .text("sidecar.istio.io/proxyImage")
             .unwrap_or(&values.image);
@@ -115,7 +119,7 @@ impl Choices {
                 Role::Sidecar => read.interception(&proxy)?,
                 Role::Router => InterceptionMode::None,
             },
-            image: injection.values.global.image(image),
+            image: read.image(&injection.values.global.image(image), &proxy)?,
             resources: match role {
                 Role::Sidecar => read.resources(&values.resources),
                 // Those of a sidecar say nothing of a gateway.
@@ -266,6 +270,21 @@ impl Read<'_> {
                 "not implemented yet; say REDIRECT or NONE",
             )),
         }
+    }
+
+    /// The build that is asked for: by the annotation, else by the proxy's configuration.
+    fn image(&self, image: &str, proxy: &ProxyConfig) -> Result<Str, InjectError> {
+        let key = "sidecar.istio.io/proxyImageType";
+        let own = self.text(key);
+        let said = proxy.image.as_ref().map(|image| image.image_type.as_str());
+        let Some(wanted) = own.or(said.filter(|said| !said.is_empty())) else {
+            return Ok(Str::new(image));
+        };
+        let wrong = |why: String| match own {
+            Some(own) => InjectError::annotation(key, own, why),
+            None => InjectError::Values(format!("image.imageType {wanted}: {why}")),
+        };
+        build::of_type(image, wanted).map_err(wrong)
     }
 
     /// A port on which the proxy listens itself cannot be its status port, too.

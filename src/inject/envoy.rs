@@ -113,7 +113,7 @@ fn workload(pod: &Pod<'_>, choices: &Choices, injection: &Injection) -> Workload
             .proxy
             .gateway_topology
             .clone()
-            .filter(|own| injection.proxy.gateway_topology.as_ref() != Some(own)),
+            .filter(|own| injection.proxies.mesh.gateway_topology.as_ref() != Some(own)),
         dns_domain: Str::new(format!("{namespace}.svc.{}", global.proxy.cluster_domain)),
         cluster: service.unwrap_or_else(canonical),
         cluster_id: global.multi_cluster.cluster_name.clone(),
@@ -123,6 +123,7 @@ fn workload(pod: &Pod<'_>, choices: &Choices, injection: &Injection) -> Workload
             InterceptionMode::Tproxy => Interception::Tproxy,
             InterceptionMode::None => Interception::None,
         },
+        group: None,
         namespace,
     }
 }

@@ -69,10 +69,7 @@ impl Served {
     }
 
     pub fn source(&self) -> Source {
-        Source {
-            key: self.gateway.key.clone(),
-            field: Str::new(format!("spec.servers[{}]", self.index)),
-        }
+        self.gateway.source(self.index)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Action, Route};
 use crate::config::mesh::MeshConfig;
 use crate::config::value::StringMatch;
 use crate::config::virtual_service::{Destination, HttpMatchRequest, HttpRoute};
-use crate::config::{Key, Source};
+use crate::config::{Key, Kind, Source};
 use crate::text::{Hostname, Str};
 
 /// Routes, where they come from, and the hosts whose Service or rule decided part of them.
@@ -94,7 +94,7 @@ pub fn of_virtual(
             });
             joined.sources.push(Source {
                 key: origin.clone(),
-                field: Str::new(format!("spec.http[{}]", of_rule.index)),
+                field: of_rule.place.field(),
             });
         }
         if ends {
@@ -147,7 +147,7 @@ pub fn takes_all(m: &HttpMatchRequest) -> bool {
         None => true,
         Some(StringMatch::Prefix(p)) => p == "/",
         Some(StringMatch::Regex(r)) => r == ".*" || r == "*",
-        Some(StringMatch::Exact(_)) => false,
+        Some(StringMatch::Exact(_) | StringMatch::Segments(_)) => false,
     };
     any_path
         && m.scheme.is_none()
@@ -168,7 +168,7 @@ fn route_name(rule: &HttpRoute, matches: Option<&HttpMatchRequest>) -> Str {
 fn operation(host: &Hostname, port: u16, matches: Option<&HttpMatchRequest>) -> Str {
     let path = match matches.and_then(|m| m.uri.as_ref()) {
         Some(StringMatch::Exact(p) | StringMatch::Regex(p)) => p.clone(),
-        Some(StringMatch::Prefix(p)) => Str::new(format!("{p}*")),
+        Some(StringMatch::Prefix(p) | StringMatch::Segments(p)) => Str::new(format!("{p}*")),
         None => Str::new_static("/*"),
     };
     Str::new(format!("{host}:{port}{path}"))
@@ -176,15 +176,16 @@ fn operation(host: &Hostname, port: u16, matches: Option<&HttpMatchRequest>) -> 
 
 /// The path that istioctl and Kiali read from a route's metadata.
 pub fn config_path(key: &Key) -> Str {
-    let kind = match key.kind {
-        crate::config::Kind::VirtualService => "virtual-service",
-        crate::config::Kind::DestinationRule => "destination-rule",
+    let (group, kind) = match key.kind {
+        Kind::VirtualService => ("networking.istio.io", "virtual-service"),
+        Kind::DestinationRule => ("networking.istio.io", "destination-rule"),
+        Kind::Ingress => ("networking.k8s.io", "ingress"),
         other => return Str::new(other.name()),
     };
     let Key {
         namespace, name, ..
     } = key;
     Str::new(format!(
-        "/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}/{name}"
+        "/apis/{group}/v1/namespaces/{namespace}/{kind}/{name}"
     ))
 }

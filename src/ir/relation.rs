@@ -7,6 +7,7 @@ use super::client::Client;
 use super::domains::Home;
 use super::front::{self, Front, Served};
 use super::spread::Where;
+use crate::config::Kind;
 use crate::config::gateway::Sort;
 use crate::config::l4_route::L4Match;
 use crate::config::meta::{Labels, selects};
@@ -310,7 +311,8 @@ fn gates(
         let obeyed = bound.iter().filter(|entry| {
             entry.places.contains(&at) && entry.export_to.reaches(&client.namespace) && met(entry)
         });
-        let obeyed: Vec<Followed> = obeyed
+        let obeyed: Vec<Followed> = closest(obeyed.collect())
+            .into_iter()
             .map(|entry| followed(client, snapshot, entry, &at))
             .collect();
         let mut names = served.hosts().iter().map(|name| &name.name);
@@ -326,6 +328,19 @@ fn gates(
         })
     };
     front.servers().filter_map(gate).collect()
+}
+
+/// Of what Ingresses say those rules hold alone that are for the closest host, as in Kubernetes.
+fn closest(obeyed: Vec<&Arc<Virtual>>) -> Vec<&Arc<Virtual>> {
+    let closeness = |entry: &Virtual| {
+        let hosts = entry.hosts.iter().map(Hostname::specificity);
+        (entry.key.kind == Kind::Ingress)
+            .then(|| hosts.max())
+            .flatten()
+    };
+    let best = obeyed.iter().filter_map(|entry| closeness(entry)).max();
+    let holds = |entry: &&Arc<Virtual>| closeness(entry).is_none_or(|own| Some(own) == best);
+    obeyed.into_iter().filter(holds).collect()
 }
 
 /// A listener with a port takes that port alone, and no later one gets it.

@@ -16,10 +16,30 @@ use crate::text::{Hostname, Str};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     pub route: Arc<HttpRoute>,
-    /// Its place among the rules of the object that it was written in.
-    pub index: usize,
-    /// That object, where it is a delegate.
-    pub delegate: Option<Arc<Key>>,
+    /// Its place in the object that it was written in.
+    pub place: Written,
+    /// That object, where it is another one: a delegate, or an Ingress.
+    pub origin: Option<Arc<Key>>,
+}
+
+/// The field that says a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Among the rules of a VirtualService.
+    Rule(usize),
+    /// Among the rules of an Ingress, and among the paths of that one.
+    Path(usize, usize),
+    DefaultBackend,
+}
+
+impl Written {
+    pub fn field(self) -> Str {
+        Str::new(match self {
+            Self::Rule(rule) => format!("spec.http[{rule}]"),
+            Self::Path(rule, path) => format!("spec.rules[{rule}].http.paths[{path}]"),
+            Self::DefaultBackend => "spec.defaultBackend".to_owned(),
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,8 +82,8 @@ impl Delegates {
             let Some(delegate) = &route.delegate else {
                 rules.push(Rule {
                     route: route.clone(),
-                    index,
-                    delegate: None,
+                    place: Written::Rule(index),
+                    origin: None,
                 });
                 continue;
             };
@@ -79,8 +99,8 @@ impl Delegates {
                 if let Some(merged) = merged(route, own) {
                     rules.push(Rule {
                         route: Arc::new(merged),
-                        index,
-                        delegate: Some(key.clone()),
+                        place: Written::Rule(index),
+                        origin: Some(key.clone()),
                     });
                 }
             }
@@ -213,8 +233,8 @@ fn narrows(root: &StringMatch, own: &StringMatch) -> bool {
             own.starts_with(root.as_str())
         }
         (StringMatch::Exact(_), StringMatch::Prefix(_))
-        | (StringMatch::Regex(_), _)
-        | (_, StringMatch::Regex(_)) => false,
+        | (StringMatch::Regex(_) | StringMatch::Segments(_), _)
+        | (_, StringMatch::Regex(_) | StringMatch::Segments(_)) => false,
     }
 }
 

@@ -90,7 +90,7 @@ impl Virtual {
 
     /// The object that a rule was written in.
     pub fn origin<'v>(&'v self, rule: &'v Rule) -> &'v Key {
-        rule.delegate.as_deref().unwrap_or(&self.key)
+        rule.origin.as_deref().unwrap_or(&self.key)
     }
 }
 
@@ -152,6 +152,19 @@ impl Virtuals {
             rules: self.delegates.flatten(key, spec, domain),
             spec: Arc::new(spec.clone()),
         });
+        touched
+    }
+
+    /// One that other objects say together. The hosts whose calls change.
+    pub(super) fn set_made(&mut self, key: &Key, made: Option<Virtual>) -> BTreeSet<Hostname> {
+        if self.by_key.get(key).map(|there| &**there) == made.as_ref() {
+            return BTreeSet::new();
+        }
+        let mut touched = self.withdraw(key);
+        if let Some(made) = made {
+            touched.extend(made.hosts.iter().cloned());
+            self.enter(made);
+        }
         touched
     }
 

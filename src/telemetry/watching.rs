@@ -38,13 +38,17 @@ impl Family for Registry {
             Kind::EndpointSlice => Some("EndpointSlice"),
             Kind::Pod => Some("Pods"),
             Kind::Secret => Some("Secrets"),
+            Kind::Ingress => Some("Ingresses"),
+            Kind::IngressClass => Some("IngressClasses"),
             Kind::WorkloadEntry
+            | Kind::WorkloadGroup
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
             | Kind::Sidecar
             | Kind::Gateway
+            | Kind::ProxyConfig
             | Kind::MeshConfig => None,
         }
     }

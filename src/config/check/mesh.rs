@@ -4,7 +4,7 @@ use std::iter;
 use std::time::Duration;
 
 use super::virtual_service::retry;
-use super::{export_to, fault, locality, namespace, span};
+use super::{export_to, fault, locality, namespace, span, workload_proxy};
 use crate::config::decode::reader::Fault;
 use crate::config::mesh::MeshConfig;
 use crate::config::value::Span;
@@ -31,6 +31,8 @@ pub(super) fn faults(mesh: &MeshConfig) -> Vec<Fault> {
         "localityLbSetting",
         &mesh.locality_lb_setting,
     ));
+    let image = mesh.default_config.image.as_ref();
+    out.extend(workload_proxy::image("defaultConfig.image", image));
     out.extend(
         namespace(&mesh.root_namespace)
             .err()

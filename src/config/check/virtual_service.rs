@@ -222,7 +222,7 @@ fn string_match(path: &str, text: &StringMatch) -> Option<Fault> {
             let message = "a prefix must not be empty; `{}` matches any value";
             Some(fault(format!("{path}.prefix"), message))
         }
-        StringMatch::Exact(_) | StringMatch::Prefix(_) => None,
+        StringMatch::Exact(_) | StringMatch::Prefix(_) | StringMatch::Segments(_) => None,
         StringMatch::Regex(text) => regex::compiles(text)
             .err()
             .map(|e| fault(format!("{path}.regex"), e)),

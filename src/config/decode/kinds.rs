@@ -24,10 +24,7 @@ const ISTIO_NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const ISTIO_SECURITY: &[&str] = &["v1", "v1beta1"];
 
 const NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "networking.istio.io",
-        &["EnvoyFilter", "ProxyConfig", "WorkloadGroup"],
-    ),
+    ("networking.istio.io", &["EnvoyFilter"]),
     (
         "security.istio.io",
         &["AuthorizationPolicy", "RequestAuthentication"],
@@ -53,7 +50,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
         "gateway.networking.x-k8s.io",
         &["XBackend", "XBackendTrafficPolicy", "XMesh", "XListenerSet"],
     ),
-    ("networking.k8s.io", &["Ingress", "IngressClass"]),
     ("inference.networking.k8s.io", &["InferencePool"]),
     ("multicluster.x-k8s.io", &["ServiceExport", "ServiceImport"]),
     ("install.istio.io", &["IstioOperator"]),
@@ -113,13 +109,17 @@ impl Kind {
             | Kind::Service
             | Kind::Pod
             | Kind::EndpointSlice
+            | Kind::Ingress
+            | Kind::IngressClass
             | Kind::Secret => &["v1"],
             Kind::WorkloadEntry
+            | Kind::WorkloadGroup
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::Sidecar
             | Kind::Gateway => ISTIO_NETWORKING,
+            Kind::ProxyConfig => &["v1beta1"],
             Kind::PeerAuthentication => ISTIO_SECURITY,
             Kind::MeshConfig => &[],
         }
@@ -133,14 +133,18 @@ impl Kind {
             | Kind::Service
             | Kind::Pod
             | Kind::EndpointSlice
+            | Kind::Ingress
+            | Kind::IngressClass
             | Kind::Secret => false,
             Kind::WorkloadEntry
+            | Kind::WorkloadGroup
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
             | Kind::Sidecar
             | Kind::Gateway
+            | Kind::ProxyConfig
             | Kind::MeshConfig => true,
         }
     }

@@ -78,11 +78,15 @@ fn table(kind: Kind) -> &'static [&'static str] {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::WorkloadGroup
         | Kind::ServiceEntry
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::Sidecar
         | Kind::Gateway
+        | Kind::ProxyConfig
+        | Kind::Ingress
+        | Kind::IngressClass
         | Kind::Secret
         | Kind::PeerAuthentication => &[],
         Kind::MeshConfig => MESH_CONFIG,
@@ -105,8 +109,12 @@ fn retired(kind: Kind) -> &'static [&'static str] {
         | Kind::EndpointSlice
         | Kind::Pod
         | Kind::WorkloadEntry
+        | Kind::WorkloadGroup
         | Kind::ServiceEntry
         | Kind::PeerAuthentication
+        | Kind::ProxyConfig
+        | Kind::Ingress
+        | Kind::IngressClass
         | Kind::Secret => &[],
         Kind::VirtualService => &[
             "http.websocketUpgrade",
@@ -138,7 +146,6 @@ const MESH_CONFIG: &[&str] = &[
     "defaultConfig.extraStatTags",
     "defaultConfig.fileFlushInterval",
     "defaultConfig.fileFlushMinSizeKb",
-    "defaultConfig.image",
     "defaultConfig.meshId",
     "defaultConfig.privateKeyProvider",
     "defaultConfig.proxyBootstrapTemplatePath",
@@ -164,10 +171,6 @@ const MESH_CONFIG: &[&str] = &[
     "hboneIdleTimeout",
     "inboundClusterStatName",
     "inboundTrafficPolicy",
-    "ingressClass",
-    "ingressControllerMode",
-    "ingressSelector",
-    "ingressService",
     "meshMTLS",
     "outboundClusterStatName",
     "outboundTrafficPolicy.mode",

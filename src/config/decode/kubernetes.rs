@@ -18,19 +18,47 @@ fn places(kind: Kind) -> &'static [Place] {
         Kind::Service => SERVICE,
         Kind::EndpointSlice => ENDPOINT_SLICE,
         Kind::Pod => POD,
+        Kind::Ingress => INGRESS,
+        Kind::IngressClass => INGRESS_CLASS,
         Kind::Namespace
         | Kind::Node
         | Kind::WorkloadEntry
+        | Kind::WorkloadGroup
         | Kind::ServiceEntry
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::PeerAuthentication
         | Kind::Sidecar
         | Kind::Gateway
+        | Kind::ProxyConfig
         | Kind::Secret
         | Kind::MeshConfig => &[],
     }
 }
+
+const INGRESS: &[Place] = &[
+    (
+        "spec",
+        &["defaultBackend", "ingressClassName", "rules", "tls"],
+    ),
+    ("spec.defaultBackend", BACKEND),
+    ("spec.defaultBackend.service", &["name", "port"]),
+    ("spec.defaultBackend.service.port", &["name", "number"]),
+    ("spec.tls", &["hosts", "secretName"]),
+    ("spec.rules", &["host", "http"]),
+    ("spec.rules.http", &["paths"]),
+    ("spec.rules.http.paths", &["backend", "path", "pathType"]),
+    ("spec.rules.http.paths.backend", BACKEND),
+    ("spec.rules.http.paths.backend.service", &["name", "port"]),
+    (
+        "spec.rules.http.paths.backend.service.port",
+        &["name", "number"],
+    ),
+];
+
+const BACKEND: &[&str] = &["resource", "service"];
+
+const INGRESS_CLASS: &[Place] = &[("spec", &["controller", "parameters"])];
 
 const SERVICE: &[Place] = &[
     (

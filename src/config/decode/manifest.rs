@@ -11,6 +11,7 @@ use super::sheet::{Sheet, diagnostic, faults_of};
 use super::yaml::{self, Node, Twice, Value};
 use super::{Item, NOWHERE, Outcome, PodTemplate, Rejected, unreadable};
 use crate::config::api::ApiKind;
+use crate::config::ingress::CLASS_ANNOTATION;
 use crate::config::meta::{Labels, Meta};
 use crate::config::{Key, Kind, check};
 use crate::diagnostic::{Code, Diagnostic, Level, Subject};
@@ -222,17 +223,20 @@ impl Manifest<'_> {
     fn meta(&self, kind: Kind) -> Result<Meta, Fault> {
         let meta = reader::read::<Named>(self.root, "").value?.metadata;
         let namespace = match kind {
-            Kind::Namespace | Kind::Node => Str::default(),
+            Kind::Namespace | Kind::Node | Kind::IngressClass => Str::default(),
             Kind::Service
             | Kind::EndpointSlice
             | Kind::Pod
             | Kind::WorkloadEntry
+            | Kind::WorkloadGroup
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
             | Kind::Sidecar
             | Kind::Gateway
+            | Kind::ProxyConfig
+            | Kind::Ingress
             | Kind::Secret
             | Kind::MeshConfig => meta.namespace.unwrap_or(DEFAULT_NAMESPACE),
         };
@@ -240,7 +244,7 @@ impl Manifest<'_> {
             return Err(invalid("metadata.name", format!("this {kind} has no name")));
         }
         check::object_name(&meta.name).map_err(|message| invalid("metadata.name", message))?;
-        if !matches!(kind, Kind::Namespace | Kind::Node) {
+        if !matches!(kind, Kind::Namespace | Kind::Node | Kind::IngressClass) {
             check::namespace(&namespace)
                 .map_err(|message| invalid("metadata.namespace", message))?;
         }
@@ -334,11 +338,11 @@ fn invalid(path: &str, message: String) -> Fault {
     Fault::error(Code::InvalidValue, path, message)
 }
 
-/// Annotations of Istio's; the others are often large and mean nothing here.
+/// Annotations of Istio's, and an Ingress' class; the others are often large and mean nothing here.
 fn meaningful(annotations: Labels) -> Labels {
     let istio = |key: &Str| {
-        key.split_once('/')
-            .is_some_and(|(domain, _)| domain.ends_with("istio.io"))
+        let of_istio = key.split_once('/');
+        of_istio.is_some_and(|(domain, _)| domain.ends_with("istio.io")) || key == CLASS_ANNOTATION
     };
     annotations
         .into_iter()

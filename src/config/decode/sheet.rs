@@ -190,12 +190,16 @@ fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
         }
         Kind::Service => section(root).map(Spec::Service),
         Kind::WorkloadEntry => section(root).map(Spec::WorkloadEntry),
+        Kind::WorkloadGroup => section(root).map(Spec::WorkloadGroup),
         Kind::ServiceEntry => section(root).map(Spec::ServiceEntry),
         Kind::VirtualService => section(root).map(Spec::VirtualService),
         Kind::DestinationRule => section(root).map(Spec::DestinationRule),
         Kind::PeerAuthentication => section(root).map(Spec::PeerAuthentication),
         Kind::Sidecar => section(root).map(Spec::Sidecar),
         Kind::Gateway => section(root).map(Spec::Gateway),
+        Kind::ProxyConfig => section(root).map(Spec::ProxyConfig),
+        Kind::Ingress => section(root).map(Spec::Ingress),
+        Kind::IngressClass => section(root).map(Spec::IngressClass),
         Kind::Secret => {
             // What is wrong in one is not repeated: it may be a secret.
             let manifest = reader::read::<SecretManifest>(root, "").value;

@@ -39,7 +39,13 @@ impl Resource {
         };
         match kind {
             Kind::MeshConfig => Ok(Some(mesh(client, home))),
-            Kind::Namespace | Kind::Node | Kind::Service | Kind::Pod | Kind::EndpointSlice => {
+            Kind::Namespace
+            | Kind::Node
+            | Kind::Service
+            | Kind::Pod
+            | Kind::EndpointSlice
+            | Kind::Ingress
+            | Kind::IngressClass => {
                 let versions = kind.versions().first();
                 Ok(versions.map(|version| all(ApiResource::from_gvk(&named(kind, version)))))
             }
@@ -54,12 +60,14 @@ impl Resource {
                 }))
             }
             Kind::WorkloadEntry
+            | Kind::WorkloadGroup
             | Kind::ServiceEntry
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
             | Kind::Sidecar
-            | Kind::Gateway => {
+            | Kind::Gateway
+            | Kind::ProxyConfig => {
                 for version in kind.versions() {
                     let found = discovery::pinned_kind(client, &named(kind, version)).await;
                     match found {

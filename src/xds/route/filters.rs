@@ -95,9 +95,10 @@ fn cors(node: &CorsPolicy) -> CorsPb {
         Some(matcher) => matcher,
         // An empty text matches no origin, and Envoy takes none for a matcher.
         None => exact(&match origin {
-            StringMatch::Exact(text) | StringMatch::Prefix(text) | StringMatch::Regex(text) => {
-                text.clone()
-            }
+            StringMatch::Exact(text)
+            | StringMatch::Prefix(text)
+            | StringMatch::Regex(text)
+            | StringMatch::Segments(text) => text.clone(),
         }),
     });
     CorsPb {

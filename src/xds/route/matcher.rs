@@ -39,6 +39,7 @@ fn path(uri: Option<&StringMatch>) -> PathSpecifier {
         None => PathSpecifier::Prefix("/".to_owned()),
         Some(StringMatch::Exact(path)) => PathSpecifier::Path(path.to_string()),
         Some(StringMatch::Prefix(prefix)) => PathSpecifier::Prefix(prefix.to_string()),
+        Some(StringMatch::Segments(path)) => PathSpecifier::PathSeparatedPrefix(path.to_string()),
         Some(StringMatch::Regex(text)) if text == "*" => PathSpecifier::Prefix("/".to_owned()),
         // Envoy refuses an empty expression; like it, an empty path matches no request.
         Some(StringMatch::Regex(text)) if text.is_empty() => PathSpecifier::Path(String::new()),
@@ -120,14 +121,19 @@ fn query_parameter((name, wanted): (&Str, &HeaderMatch)) -> QueryParameterMatche
 /// None asks for presence only: an empty text, or `*`, which is no regular expression.
 pub(super) fn text(m: &StringMatch) -> Option<StringMatcher> {
     let pattern = match m {
-        StringMatch::Exact(text) | StringMatch::Prefix(text) | StringMatch::Regex(text)
+        StringMatch::Exact(text)
+        | StringMatch::Prefix(text)
+        | StringMatch::Regex(text)
+        | StringMatch::Segments(text)
             if text.is_empty() =>
         {
             return None;
         }
         StringMatch::Regex(text) if text == "*" => return None,
         StringMatch::Exact(text) => MatchPattern::Exact(text.to_string()),
-        StringMatch::Prefix(text) => MatchPattern::Prefix(text.to_string()),
+        StringMatch::Prefix(text) | StringMatch::Segments(text) => {
+            MatchPattern::Prefix(text.to_string())
+        }
         StringMatch::Regex(text) => MatchPattern::SafeRegex(regex(text)),
     };
     Some(StringMatcher {
