@@ -23,7 +23,14 @@ const REASONS: &[(&str, &str)] = &[
     ("RequestAuthentication", "the kind comes with policies"),
     ("Telemetry", "the kind comes with telemetry"),
     ("WasmPlugin", "the kind comes with extensions"),
-    ("TrafficExtension", "the kind comes with extensions"),
+    (
+        "TrafficExtension spec.targetRefs",
+        "what it is attached to comes with Gateway API",
+    ),
+    (
+        "TrafficExtension spec.wasm",
+        "modules come with extensions of Wasm; Lua is in effect",
+    ),
     ("EnvoyFilter", "the kind comes with extensions"),
     (
         "WorkloadGroup spec.probe",

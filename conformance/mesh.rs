@@ -18,6 +18,8 @@ mod actions;
 mod admin_pages;
 #[path = "mesh/capture.rs"]
 mod capture;
+#[path = "mesh/extensions.rs"]
+mod extensions;
 #[path = "mesh/external.rs"]
 mod external;
 #[path = "mesh/hitless.rs"]
@@ -45,6 +47,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     routing::SCENARIOS,
     actions::SCENARIOS,
     external::SCENARIOS,
+    extensions::SCENARIOS,
     resilience::SCENARIOS,
     scopes::SCENARIOS,
     identity::SCENARIOS,

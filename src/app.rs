@@ -115,7 +115,7 @@ async fn start(
         metrics,
         source,
         acceptance,
-        registry: entered,
+        entry: registrar(&home.source, entered),
         engine,
     };
     ground.build(settings, home, stop, tasks).await
@@ -128,7 +128,7 @@ struct Ground {
     metrics: Arc<Metrics>,
     source: Started,
     acceptance: Acceptance,
-    registry: Registry,
+    entry: (Registrar, Entered),
     engine: (Engine, Arc<Credentials>),
 }
 
@@ -146,7 +146,7 @@ impl Ground {
             metrics,
             source,
             acceptance,
-            registry,
+            entry: (registrar, entered),
             engine: (engine, credentials),
         } = self;
         let Started {
@@ -183,7 +183,6 @@ impl Ground {
         published.keep((dir.clone(), snapshot), &metrics, tasks);
         intake.begin();
         info!(ports = %doors.ports, "serving");
-        let (registrar, entered) = registrar(&home.source, registry);
         tasks.run("intake", intake.run(batches, entered, stop.clone()));
         let plane = Plane {
             webhooks,

@@ -21,6 +21,7 @@ pub mod proxy_config;
 pub mod secret;
 pub mod service_entry;
 pub mod sidecar;
+pub mod traffic_extension;
 pub mod value;
 pub mod virtual_service;
 pub mod workload_entry;
@@ -86,6 +87,7 @@ kinds! {
     Gateway(gateway::Gateway), "networking.istio.io";
     // Only of pods that are yet to come.
     ProxyConfig(workload_proxy::WorkloadProxy), "networking.istio.io";
+    TrafficExtension(Box<traffic_extension::TrafficExtension>), "extensions.istio.io";
     Ingress(Box<ingress::Ingress>), "networking.k8s.io";
     IngressClass(ingress::IngressClass), "networking.k8s.io";
     // Boxed: most of them are empty here.

@@ -7,6 +7,7 @@ pub mod asks;
 pub mod assignments;
 pub mod client;
 pub mod domains;
+pub mod extension;
 pub mod front;
 pub mod gateway_hosts;
 pub mod gateway_listener;
@@ -37,6 +38,7 @@ use crate::config::value::Span;
 use crate::config::virtual_service::{HttpMatchRequest, HttpRetry};
 use crate::text::Str;
 
+pub use self::extension::Extension;
 pub use self::listener::*;
 pub use crate::model::endpoints::{Address, Endpoint, Health, TlsMode};
 pub use crate::model::services::Lookup;

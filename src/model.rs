@@ -2,6 +2,7 @@
 
 pub mod delegates;
 pub mod endpoints;
+pub mod extensions;
 pub mod gateways;
 pub mod ingresses;
 pub mod policies;
@@ -20,6 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::endpoints::{Difference, Endpoints};
+use self::extensions::Extensions;
 use self::gateways::Gateways;
 use self::ingresses::Ingresses;
 use self::policies::Policies;
@@ -48,6 +50,7 @@ pub struct Snapshot {
     pub sidecars: Arc<Sidecars>,
     pub gateways: Arc<Gateways>,
     ingresses: Arc<Ingresses>,
+    pub extensions: Arc<Extensions>,
     /// Objects whose index entry a default of MeshConfig reaches.
     defaulted: Arc<BTreeMap<Key, Arc<Object>>>,
 }
@@ -159,6 +162,14 @@ impl Snapshot {
                 });
                 Arc::make_mut(&mut self.gateways).set(key, gateway);
                 facts.fronts = true;
+            }
+            Kind::TrafficExtension => {
+                let extension = object.and_then(|o| match &o.spec {
+                    Spec::TrafficExtension(spec) => Some((o, &**spec)),
+                    _ => None,
+                });
+                Arc::make_mut(&mut self.extensions).set(key, extension);
+                self.touch_namespace(&key.namespace, facts);
             }
             Kind::Ingress => self.apply_ingress(key, change.object.as_ref(), facts),
             Kind::IngressClass => {

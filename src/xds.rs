@@ -4,6 +4,7 @@ mod access_log;
 pub mod cluster;
 pub mod encode;
 pub mod endpoint;
+mod extension;
 mod filter_chain;
 mod http;
 pub mod json;

@@ -13,6 +13,10 @@ use fairlead::config::destination_rule::{
 };
 use fairlead::config::gateway::{self, Gateway, Server, ServerPort, ServerTls};
 use fairlead::config::http_action::Delegate;
+use fairlead::config::ingress::{
+    self, Backend, BackendPort, BackendService, Ingress, IngressClass, IngressMode, IngressPath,
+    IngressPaths, IngressRule, IngressTls, PathType,
+};
 use fairlead::config::l4_route::{L4Match, RouteDestination, TcpRoute, TlsRoute};
 use fairlead::config::locality::{Distribute, LocalityLb};
 use fairlead::config::mesh::MeshConfig;
@@ -22,9 +26,12 @@ use fairlead::config::service_entry::{EntryPort, Location, Resolution, Selector,
 use fairlead::config::sidecar::{
     EgressListener, OutboundMode, OutboundTrafficPolicy, Sidecar, SidecarPort,
 };
+use fairlead::config::traffic_extension::{
+    Lua, Phase, TrafficExtension, TrafficMode, TrafficSelector,
+};
 use fairlead::config::value::{Span, StringMatch};
 use fairlead::config::virtual_service::{
-    Destination, HttpMatchRequest, HttpRoute, HttpRouteDestination, VirtualService,
+    Destination, HttpMatchRequest, HttpRoute, HttpRouteDestination, PortSelector, VirtualService,
 };
 use fairlead::config::workload_entry::WorkloadEntry;
 use fairlead::config::{Change, Key, Object, Spec};
@@ -76,6 +83,10 @@ pub fn proxies() -> Vec<Proxy> {
         Proxy {
             id: Str::new("router~10.1.0.9~gate.shop~x"),
             role: Role::Router,
+            labels: [("app", "caller"), ("istio", "ingressgateway")]
+                .into_iter()
+                .map(|(k, v)| (Str::new(k), Str::new(v)))
+                .collect(),
             ..one("gate", "shop", "10.1.0.9", captured, None)
         },
     ]
@@ -127,7 +138,7 @@ fn of(
             annotations: annotations(&spec),
             ..Meta::default()
         };
-        if matches!(spec, Spec::Node(_)) {
+        if matches!(spec, Spec::Node(_) | Spec::IngressClass(_)) {
             meta.namespace = Str::default();
         }
         if matches!(spec, Spec::MeshConfig(_)) {
@@ -158,6 +169,9 @@ fn spec() -> impl Strategy<Value = Spec> {
         1 => sidecar().prop_map(Spec::Sidecar),
         2 => gateway().prop_map(Spec::Gateway),
         1 => Just(Spec::Node(Node {})),
+        2 => ingress().prop_map(|ingress| Spec::Ingress(Box::new(ingress))),
+        1 => ingress_class().prop_map(Spec::IngressClass),
+        1 => extension().prop_map(|own| Spec::TrafficExtension(Box::new(own))),
     ]
 }
 
@@ -366,8 +380,13 @@ fn mesh_config() -> impl Strategy<Value = MeshConfig> {
     let domain = select(vec!["cluster.local", "cluster.local", "shop.example"]);
     let alias = prop::option::of(select(vec!["old.example"]));
     let root = select(vec!["istio-system", "istio-system", "back"]);
+    let ingresses = select(vec![
+        IngressMode::Strict,
+        IngressMode::Default,
+        IngressMode::Off,
+    ]);
     (
-        any::<bool>(),
+        (any::<bool>(), ingresses),
         mode,
         domain,
         alias,
@@ -375,16 +394,19 @@ fn mesh_config() -> impl Strategy<Value = MeshConfig> {
         (export(), export(), export()),
     )
         .prop_map(
-            |(auto, mode, domain, alias, root, (services, virtuals, rules))| MeshConfig {
-                enable_auto_mtls: auto,
-                outbound_traffic_policy: OutboundTrafficPolicy { mode },
-                trust_domain: Str::new(domain),
-                trust_domain_aliases: alias.into_iter().map(Str::new).collect(),
-                root_namespace: Str::new(root),
-                default_service_export_to: services,
-                default_virtual_service_export_to: virtuals,
-                default_destination_rule_export_to: rules,
-                ..MeshConfig::default()
+            |((auto, ingresses), mode, domain, alias, root, (services, virtuals, rules))| {
+                MeshConfig {
+                    enable_auto_mtls: auto,
+                    ingress_controller_mode: ingresses,
+                    outbound_traffic_policy: OutboundTrafficPolicy { mode },
+                    trust_domain: Str::new(domain),
+                    trust_domain_aliases: alias.into_iter().map(Str::new).collect(),
+                    root_namespace: Str::new(root),
+                    default_service_export_to: services,
+                    default_virtual_service_export_to: virtuals,
+                    default_destination_rule_export_to: rules,
+                    ..MeshConfig::default()
+                }
             },
         )
 }
@@ -563,6 +585,100 @@ fn gateway() -> impl Strategy<Value = Gateway> {
     ]);
     (selector, prop::collection::vec(server, 1..4))
         .prop_map(|(selector, servers)| Gateway { selector, servers })
+}
+
+/// By classes that are there at times, for hosts that VirtualServices have too.
+fn ingress() -> impl Strategy<Value = Ingress> {
+    let port = select(vec![(80, ""), (81, ""), (0, "http"), (0, "grpc")]);
+    let backend = (select(&NAMES[..]), port).prop_map(|(name, (number, port))| Backend {
+        service: Some(BackendService {
+            name: Str::new(name),
+            port: BackendPort {
+                number,
+                name: Str::new(port),
+            },
+        }),
+        resource: None,
+    });
+    let backend = || backend.clone();
+    let kinds = vec![
+        PathType::Exact,
+        PathType::Prefix,
+        PathType::ImplementationSpecific,
+    ];
+    let path = (
+        select(vec!["/", "/a", "/a/", "/a/b"]),
+        select(kinds),
+        backend(),
+    );
+    let path = path.prop_map(|(path, path_type, backend)| IngressPath {
+        path: Str::new(path),
+        path_type,
+        backend,
+    });
+    let hosts = vec!["", "example.com", "*.example.com", "a.example.com"];
+    let rule = (select(hosts), prop::collection::vec(path, 1..3));
+    let rule = rule.prop_map(|(host, paths)| IngressRule {
+        host: Str::new(host),
+        http: Some(IngressPaths { paths }),
+    });
+    let secured = select(vec!["example.com", "*.example.com"]);
+    let tls = prop::collection::vec(secured, 0..3).prop_map(|hosts| IngressTls {
+        hosts: hosts.into_iter().map(Str::new).collect(),
+        secret_name: Str::new_static("certificate"),
+    });
+    (
+        prop::option::of(select(&NAMES[..])),
+        prop::option::of(backend()),
+        prop::collection::vec(rule, 0..3),
+        prop::option::of(tls),
+    )
+        .prop_map(|(class, default_backend, rules, tls)| Ingress {
+            ingress_class_name: class.map(Str::new),
+            default_backend,
+            rules,
+            tls: tls.into_iter().collect(),
+        })
+}
+
+fn ingress_class() -> impl Strategy<Value = IngressClass> {
+    let controllers = vec![
+        ingress::CONTROLLER,
+        ingress::CONTROLLER,
+        "example.com/other",
+    ];
+    select(controllers).prop_map(|controller| IngressClass {
+        controller: Str::new(controller),
+    })
+}
+
+fn extension() -> impl Strategy<Value = TrafficExtension> {
+    let selector = prop::option::of(select(vec!["caller", "reviews"]));
+    let phases = vec![Phase::Authn, Phase::Stats, Phase::Unspecified];
+    let modes = vec![TrafficMode::Client, TrafficMode::Server];
+    let matched = prop::option::of((select(modes), prop::option::of(select(vec![80u16, 8000]))));
+    (selector, select(phases), 0i32..2, matched).prop_map(|(app, phase, priority, matched)| {
+        let selector = app.map(|app| WorkloadSelector {
+            match_labels: labels("app", app),
+        });
+        let matched = matched.map(|(mode, port)| TrafficSelector {
+            mode,
+            ports: port
+                .map(|number| PortSelector { number })
+                .into_iter()
+                .collect(),
+        });
+        TrafficExtension {
+            selector,
+            phase,
+            priority,
+            matches: matched.into_iter().collect(),
+            lua: Some(Lua {
+                inline_code: Str::new_static("-- nothing"),
+            }),
+            ..TrafficExtension::default()
+        }
+    })
 }
 
 fn l4_route() -> impl Strategy<Value = TcpRoute> {

@@ -39,6 +39,7 @@ fn mesh<'o>(object: Option<&'o Object>, default: &'o MeshConfig) -> Option<&'o M
             | Spec::Gateway(_)
             | Spec::WorkloadGroup(_)
             | Spec::ProxyConfig(_)
+            | Spec::TrafficExtension(_)
             | Spec::Ingress(_)
             | Spec::IngressClass(_)
             | Spec::Secret(_),

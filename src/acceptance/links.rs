@@ -52,6 +52,7 @@ pub(super) fn part(object: &Object, domain: &str) -> Option<Part> {
         | Spec::Sidecar(_)
         | Spec::Gateway(_)
         | Spec::ProxyConfig(_)
+        | Spec::TrafficExtension(_)
         | Spec::Ingress(_)
         | Spec::IngressClass(_)
         | Spec::Secret(_)
@@ -76,6 +77,7 @@ pub(super) fn absent(kind: Kind) -> Option<Part> {
         | Kind::Sidecar
         | Kind::Gateway
         | Kind::ProxyConfig
+        | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
         | Kind::Secret

@@ -191,6 +191,7 @@ fn field_of(object: &Object, on: &Ref, domain: &str) -> String {
         | Spec::Gateway(_)
         | Spec::WorkloadGroup(_)
         | Spec::ProxyConfig(_)
+        | Spec::TrafficExtension(_)
         | Spec::Ingress(_)
         | Spec::IngressClass(_)
         | Spec::Secret(_)

@@ -53,6 +53,7 @@ fn has_endpoints(mesh: &Mesh<'_>, service: &Object, spec: &Service) -> bool {
         | Spec::Gateway(_)
         | Spec::WorkloadGroup(_)
         | Spec::ProxyConfig(_)
+        | Spec::TrafficExtension(_)
         | Spec::Ingress(_)
         | Spec::IngressClass(_)
         | Spec::Secret(_)

@@ -17,6 +17,7 @@ fn bootstrap() -> Bootstrap {
             cluster_id: "Kubernetes".into(),
             locality: Locality::default(),
             interception: Interception::None,
+            group: None,
         },
         control_plane: ControlPlane {
             endpoint: Endpoint::parse("10.0.0.1:15012").unwrap(),

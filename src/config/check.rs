@@ -16,6 +16,7 @@ mod regex;
 mod service;
 mod service_entry;
 mod sidecar;
+mod traffic_extension;
 mod virtual_service;
 mod workload_entry;
 mod workload_group;
@@ -44,6 +45,7 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
         | Spec::Pod(_)
         | Spec::Secret(_)
         | Spec::IngressClass(_) => Vec::new(),
+        Spec::TrafficExtension(spec) => traffic_extension::faults(spec, not_yet),
         Spec::ProxyConfig(spec) => workload_proxy::faults(spec),
         Spec::Ingress(spec) => ingress::faults(spec),
         Spec::WorkloadEntry(spec) => workload_entry::faults(spec),

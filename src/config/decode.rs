@@ -160,6 +160,7 @@ pub fn live(kind: Kind, root: &Node) -> Outcome {
         | Kind::Sidecar
         | Kind::Gateway
         | Kind::ProxyConfig
+        | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
         | Kind::Secret => manifest::live(kind, root),

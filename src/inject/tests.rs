@@ -308,3 +308,47 @@ fn manifests_are_injected_where_their_pod_is() {
         None
     );
 }
+
+#[test]
+fn a_proxy_config_says_threads_environment_and_image_beneath_the_annotation() {
+    use crate::config::decode::{self, Item};
+    use crate::config::workload_proxy::Proxies;
+
+    let yaml = "apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {name: p, namespace: shop}\nspec:\n  \
+                concurrency: 3\n  environmentVariables: {TEAM: shop, TIER: back}\n  image: {imageType: debug}\n";
+    let decoded = decode::documents(yaml, "f.yaml");
+    let objects = decoded.items.iter().map(|item| match item {
+        Item::Object(decoded) => &*decoded.object,
+        other => panic!("{other:?}"),
+    });
+    let by = Injection {
+        proxies: Proxies::of(objects),
+        ..injection()
+    };
+    let env = |proxy: &Value, name: &str| {
+        let all = proxy["env"].as_array().cloned().unwrap_or_default();
+        let found = all.into_iter().find(|v| v["name"] == name);
+        found.map(|v| v["value"].clone()).unwrap_or_default()
+    };
+    let pod = injected_by(&app(), &by);
+    let proxy = container(&pod, PROXY);
+    let args = proxy["args"].to_string();
+    assert!(args.contains(r#""--concurrency","3""#), "{args}");
+    assert_eq!(env(proxy, "TEAM"), "shop");
+    assert_eq!(proxy["image"], "envoyproxy/envoy:debug-v1.40.0");
+
+    let mut annotated = app();
+    annotated["metadata"]["annotations"] = json!({
+        "proxy.istio.io/config": "concurrency: 1\nproxyMetadata: {TIER: front}",
+        "sidecar.istio.io/proxyImageType": "distroless",
+    });
+    let pod = injected_by(&annotated, &by);
+    let proxy = container(&pod, PROXY);
+    let args = proxy["args"].to_string();
+    assert!(args.contains(r#""--concurrency","1""#), "{args}");
+    assert_eq!(
+        (env(proxy, "TEAM"), env(proxy, "TIER")),
+        ("shop".into(), "front".into())
+    );
+    assert_eq!(proxy["image"], "envoyproxy/envoy:distroless-v1.40.0");
+}

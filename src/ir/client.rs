@@ -9,6 +9,7 @@ use super::spread::Where;
 use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
 use crate::model::Snapshot;
+use crate::model::extensions;
 use crate::model::proxy::{Interception, Proxy, Role, RoutePacking, Taken};
 use crate::model::sidecars::{Chosen, Egress};
 use crate::model::workloads::Workload;
@@ -28,6 +29,7 @@ pub struct Client {
     pub front: Option<Arc<Front>>,
     /// Where it is, while that may matter to anybody.
     pub place: Option<Arc<Where>>,
+    pub extensions: extensions::Chosen,
 }
 
 impl Hash for Client {
@@ -87,6 +89,7 @@ impl Client {
             packing: snapshot.settings.packing,
             front: None,
             place: None,
+            extensions: snapshot.extensions.select(root, namespace, labels),
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::extension;
 use super::front::{Door, Served};
 use super::outbound::{Apart, Asks, Bytes};
 use super::outbound_listener::access_log;
@@ -18,6 +19,8 @@ use crate::config::gateway::{self, Sort, TlsMode};
 use crate::config::mesh::MeshConfig;
 use crate::config::proxy_config::Topology;
 use crate::config::secret;
+use crate::config::traffic_extension::Side;
+use crate::model::extensions::Chosen;
 use crate::text::Str;
 
 /// What servers of the mesh know the mesh's own TLS by.
@@ -32,7 +35,7 @@ const HTTP_ALPN: [&str; 2] = ["h2", "http/1.1"];
 
 /// None while no chain has anywhere to lead.
 pub fn listener<'a>(
-    (mesh, topology): (&MeshConfig, Option<&Topology>),
+    (mesh, topology, extensions): (&MeshConfig, Option<&Topology>, &Chosen),
     (address, port): (IpAddr, u16),
     door: &Door,
     asks: impl IntoIterator<Item = &'a Asks>,
@@ -42,6 +45,7 @@ pub fn listener<'a>(
     let made = Made {
         mesh,
         topology,
+        extensions,
         name: &name,
         door,
     };
@@ -102,6 +106,7 @@ fn told_apart(chains: impl Iterator<Item = FilterChain>) -> Vec<FilterChain> {
 struct Made<'a> {
     mesh: &'a MeshConfig,
     topology: Option<&'a Topology>,
+    extensions: &'a Chosen,
     name: &'a Str,
     door: &'a Door,
 }
@@ -140,6 +145,7 @@ impl Made<'_> {
     fn manager(&self, served: &Served) -> HttpManager {
         let topology = self.topology.cloned().unwrap_or_default();
         let own = &served.server().name;
+        let number = served.server().port.number;
         HttpManager {
             direction: Direction::Outbound,
             stat_prefix: match own.as_str() {
@@ -152,6 +158,7 @@ impl Made<'_> {
                 trusted_hops: topology.num_trusted_proxies,
                 client_cert: topology.forward_client_cert_details,
             }),
+            extensions: extension::passed(self.extensions, Side::Client, number),
             access_log: access_log(self.mesh),
         }
     }

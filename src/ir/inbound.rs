@@ -12,6 +12,7 @@ use crate::config::sidecar::IngressListener;
 use crate::config::{Key, Source};
 use crate::model::Snapshot;
 use crate::model::endpoints;
+use crate::model::extensions;
 use crate::model::policies::{Mode, Mtls};
 use crate::model::protocol::Protocol;
 use crate::model::proxy::{Interception, Proxy, Role};
@@ -28,6 +29,7 @@ pub struct Server {
     pub ports: Vec<InboundPort>,
     pub mtls: Mtls,
     pub policies: Vec<Key>,
+    pub extensions: extensions::Chosen,
 }
 
 impl Server {
@@ -41,6 +43,7 @@ impl Server {
                 ports: BTreeMap::new(),
             },
             policies: Vec::new(),
+            extensions: None,
         }
     }
 }
@@ -98,6 +101,7 @@ pub fn server(
         ports,
         mtls,
         policies,
+        extensions: snapshot.extensions.select(root, &proxy.namespace, labels),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::extension;
 use super::gateway_listener;
 use super::inbound::{INBOUND_SOURCE, InboundPort, Server};
 use super::outbound_listener::{BLACK_HOLE, access_log};
@@ -17,6 +18,7 @@ use super::{
 use crate::config::Source;
 use crate::config::gateway;
 use crate::config::mesh::MeshConfig;
+use crate::config::traffic_extension::Side;
 use crate::config::virtual_service::HttpRetry;
 use crate::model::policies::Mode;
 use crate::model::protocol::{Class, Protocol};
@@ -78,7 +80,9 @@ fn sources(server: &Server, port: &InboundPort) -> Vec<Source> {
 }
 
 fn policy_sources(server: &Server) -> impl Iterator<Item = Source> {
-    server.policies.iter().map(|key| Source {
+    let extensions = server.extensions.iter().flat_map(|all| all.iter());
+    let keys = server.policies.iter().chain(extensions.map(|own| &own.key));
+    keys.map(|key| Source {
         key: key.clone(),
         field: Str::default(),
     })
@@ -153,7 +157,9 @@ fn own_listener(server: &Server, mesh: &MeshConfig, port: &InboundPort, at: &Add
         tls_inspector: inspect(mode != Mode::Disable || port.tls.is_some()),
         http_inspector: inspect(port.protocol.class() == Class::Auto),
         detection_timeout: mesh.protocol_detection_timeout,
-        chains: Chains::of(port, &name, None, mesh).by_mode(mode),
+        chains: Chains::of(port, &name, None, mesh)
+            .seen_by(server, port.port)
+            .by_mode(mode),
         default_chain: None,
         access_log: access_log(mesh),
         name,
@@ -170,14 +176,16 @@ fn virtual_inbound(server: &Server, mesh: &MeshConfig) -> Listener {
         tls: None,
         filter: NetworkFilter::Tcp(tcp(BLACK_HOLE.into(), Connect::AtOnce, mesh)),
     }];
-    chains.extend(Chains::passthrough(None, mesh).by_mode(server.mtls.mode));
+    let unknown = |port| Chains::passthrough(port, mesh).seen_by(server, port.unwrap_or(0));
+    chains.extend(unknown(None).by_mode(server.mtls.mode));
     let known = |port: &u16| server.ports.iter().any(|p| p.port == *port);
     for (port, mode) in server.mtls.ports.iter().filter(|(p, _)| !known(p)) {
-        chains.extend(Chains::passthrough(Some(*port), mesh).by_mode(*mode));
+        chains.extend(unknown(Some(*port)).by_mode(*mode));
     }
     for port in &server.ports {
         let name = Str::new(format!("0.0.0.0_{}", port.port));
         let of_port = Chains::of(port, &name, Some(port.port), mesh);
+        let of_port = of_port.seen_by(server, port.port);
         chains.extend(of_port.by_mode(server.mtls.of_port(port.port)));
     }
     Listener {
@@ -318,6 +326,11 @@ impl<'a> Chains<'a> {
         }
     }
 
+    fn seen_by(mut self, server: &Server, port: u16) -> Self {
+        self.http.extensions = extension::passed(&server.extensions, Side::Server, port);
+        self
+    }
+
     fn by_mode(self, mode: Mode) -> Vec<FilterChain> {
         let mut chains = Vec::new();
         if mode != Mode::Disable {
@@ -440,6 +453,7 @@ fn manager(stat_prefix: String, route: InboundRoute, mesh: &MeshConfig) -> HttpM
         direction: Direction::Inbound,
         stat_prefix: Str::new(stat_prefix),
         routes: Routes::Inline(route),
+        extensions: Vec::new(),
         access_log: access_log(mesh),
     }
 }
@@ -578,6 +592,7 @@ mod tests {
                     ports: Default::default(),
                 },
                 policies: Vec::new(),
+                extensions: None,
             };
             virtual_inbound(&server, &mesh)
         };

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Address, Direction, Target};
+use super::{Address, Direction, Extension, Target};
 use crate::config::gateway::TlsVersion;
 use crate::config::proxy_config::ForwardClientCert;
 use crate::config::value::Span;
@@ -194,6 +194,8 @@ pub struct HttpManager {
     pub loading: Loading,
     /// At a gateway alone.
     pub edge: Option<Edge>,
+    /// Users' own filters, in their order.
+    pub extensions: Vec<Extension>,
     pub access_log: Option<AccessLog>,
 }
 

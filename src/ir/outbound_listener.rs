@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::client::Client;
+use super::extension;
 use super::outbound::{Apart, Asks, Bytes, ListenerEntry};
 use super::scopes::Packing;
 use super::{
@@ -13,6 +14,8 @@ use super::{
 };
 use crate::config::mesh::MeshConfig;
 use crate::config::sidecar::OutboundMode;
+use crate::config::traffic_extension::Side;
+use crate::model::extensions;
 use crate::model::proxy::Interception;
 use crate::text::Str;
 
@@ -30,6 +33,7 @@ pub struct Surroundings<'a> {
     pub mode: OutboundMode,
     pub packing: Packing,
     pub mesh: &'a MeshConfig,
+    pub extensions: extensions::Chosen,
 }
 
 impl<'a> Surroundings<'a> {
@@ -39,6 +43,7 @@ impl<'a> Surroundings<'a> {
             mode: client.outbound_mode(snapshot),
             packing,
             mesh: &snapshot.mesh,
+            extensions: client.extensions.clone(),
         }
     }
 }
@@ -146,7 +151,7 @@ pub fn listener<'a>(
     let alone = alone && asked.told.is_empty();
     let http = asked
         .http
-        .map(|table| http_chain(around, &name, table, alone));
+        .map(|table| http_chain(around, (&name, port), table, alone));
     let named = asked.told.keys().any(|apart| !apart.server_name.is_empty());
     let told = asked.told.into_iter();
     let told = told.map(|(apart, bytes)| FilterChain {
@@ -195,6 +200,7 @@ pub fn alone(interception: Interception, mesh: &MeshConfig, entry: &ListenerEntr
         mode: OutboundMode::AllowAny,
         packing: Packing::Whole,
         mesh,
+        extensions: None,
     };
     listener(&around, entry.address, entry.port, [&entry.asks])
 }
@@ -216,7 +222,12 @@ fn bytes_chain(around: &Surroundings<'_>, stream: Stream<'_>) -> FilterChain {
     }
 }
 
-fn http_chain(around: &Surroundings<'_>, name: &str, table: &Str, alone: bool) -> FilterChain {
+fn http_chain(
+    around: &Surroundings<'_>,
+    (name, port): (&str, u16),
+    table: &Str,
+    alone: bool,
+) -> FilterChain {
     let told_apart = ChainMatch {
         transport: Some(TransportProtocol::RawBuffer),
         alpn: vec![Str::new_static("http/1.1"), Str::new_static("h2c")],
@@ -241,6 +252,7 @@ fn http_chain(around: &Surroundings<'_>, name: &str, table: &Str, alone: bool) -
             },
             loading: around.packing.loading(),
             edge: None,
+            extensions: extension::passed(&around.extensions, Side::Client, port),
             access_log: access_log(around.mesh),
         })),
     }

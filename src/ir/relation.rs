@@ -311,7 +311,7 @@ fn gates(
         let obeyed = bound.iter().filter(|entry| {
             entry.places.contains(&at) && entry.export_to.reaches(&client.namespace) && met(entry)
         });
-        let obeyed: Vec<Followed> = closest(obeyed.collect())
+        let obeyed: Vec<Followed> = closest(obeyed.copied().collect())
             .into_iter()
             .map(|entry| followed(client, snapshot, entry, &at))
             .collect();

@@ -49,6 +49,7 @@ impl Family for Registry {
             | Kind::Sidecar
             | Kind::Gateway
             | Kind::ProxyConfig
+            | Kind::TrafficExtension
             | Kind::MeshConfig => None,
         }
     }

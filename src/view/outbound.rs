@@ -120,12 +120,14 @@ impl Outbound {
             packing,
             front,
             place: _,
+            extensions,
         } = &self.client;
         *interception == client.interception
             && *taken == client.taken
             && *sidecar == client.sidecar
             && *packing == client.packing
             && *front == client.front
+            && *extensions == client.extensions
             && self.packing == self.fresh_packing()
     }
 

@@ -15,13 +15,16 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use prost::{Message, Name};
 
 use super::route::filters;
-use super::{Ref, ResourceType, access_log, on_demand, proto, route, scope};
+use super::{Ref, ResourceType, access_log, extension, on_demand, proto, route, scope};
 use crate::config::proxy_config::ForwardClientCert;
+use crate::config::traffic_extension::Phase;
 use crate::ir::{Direction, Edge, HttpManager, Loading, Routes};
 
 /// What a request passes, in this order. The router is always last.
 #[derive(Clone, Copy)]
 enum HttpFilter {
+    /// Users' own of this phase.
+    Own(Phase),
     Cors,
     Fault,
     GrpcStats,
@@ -29,12 +32,23 @@ enum HttpFilter {
 }
 
 const OUTBOUND_FILTERS: &[HttpFilter] = &[
+    HttpFilter::Own(Phase::Authn),
+    HttpFilter::Own(Phase::Authz),
+    HttpFilter::Own(Phase::Stats),
+    HttpFilter::Own(Phase::Unspecified),
     HttpFilter::Fault,
     HttpFilter::Cors,
     HttpFilter::GrpcStats,
     HttpFilter::Router,
 ];
-const INBOUND_FILTERS: &[HttpFilter] = &[HttpFilter::GrpcStats, HttpFilter::Router];
+const INBOUND_FILTERS: &[HttpFilter] = &[
+    HttpFilter::Own(Phase::Authn),
+    HttpFilter::Own(Phase::Authz),
+    HttpFilter::Own(Phase::Stats),
+    HttpFilter::Own(Phase::Unspecified),
+    HttpFilter::GrpcStats,
+    HttpFilter::Router,
+];
 
 pub fn render(node: &HttpManager) -> pb::HttpConnectionManager {
     let manager = pb::HttpConnectionManager {
@@ -57,7 +71,7 @@ pub fn render(node: &HttpManager) -> pb::HttpConnectionManager {
         ..Default::default()
     };
     match (node.direction, node.edge) {
-        (Direction::Inbound, _) => inbound(manager),
+        (Direction::Inbound, _) => inbound(manager, node),
         (Direction::Outbound, None) => outbound(manager, node),
         (Direction::Outbound, Some(edge)) => at_edge(outbound(manager, node), edge),
     }
@@ -79,7 +93,7 @@ pub fn reference(node: &HttpManager) -> Ref {
 }
 
 /// Passes on who called (`x-forwarded-client-cert`) after those who called before.
-fn inbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
+fn inbound(manager: pb::HttpConnectionManager, node: &HttpManager) -> pb::HttpConnectionManager {
     pb::HttpConnectionManager {
         server_name: "istio-envoy".to_owned(),
         forward_client_cert_details: ForwardClientCertDetails::AppendForward.into(),
@@ -89,7 +103,7 @@ fn inbound(manager: pb::HttpConnectionManager) -> pb::HttpConnectionManager {
             uri: true,
             ..Default::default()
         }),
-        http_filters: INBOUND_FILTERS.iter().map(|f| http_filter(*f)).collect(),
+        http_filters: http_filters(INBOUND_FILTERS, node).collect(),
         ..manager
     }
 }
@@ -112,7 +126,7 @@ fn outbound(manager: pb::HttpConnectionManager, node: &HttpManager) -> pb::HttpC
     let again = third.as_ref().and_then(|_| demand(on_demand::AGAIN));
     let finders = [second, demand(on_demand::FIRST), third, again];
     let finders = finders.into_iter().flatten();
-    let filters = OUTBOUND_FILTERS.iter().map(|f| http_filter(*f));
+    let filters = http_filters(OUTBOUND_FILTERS, node);
     pb::HttpConnectionManager {
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         early_header_mutation_extensions: scoping.map(scope::first_key).into_iter().collect(),
@@ -166,8 +180,20 @@ fn routes(routes: &Routes) -> RouteSpecifier {
     }
 }
 
-fn http_filter(kind: HttpFilter) -> pb::HttpFilter {
-    match kind {
+fn http_filters<'n>(
+    kinds: &'static [HttpFilter],
+    node: &'n HttpManager,
+) -> impl Iterator<Item = pb::HttpFilter> + 'n {
+    kinds.iter().flat_map(|kind| http_filter(*kind, node))
+}
+
+fn http_filter(kind: HttpFilter, node: &HttpManager) -> Vec<pb::HttpFilter> {
+    let one = match kind {
+        HttpFilter::Own(phase) => {
+            let own = node.extensions.iter().filter(|own| own.phase == phase);
+            let own = own.map(|own| named(&extension::name(own), &extension::lua(own)));
+            return own.collect();
+        }
         // What they do stands with each route.
         HttpFilter::Cors => named(filters::CORS, &Cors::default()),
         HttpFilter::Fault => named(filters::FAULT, &HttpFault::default()),
@@ -182,7 +208,8 @@ fn http_filter(kind: HttpFilter) -> pb::HttpFilter {
             },
         ),
         HttpFilter::Router => named("envoy.filters.http.router", &Router::default()),
-    }
+    };
+    vec![one]
 }
 
 fn named<M: Message + Name>(name: &str, config: &M) -> pb::HttpFilter {

@@ -198,6 +198,7 @@ mod tests {
             routes,
             loading: Loading::AtOnce,
             edge: None,
+            extensions: Vec::new(),
             access_log: None,
         }))
     }

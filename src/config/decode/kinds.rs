@@ -30,7 +30,7 @@ const NOT_YET: &[(&str, &[&str])] = &[
         &["AuthorizationPolicy", "RequestAuthentication"],
     ),
     ("telemetry.istio.io", &["Telemetry"]),
-    ("extensions.istio.io", &["WasmPlugin", "TrafficExtension"]),
+    ("extensions.istio.io", &["WasmPlugin"]),
     (
         "gateway.networking.k8s.io",
         &[
@@ -120,6 +120,7 @@ impl Kind {
             | Kind::Sidecar
             | Kind::Gateway => ISTIO_NETWORKING,
             Kind::ProxyConfig => &["v1beta1"],
+            Kind::TrafficExtension => &["v1alpha1"],
             Kind::PeerAuthentication => ISTIO_SECURITY,
             Kind::MeshConfig => &[],
         }
@@ -145,6 +146,7 @@ impl Kind {
             | Kind::Sidecar
             | Kind::Gateway
             | Kind::ProxyConfig
+            | Kind::TrafficExtension
             | Kind::MeshConfig => true,
         }
     }

@@ -85,6 +85,7 @@ fn table(kind: Kind) -> &'static [&'static str] {
         | Kind::Sidecar
         | Kind::Gateway
         | Kind::ProxyConfig
+        | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
         | Kind::Secret
@@ -113,6 +114,7 @@ fn retired(kind: Kind) -> &'static [&'static str] {
         | Kind::ServiceEntry
         | Kind::PeerAuthentication
         | Kind::ProxyConfig
+        | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
         | Kind::Secret => &[],

@@ -31,6 +31,7 @@ fn places(kind: Kind) -> &'static [Place] {
         | Kind::Sidecar
         | Kind::Gateway
         | Kind::ProxyConfig
+        | Kind::TrafficExtension
         | Kind::Secret
         | Kind::MeshConfig => &[],
     }

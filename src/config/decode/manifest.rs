@@ -236,6 +236,7 @@ impl Manifest<'_> {
             | Kind::Sidecar
             | Kind::Gateway
             | Kind::ProxyConfig
+            | Kind::TrafficExtension
             | Kind::Ingress
             | Kind::Secret
             | Kind::MeshConfig => meta.namespace.unwrap_or(DEFAULT_NAMESPACE),

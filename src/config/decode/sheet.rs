@@ -197,6 +197,7 @@ fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
         Kind::PeerAuthentication => section(root).map(Spec::PeerAuthentication),
         Kind::Sidecar => section(root).map(Spec::Sidecar),
         Kind::Gateway => section(root).map(Spec::Gateway),
+        Kind::TrafficExtension => section(root).map(Spec::TrafficExtension),
         Kind::ProxyConfig => section(root).map(Spec::ProxyConfig),
         Kind::Ingress => section(root).map(Spec::Ingress),
         Kind::IngressClass => section(root).map(Spec::IngressClass),

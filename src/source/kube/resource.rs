@@ -67,7 +67,8 @@ impl Resource {
             | Kind::PeerAuthentication
             | Kind::Sidecar
             | Kind::Gateway
-            | Kind::ProxyConfig => {
+            | Kind::ProxyConfig
+            | Kind::TrafficExtension => {
                 for version in kind.versions() {
                     let found = discovery::pinned_kind(client, &named(kind, version)).await;
                     match found {

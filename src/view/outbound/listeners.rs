@@ -35,7 +35,7 @@ impl Outbound {
             let asks = deciders.into_iter().filter_map(|j| asks_at(j, place));
             let door = front.doors.get(&place)?;
             let listener = gateway_listener::listener(
-                (around.mesh, front.topology.as_ref()),
+                (around.mesh, front.topology.as_ref(), &around.extensions),
                 place,
                 door,
                 asks,
