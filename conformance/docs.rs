@@ -122,3 +122,36 @@ fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
 }
+
+/// Annotations and debug pages as a reader looks for them, by name.
+#[test]
+fn what_is_honoured_of_istios_annotations_stands_where_users_look() {
+    let text = read("deploy/README.md");
+    let section = |title: &str| {
+        let start = text.find(&format!("\n## {title}\n"));
+        let rest = &text[start.unwrap_or_else(|| panic!("no section {title}")) + 1..];
+        let end = rest[1..].find("\n## ").map_or(rest.len(), |at| at + 1);
+        rest[..end].to_owned()
+    };
+    let (honoured, not) = (section("Annotations"), section("Not honoured"));
+    for (name, standing) in fairlead::inject::ANNOTATIONS {
+        let whole = not.contains(&format!("`{name}`"));
+        match standing {
+            fairlead::inject::Standing::Honoured => {
+                let (prefix, short) = name.split_once('/').unwrap();
+                let row = honoured
+                    .lines()
+                    .find(|line| line.starts_with(&format!("| `{prefix}/`")));
+                let row = row.unwrap_or_else(|| panic!("no row of {prefix}"));
+                assert!(row.contains(&format!("`{short}`")), "{name}");
+            }
+            fairlead::inject::Standing::NoEffect(_) | fairlead::inject::Standing::Refused(_) => {
+                assert!(whole, "{name} is not under `Not honoured`");
+            }
+        }
+    }
+    let pages = section("Debug pages");
+    for page in fairlead::debug::shelf::PAGES {
+        assert!(pages.contains(&format!("`{}", page.name)), "{}", page.name);
+    }
+}

@@ -22,6 +22,8 @@ mod capture;
 mod extensions;
 #[path = "mesh/external.rs"]
 mod external;
+#[path = "mesh/families.rs"]
+mod families;
 #[path = "mesh/hitless.rs"]
 mod hitless;
 #[path = "mesh/identity.rs"]
@@ -43,6 +45,7 @@ mod shop;
 
 const SCENARIOS: &[&[Scenario]] = &[
     capture::SCENARIOS,
+    families::SCENARIOS,
     admin_pages::SCENARIOS,
     routing::SCENARIOS,
     actions::SCENARIOS,

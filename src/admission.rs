@@ -23,7 +23,7 @@ use crate::bootstrap::new_drain_secret;
 use crate::clock;
 use crate::config::decode::{self, Decoded, Item};
 use crate::diagnostic::{Code, Diagnostic, Level};
-use crate::inject::{Injection, Outcome, Request, inject};
+use crate::inject::{Injection, Outcome, Request, inject, without_effect};
 use crate::telemetry::metrics::Metrics;
 use crate::text::Str;
 
@@ -144,16 +144,17 @@ impl Webhooks {
                     namespace: &asked.namespace,
                     drain_secret: &secret,
                 };
-                inject(request, &injection).map_err(|e| e.to_string())
+                let outcome = inject(request, &injection).map_err(|e| e.to_string())?;
+                Ok((outcome, without_effect(request)))
             });
         let (namespace, pod) = (&asked.namespace, asked.shown_name());
         match outcome {
-            Ok(Outcome::Injected(done)) => {
+            Ok((Outcome::Injected(done), told)) => {
                 self.metrics.injection_successes.inc();
                 info!(%namespace, %pod, "sidecar injected");
-                Answer::changed(&asked.object, &done)
+                Answer::changed(&asked.object, &done).warning(told)
             }
-            Ok(Outcome::Skipped(reason)) => {
+            Ok((Outcome::Skipped(reason), _)) => {
                 self.metrics.injection_skips.inc();
                 info!(%namespace, %pod, %reason, "no sidecar injected");
                 Answer::allowed()
@@ -282,6 +283,18 @@ mod tests {
         let mut done = pod;
         json_patch::patch(&mut done, &patch).unwrap();
         assert_eq!(done["spec"]["initContainers"][1]["name"], "istio-proxy");
+    }
+
+    #[tokio::test]
+    async fn what_has_no_effect_of_a_pods_annotations_is_told() {
+        let annotation = json!({"sidecar.istio.io/agentLogLevel": "debug"});
+        let containers = json!([{"name": "app"}]);
+        let pod =
+            json!({"metadata": {"annotations": annotation}, "spec": {"containers": containers}});
+        let answer = response(webhooks().on_pod(&review(&pod), &BTreeMap::new())).await;
+        assert_eq!(answer["allowed"], true);
+        let told = answer["warnings"][0].as_str().unwrap();
+        assert!(told.contains("agentLogLevel has no effect"), "{told}");
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ use tracing::info;
 use self::beginning::{Beginning, Snapshot};
 use self::cluster::{Replica, Wired};
 use self::doors::Doors;
-use self::intake::{ForCluster, Intake, Keeps};
+use self::intake::{ForCluster, Intake, Keeps, Kept};
 use self::journal::ACCEPTED;
 use self::ports::Ports;
 use self::registry::{Entered, Registry};
@@ -45,8 +45,9 @@ use crate::clock;
 use crate::config::Kind;
 use crate::controllers::{self, Installed};
 use crate::debug::desk::{Desk, Readers};
+use crate::debug::shelf::{self, Render, Shelf};
 use crate::debug::status::{self, StatusService};
-use crate::debug::{Count, Pages, Prepared, Render};
+use crate::debug::{Count, Pages, Prepared};
 use crate::delivery::credentials::Credentials;
 use crate::delivery::hub::{Hub, Message};
 use crate::delivery::registrar::{self, Registrar};
@@ -180,6 +181,7 @@ impl Ground {
         let (intake, published) =
             Intake::new(acceptance, hub.clone(), keeps, (told, for_cluster), board);
         let (read, counted) = (published.places.clone(), published.census.clone());
+        let kept = published.kept.clone();
         published.keep((dir.clone(), snapshot), &metrics, tasks);
         intake.begin();
         info!(ports = %doors.ports, "serving");
@@ -196,6 +198,7 @@ impl Ground {
             inbox,
             registrar,
             read,
+            kept,
             counted,
         };
         plane.run(settings, dir, stop, tasks);
@@ -250,6 +253,7 @@ struct Plane {
     inbox: mpsc::Receiver<Message>,
     registrar: Registrar,
     read: watch::Receiver<Places>,
+    kept: watch::Receiver<Kept>,
     counted: watch::Receiver<Census>,
 }
 
@@ -279,7 +283,12 @@ impl Plane {
             readers: Readers::Proven,
             root_namespace,
         };
-        let asked = (&desk, self.registrar);
+        let shelf = Shelf {
+            desk: desk.clone(),
+            render: render(self.read),
+            config: in_force(self.kept),
+        };
+        let asked = (&shelf, self.registrar);
         let mut server = server(settings, (&authority, credentials), asked, &metrics);
         if let Some(replica) = self.replica {
             server.others = server
@@ -288,11 +297,10 @@ impl Plane {
         }
         let server = Arc::new(server);
         let pages = Pages {
-            desk,
+            shelf,
             authority,
             server: server.clone(),
             metrics: metrics.clone(),
-            render: render(self.read),
             objects: objects(self.counted),
             prepared: prepared(self.webhooks.as_ref()),
             stop: stop.clone(),
@@ -400,11 +408,12 @@ fn limits(settings: &Settings) -> Limits {
 fn server(
     settings: &Settings,
     (authority, credentials): (&Arc<Authority>, Arc<Credentials>),
-    (desk, registrar): (&Desk, Registrar),
+    (shelf, registrar): (&Shelf, Registrar),
     metrics: &Arc<Metrics>,
 ) -> Server {
+    let desk = &shelf.desk;
     let certificates = CertificateService::new(authority.clone(), desk.authenticator.clone());
-    let status = StatusService::new(desk.clone(), &settings.pod_name);
+    let status = StatusService::new(shelf.clone(), &settings.pod_name);
     Server {
         hub: desk.hub.clone(),
         registrar,
@@ -450,6 +459,15 @@ fn objects(counted: watch::Receiver<Census>) -> Count {
             rejections: of.rejections,
         };
         (census.kinds.iter().map(of).collect(), census.unreadable)
+    })
+}
+
+/// The objects in force, for whoever asks.
+fn in_force(kept: watch::Receiver<Kept>) -> shelf::Config {
+    Arc::new(move || {
+        let set = kept.borrow().clone();
+        let objects = set.iter().flat_map(|set| &set.objects);
+        objects.map(|kept| kept.object.clone()).collect()
     })
 }
 

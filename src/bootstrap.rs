@@ -13,11 +13,13 @@ use crate::config::proxy_config::Topology;
 use crate::model::proxy::{Interception, Role};
 use crate::text::Str;
 
+mod metrics;
 mod pages;
 mod path;
 mod probes;
 mod upstream;
 
+pub use metrics::{AppMetrics, Metrics};
 pub use pages::{DrainKey, DrainKeyError, NoRandomness, drain_authorization, new_drain_secret};
 pub use path::{FilePath, PathError};
 pub use probes::{AppProbe, AppProbes, Check, Scheme};
@@ -40,6 +42,8 @@ pub struct Workload {
     pub service_account: Str,
     /// An address, or what the kubelet puts one in the place of.
     pub ip: Str,
+    /// All of them, with commas between, or the same.
+    pub ips: Str,
     pub labels: Labels,
     /// Those by which a pod chooses something of the control plane.
     pub annotations: Labels,
@@ -80,6 +84,7 @@ pub struct Pod {
     /// How long draining is answered late: a hook that waits for the answer keeps its container meanwhile.
     pub drain_hold: Duration,
     pub probes: Option<AppProbes>,
+    pub metrics: Option<Metrics>,
     /// Connections from clients in all; more are closed at once.
     pub max_connections: u32,
     /// Statistics to keep besides the usual ones, by prefix.
@@ -95,13 +100,15 @@ impl Bootstrap {
     /// Envoy's `envoy.config.bootstrap.v3.Bootstrap` as JSON.
     pub fn render(&self) -> Value {
         let probes = self.pod.probes.as_ref();
+        let metrics = self.pod.metrics.as_ref();
         let mut listeners = pages::listeners(&self.pod, self.workload.role);
-        listeners.extend(probes.map(AppProbes::listener));
+        listeners.extend(probes::listener(probes, metrics));
         let mut clusters = vec![
             pages::admin_cluster(&self.pod.admin_socket),
             self.control_plane.cluster(),
         ];
         clusters.extend(probes.into_iter().flat_map(AppProbes::clusters));
+        clusters.extend(metrics.and_then(Metrics::cluster));
         let needed: Vec<Str> = probes.into_iter().flat_map(AppProbes::stats).collect();
         json!({
             "node": node(&self.workload, &self.pod),
@@ -122,7 +129,12 @@ fn typed(name: &str) -> String {
 }
 
 fn socket_address(address: SocketAddr) -> Value {
-    json!({"socket_address": {"address": address.ip(), "port_value": address.port()}})
+    let mut socket = json!({"address": address.ip(), "port_value": address.port()});
+    // Whether `::` takes IPv4, too, is else a matter of the node's settings.
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket["ipv4_compat"] = json!(true);
+    }
+    json!({"socket_address": socket})
 }
 
 fn node(workload: &Workload, pod: &Pod) -> Value {
@@ -137,7 +149,7 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
         "NAMESPACE": namespace,
         "SERVICE_ACCOUNT": workload.service_account,
         "LABELS": workload.labels,
-        "INSTANCE_IPS": ip,
+        "INSTANCE_IPS": workload.ips,
         "CLUSTER_ID": workload.cluster_id,
         "INTERCEPTION_MODE": workload.interception,
         // The control plane makes no listener on a port that is taken here.

@@ -5,6 +5,7 @@
 
 pub mod authority;
 mod conditions;
+pub mod default_revision;
 pub mod events;
 pub mod ingress;
 pub mod injector;

@@ -6,6 +6,8 @@
 pub mod desk;
 pub mod listen;
 pub mod monitoring;
+pub mod registry;
+pub mod shelf;
 pub mod status;
 pub mod syncz;
 
@@ -19,22 +21,17 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::desk::Desk;
+use self::shelf::{PAGES, Refusal, Shelf, Wanted};
 use crate::ca::authenticate::Unauthenticated;
 use crate::ca::authority::Authority;
-use crate::delivery::hub::report::{Inspect, Sight};
+use crate::delivery::hub::report::Sight;
 use crate::delivery::server::Server;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::objects::OfKind;
-use crate::xds::Entry;
-
-/// Turns what a proxy must hold into the dump's stable shape.
-pub type Render = Arc<dyn Fn(&[Entry]) -> Result<Value, String> + Send + Sync>;
 
 /// Says whether everything that is served can be.
 pub type Prepared = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -44,11 +41,10 @@ pub type Count = Arc<dyn Fn() -> (Vec<OfKind>, u64) + Send + Sync>;
 /// What the pages show, and to whom.
 #[derive(Clone)]
 pub struct Pages {
-    pub desk: Desk,
+    pub shelf: Shelf,
     pub authority: Arc<Authority>,
     pub server: Arc<Server>,
     pub metrics: Arc<Metrics>,
-    pub render: Render,
     pub objects: Count,
     /// Whether what the webhooks answer by is there; without it a rollout goes no further.
     pub prepared: Prepared,
@@ -77,11 +73,17 @@ pub fn router(pages: Pages) -> Router {
 
 /// What needs a token, on whichever port.
 fn guarded(pages: &Pages) -> Router<Pages> {
-    Router::new()
-        .route("/debug/syncz", get(syncz_page))
-        .route("/debug/adsz", get(adsz_page))
-        .route("/debug/connections", get(adsz_page))
-        .route("/debug/config_dump", get(config_dump))
+    let page = |router: Router<Pages>, name: &'static str| {
+        let shown = move |State(pages): State<Pages>,
+                          Extension(sight): Extension<Sight>,
+                          Query(wanted): Query<Wanted>| async move {
+            answered(pages.shelf.answer(name, wanted, sight).await)
+        };
+        router.route(&format!("/debug/{name}"), get(shown))
+    };
+    let names = PAGES.iter().map(|page| page.name);
+    names
+        .fold(Router::new(), page)
         .route_layer(middleware::from_fn_with_state(pages.clone(), guard))
 }
 
@@ -90,7 +92,7 @@ async fn ready(State(pages): State<Pages>) -> Response {
         let text = "the injector's configuration was not read yet\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
-    if pages.stop.is_cancelled() || pages.desk.hub.is_closed() {
+    if pages.stop.is_cancelled() || pages.shelf.desk.hub.is_closed() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
     "ready\n".into_response()
@@ -98,7 +100,12 @@ async fn ready(State(pages): State<Pages>) -> Response {
 
 async fn guard(State(pages): State<Pages>, mut request: Request, next: Next) -> Response {
     let remote = request.extensions().get::<Remote>().copied();
-    match pages.desk.sight(request.headers(), None, remote).await {
+    match pages
+        .shelf
+        .desk
+        .sight(request.headers(), None, remote)
+        .await
+    {
         Ok(sight) => {
             request.extensions_mut().insert(sight);
             next.run(request).await
@@ -114,61 +121,22 @@ async fn guard(State(pages): State<Pages>, mut request: Request, next: Next) -> 
     }
 }
 
-async fn syncz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
-    match pages.desk.streams(sight).await {
-        Some(streams) => Json(syncz::items(&streams)).into_response(),
-        None => gone(),
-    }
-}
-
-async fn adsz_page(State(pages): State<Pages>, Extension(sight): Extension<Sight>) -> Response {
-    match pages.desk.streams(sight).await {
-        Some(streams) => Json(syncz::connections(&streams)).into_response(),
-        None => gone(),
-    }
-}
-
-#[derive(Deserialize)]
-struct Wanted {
-    #[serde(rename = "proxyID")]
-    proxy: Option<String>,
-}
-
-async fn config_dump(
-    State(pages): State<Pages>,
-    Extension(sight): Extension<Sight>,
-    Query(wanted): Query<Wanted>,
-) -> Response {
-    let Some(wanted) = wanted.proxy else {
-        let text = "say which: ?proxyID=<name>.<namespace>, or a whole node id\n";
-        return (StatusCode::BAD_REQUEST, text).into_response();
+fn answered(answer: Result<Value, Refusal>) -> Response {
+    let refusal = match answer {
+        Ok(shown) => return Json(shown).into_response(),
+        Err(refusal) => refusal,
     };
-    let question = wanted.clone();
-    let config = pages
-        .desk
-        .inspect(|reply| Inspect::Config(question, sight, reply));
-    let Some(config) = config.await else {
-        return gone();
-    };
-    let Some(entries) = config else {
-        let text = format!("no proxy {wanted:?} is connected here\n");
-        return (StatusCode::NOT_FOUND, text).into_response();
-    };
-    match (pages.render)(&entries) {
-        Ok(dump) => Json(dump).into_response(),
-        Err(reason) => {
-            warn!(proxy = %wanted, %reason, "write a configuration dump");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the dump could not be written\n",
-            )
-                .into_response()
+    let status = match &refusal {
+        Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Unsaid => StatusCode::BAD_REQUEST,
+        Refusal::NoProxy(_) | Refusal::NoPage(_) => StatusCode::NOT_FOUND,
+        Refusal::NotForYou(_) => StatusCode::FORBIDDEN,
+        Refusal::Unwritten(reason) => {
+            warn!(%reason, "write a debug page");
+            StatusCode::INTERNAL_SERVER_ERROR
         }
-    }
-}
-
-fn gone() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    };
+    (status, format!("{refusal}\n")).into_response()
 }
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ mod build;
 mod capture;
 mod choices;
 mod envoy;
+mod known;
 mod lists;
 mod manifest;
 mod marks;
 mod merge;
+mod metrics;
 mod overrides;
 mod probes;
 mod proxy;
@@ -28,6 +30,7 @@ use crate::config::workload_proxy::Proxies;
 use crate::model::proxy::Role;
 use crate::text::Str;
 
+pub use self::known::{ANNOTATIONS, Standing};
 pub use self::manifest::{inject_manifest, pod_template};
 pub use self::selection::Skipped;
 pub use self::values::{Injector, Values, ValuesError};
@@ -91,12 +94,19 @@ impl InjectError {
     }
 }
 
+/// What of a pod's annotations has no effect, each with the reason.
+pub fn without_effect(request: Request<'_>) -> Vec<String> {
+    let pod = lists::Pod::read(request.pod, request.namespace);
+    pod.map_or(Vec::new(), |pod| known::without_effect(&pod))
+}
+
 /// Decides and, if the pod is to have a proxy, gives it one.
 pub fn inject(request: Request<'_>, injection: &Injection) -> Result<Outcome, InjectError> {
     let pod = lists::Pod::read(request.pod, request.namespace)?;
     if let Some(reason) = selection::skip(&pod, injection) {
         return Ok(Outcome::Skipped(reason));
     }
+    known::refuse(&pod)?;
     let choices = choices::Choices::of(&pod, injection)?;
     let (pod_value, given) = overrides::take(request.pod)?;
     let pod = lists::Pod::read(&pod_value, request.namespace)?;
@@ -105,13 +115,14 @@ pub fn inject(request: Request<'_>, injection: &Injection) -> Result<Outcome, In
         return Err(InjectError::pod("spec.containers", why));
     }
     let rewritten = probes::rewrite(&pod_value, &choices)?;
+    let scraped = metrics::Scraped::of(&pod, &choices, injection)?;
     let parts = Parts {
         capture: capture::container(&choices, injection)?,
         proxy: proxy::container(
             &pod,
             &choices,
             injection,
-            &rewritten.probes,
+            (&rewritten.probes, &scraped),
             request.drain_secret,
         )?,
         volumes: volumes::volumes(&choices, injection),
@@ -120,6 +131,7 @@ pub fn inject(request: Request<'_>, injection: &Injection) -> Result<Outcome, In
     let marked = marks::Marks::of(&pod, &choices, injection, &parts)?;
     let mut done = parts.put_into(rewritten.pod, &choices);
     marked.put_into(&mut done);
+    scraped.put_into(&mut done);
     for template in choices.overlays(injection)? {
         merge::merge(&mut done, template);
     }

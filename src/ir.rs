@@ -41,6 +41,7 @@ use crate::text::Str;
 pub use self::extension::Extension;
 pub use self::listener::*;
 pub use crate::model::endpoints::{Address, Endpoint, Health, TlsMode};
+pub use crate::model::proxy::Families;
 pub use crate::model::services::Lookup;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -82,14 +83,14 @@ pub enum Discovery {
     /// EDS over ADS, `service_name` equal to the cluster's name.
     Eds,
     /// Names that Envoy looks up: STRICT_DNS, or LOGICAL_DNS of exactly one.
-    Dns(Lookup, Box<LoadAssignment>),
-    /// To where the connection was going; `source` is the address it leaves from (127.0.0.6 inbound).
+    Dns(Lookup, Families, Box<LoadAssignment>),
+    /// To where the connection was going; `sources` are the addresses it may leave from, by family (127.0.0.6 inbound).
     OriginalDst {
-        source: Option<IpAddr>,
+        sources: Vec<IpAddr>,
         /// Another port than the connection was going to.
         port: Option<u16>,
     },
-    /// Fixed endpoints; none of them is a black hole. `source` as above.
+    /// Fixed endpoints; none of them is a black hole. It leaves from `source`.
     Static {
         endpoints: Vec<Address>,
         source: Option<IpAddr>,

@@ -21,6 +21,8 @@ use crate::xds::stamp::{Key, Mark};
 use crate::xds::{Encoded, ResourceType, Stamp};
 
 pub use self::engine::Engine;
+/// What engines are fed by, for who asks what the mesh is.
+pub use crate::model::Snapshot;
 
 /// Resources by type and name.
 pub type Names = BTreeSet<(ResourceType, Str)>;

@@ -25,6 +25,10 @@ pub const SCENARIOS: &[Scenario] = &[
         "the_api_server_takes_all_that_a_gateways_chart_makes",
         taken,
     ),
+    (
+        "a_gateway_on_every_node_is_made_and_stands_behind_its_service",
+        everywhere,
+    ),
 ];
 
 /// Without a label: the pods ask for themselves. Kubernetes lets in only what keeps its strictest profile.
@@ -199,6 +203,53 @@ fn taken() -> Result<()> {
     for (release, settings) in releases {
         let taken = cluster.install_gateway(release, "edge", settings);
         taken.with_context(|| format!("release {release}"))?;
+    }
+    Ok(())
+}
+
+/// What Kubernetes makes of a DaemonSet and a Service for a load balancer; the balancer itself is a cloud's.
+fn everywhere() -> Result<()> {
+    let cluster = Cluster::installed(&[])?;
+    cluster.apply_yaml(EDGE)?;
+    let settings = ["kind=DaemonSet", "service.type=LoadBalancer"];
+    cluster.eventually("the webhook answers", || {
+        cluster.install_gateway("everywhere", "edge", &settings)
+    })?;
+    cluster.eventually("the node's pod is ready", || {
+        let set = cluster.get("/apis/apps/v1/namespaces/edge/daemonsets/everywhere")?;
+        ensure!(set["status"]["numberReady"] == 1, "{}", set["status"]);
+        Ok(())
+    })?;
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/edge/endpointslices?labelSelector=kubernetes.io/service-name=everywhere";
+    cluster.eventually("the pod is behind the Service", || {
+        let slices = cluster.get(slices)?;
+        let ready = &slices["items"][0]["endpoints"][0]["conditions"]["ready"];
+        ensure!(*ready == true, "{slices}");
+        Ok(())
+    })?;
+    let service = cluster.get("/api/v1/namespaces/edge/services/everywhere")?;
+    let ports = service["spec"]["ports"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let open = |port: &Value| port["nodePort"].as_u64().is_some_and(|p| p > 0);
+    ensure!(ports.len() == 3 && ports.iter().all(open), "{service}");
+    // Prometheus finds it as it finds sidecars.
+    let pods = cluster.get("/api/v1/namespaces/edge/pods?labelSelector=app=everywhere")?;
+    let pod = &pods["items"][0];
+    ensure!(
+        pod["metadata"]["annotations"]["prometheus.io/port"] == "15020",
+        "{pod}"
+    );
+    let stranger =
+        cluster.network_of("edge", pod["metadata"]["name"].as_str().unwrap_or_default())?;
+    for port in [15020, 15090] {
+        let at = Target::Tcp((stranger.ip(), port).into());
+        let reply = Call::get(at, "gateway", "/stats/prometheus").send_from_node()?;
+        ensure!(
+            reply.status == 200 && reply.text().contains("envoy_server_live"),
+            "{port}"
+        );
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! Pods of every sort: which get a sidecar, and how they live with one.
 
-use anyhow::{Result, ensure};
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use super::harness::client::{Call, Reply, Target};
 use super::harness::network::User;
 use super::harness::suite::Scenario;
 use super::installed::Cluster;
@@ -16,6 +19,10 @@ pub const SCENARIOS: &[Scenario] = &[
     (
         "an_application_whose_probes_fail_is_restarted_and_taken_out",
         probes,
+    ),
+    (
+        "prometheus_finds_proxy_and_application_where_a_pods_annotations_say",
+        scraped,
     ),
 ];
 
@@ -131,8 +138,25 @@ spec:
     nothing_else_is_reachable(&cluster)
 }
 
-/// Nothing but the probes and readiness answers another pod.
+/// Nothing but the probes, readiness and statistics answers another pod.
 fn nothing_else_is_reachable(cluster: &Cluster) -> Result<()> {
+    for (port, path) in [
+        (15000, "/config_dump"),
+        (15090, "/stats"),
+        (15090, "/config_dump"),
+        (15020, "/stats"),
+        (15020, "/certs"),
+        (15021, "/drain"),
+        (15021, "/stats"),
+    ] {
+        let status = asked(cluster, "app", port, path)?.map_or(0, |reply| reply.status);
+        ensure!(status == 0 || status >= 400, "{port}{path}: {status}");
+    }
+    Ok(())
+}
+
+/// What a stranger in another namespace is answered by a pod of the shop.
+fn asked(cluster: &Cluster, pod: &str, port: u16, path: &str) -> Result<Option<Reply>> {
     cluster.apply_yaml("
 apiVersion: v1
 kind: Pod
@@ -142,19 +166,72 @@ spec: {containers: [{name: app, image: 'fairlead:1', args: [echo, --name, other,
     let other = cluster.eventually("another pod runs", || {
         cluster.network_of("default", "other")
     })?;
-    let ip = cluster.network_of("shop", "app")?.ip();
-    for (port, path) in [
-        (15000, "/config_dump"),
-        (15090, "/stats/prometheus"),
-        (15020, "/stats/prometheus"),
-        (15021, "/drain"),
-        (15021, "/stats"),
+    let ip = cluster.network_of("shop", pod)?.ip();
+    let call = Call::get(Target::Tcp(SocketAddr::from((ip, port))), "pod", path);
+    Ok(call.send(&other, User::App).ok())
+}
+
+/// An application's page is its whole answer here, whatever the path.
+fn scraped() -> Result<()> {
+    let cluster = Cluster::installed(&[])?;
+    cluster.apply_yaml(MESH)?;
+    let pod = |name: &str, annotations: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, annotations: {{{annotations}}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: app, image: 'fairlead:1', args: [echo, --name, {name}-itself, --http, '0.0.0.0:8080']}}]
+"
+        )
+    };
+    let own = "prometheus.io/scrape: 'true', prometheus.io/port: '8080', prometheus.io/path: /own";
+    let broken = "prometheus.io/port: '9999'";
+    let apart = "prometheus.io/port: '8080', prometheus.istio.io/merge-metrics: 'false'";
+    for (name, annotations) in [
+        ("merged", own),
+        ("broken", broken),
+        ("apart", apart),
+        ("none", "a: b"),
     ] {
-        let at = std::net::SocketAddr::from((ip, port));
-        let call =
-            super::harness::client::Call::get(super::harness::client::Target::Tcp(at), "pod", path);
-        let status = call.send(&other, User::App).map_or(0, |reply| reply.status);
-        ensure!(status == 0 || status >= 400, "{port}{path}: {status}");
+        let pod = pod(name, annotations);
+        cluster.eventually("the account is there", || cluster.apply_yaml(&pod))?;
     }
+    let page = |name: &str, port: u16| -> Result<String> {
+        cluster.eventually("the page is there", || {
+            let reply = asked(&cluster, name, port, "/stats/prometheus")?;
+            let reply = reply.context("no answer")?;
+            ensure!(
+                reply.status == 200,
+                "{name}: {} {}",
+                reply.status,
+                reply.text()
+            );
+            Ok(reply.text())
+        })
+    };
+    let annotation = |name: &str| -> Result<Value> {
+        let pod = cluster.get(&format!("/api/v1/namespaces/shop/pods/{name}"))?;
+        Ok(pod["metadata"]["annotations"]["prometheus.io/port"].clone())
+    };
+    for name in ["merged", "broken", "none"] {
+        ensure!(annotation(name)? == "15020", "{name}");
+        let text = page(name, 15020)?;
+        ensure!(text.contains("envoy_server_live"), "{name}: {text}");
+        let says = |word: &str| text.contains(word);
+        ensure!(
+            says("merged-itself") == (name == "merged"),
+            "{name}: {text}"
+        );
+        ensure!(says("/own") == (name == "merged"), "{name}: {text}");
+        let told = says("# the application answered 503 at port 9999, path /metrics");
+        ensure!(told == (name == "broken"), "{name}: {text}");
+    }
+    // Who keeps its own page is found there, and the proxy's is beside it.
+    ensure!(annotation("apart")? == "8080");
+    ensure!(page("apart", 15090)?.contains("envoy_server_live"));
+    ensure!(asked(&cluster, "apart", 15020, "/stats/prometheus")?.is_none_or(|r| r.status >= 400));
     Ok(())
 }

@@ -10,10 +10,16 @@ use super::harness::suite::Scenario;
 use super::installed::{Cluster, SYSTEM};
 use super::mesh::SHOP;
 
-pub const SCENARIOS: &[Scenario] = &[(
-    "a_status_says_how_many_proxies_of_all_replicas_hold_an_object_and_why_one_is_not_in_force",
-    status,
-)];
+pub const SCENARIOS: &[Scenario] = &[
+    (
+        "a_status_says_how_many_proxies_of_all_replicas_hold_an_object_and_why_one_is_not_in_force",
+        status,
+    ),
+    (
+        "of_two_revisions_the_default_one_writes_the_status_of_what_belongs_to_none",
+        two_revisions,
+    ),
+];
 
 const PATH: &str = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices/reviews";
 const VALIDATOR: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator-istio-system";
@@ -131,4 +137,56 @@ fn status() -> Result<()> {
         &all,
         "3/3 proxies up to date",
     )
+}
+
+const SHARED: &str = "/apis/coordination.k8s.io/v1/namespaces/istio-system/leases/fairlead-status";
+
+/// Whose objects without a revision are, and when that was last said.
+fn common_holder(cluster: &Cluster) -> Result<(String, String)> {
+    let lease = cluster.get(SHARED)?;
+    let text = |key: &str| lease["spec"][key].as_str().unwrap_or_default().to_owned();
+    Ok((text("holderIdentity"), text("renewTime")))
+}
+
+fn two_revisions() -> Result<()> {
+    let cluster = Cluster::bare()?;
+    cluster.install("canary", &["revision=canary"])?;
+    cluster.wait_ready(SYSTEM, "istiod-canary", 1)?;
+    cluster.apply_yaml(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/rev: nobody}}}",
+    )?;
+    cluster.apply_yaml(&rules("prefix: /", "3s"))?;
+    let all = ["Reconciled True Distributed"];
+    // The only one there writes.
+    becomes(&cluster, "the only revision writes", &all, "")?;
+    ensure!(common_holder(&cluster)?.0.starts_with("canary_"));
+    cluster.install("istiod", &["base.enableIstioConfigCRDs=false"])?;
+    cluster.wait_ready(SYSTEM, "istiod", 1)?;
+    cluster.eventually("the default revision takes over", || {
+        let (holder, _) = common_holder(&cluster)?;
+        ensure!(holder.starts_with("default_"), "{holder}");
+        Ok(())
+    })?;
+    cluster.apply_yaml(&rules("prefix: /", "4s"))?;
+    becomes(&cluster, "the next form is told", &all, "")?;
+    // Nobody writes in turns: through some looks of both it stays as it is.
+    let version =
+        || -> Result<Value> { Ok(cluster.get(PATH)?["metadata"]["resourceVersion"].clone()) };
+    let settled = version()?;
+    for _look in 0..3 {
+        let (holder, before) = common_holder(&cluster)?;
+        ensure!(holder.starts_with("default_"), "{holder}");
+        cluster.eventually("the lease is renewed", || {
+            ensure!(common_holder(&cluster)?.1 != before);
+            Ok(())
+        })?;
+    }
+    ensure!(version()? == settled, "somebody wrote");
+    // What belongs to a revision is its own to write.
+    let own = rules("prefix: /", "5s").replace(
+        "namespace: shop}",
+        "namespace: shop, labels: {istio.io/rev: canary}}",
+    );
+    cluster.apply_yaml(&own)?;
+    becomes(&cluster, "its own revision tells", &all, "")
 }

@@ -12,8 +12,9 @@ use fairlead::ca::token::{AUDIENCE, Bearer, ISSUER, TokenIssuer};
 use fairlead::ca::verify::LocalVerifier;
 use fairlead::clock;
 use fairlead::config::decode::{Item, documents};
-use fairlead::config::{Change, Key, Kind};
+use fairlead::config::{Change, Key, Kind, Object};
 use fairlead::debug::desk::{Desk, Readers};
+use fairlead::debug::shelf::Shelf;
 use fairlead::debug::status::{self, StatusService};
 use fairlead::delivery::hub::report::{Inspect, Sight, StreamReport, Summary};
 use fairlead::delivery::hub::{Hub, Message};
@@ -96,7 +97,16 @@ impl Plane {
             readers: Readers::Proven,
             root_namespace: "istio-system".into(),
         };
-        let answers = StatusService::new(desk, "here");
+        let objects: Vec<Arc<Object>> = changes(MESH)
+            .into_iter()
+            .filter_map(|change| change.object)
+            .collect();
+        let shelf = Shelf {
+            desk,
+            render: Arc::new(|entries| Ok(entries.len().into())),
+            config: Arc::new(move || objects.clone()),
+        };
+        let answers = StatusService::new(shelf, "here");
         let server = Arc::new(Server {
             credentials: Arc::default(),
             hub: hub.clone(),

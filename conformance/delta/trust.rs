@@ -324,6 +324,66 @@ async fn who_may_see_a_proxy_is_told_how_it_stands() {
     assert!(answer.resources.is_empty());
 }
 
+/// What a question of Istio's own types is answered by, as JSON.
+async fn page(plane: &Plane, namespace: &str, type_url: &str, names: &[&str]) -> serde_json::Value {
+    let token = Some(plane.token(namespace, "reader"));
+    let mut reader = asked(plane, token, type_url, names).await;
+    let answer = DiscoveryResponse::decode(reader.raw().await).unwrap();
+    let [resource] = &answer.resources[..] else {
+        panic!("{} resources", answer.resources.len());
+    };
+    assert_eq!(resource.type_url, "istio.io/debug");
+    serde_json::from_slice(&resource.value).unwrap()
+}
+
+#[tokio::test]
+async fn what_the_mesh_is_made_of_is_told_as_internal_debug_asks() {
+    let plane = Plane::start().await;
+    let system = "istio-system";
+    let services = page(&plane, system, "istio.io/debug", &["registryz"]).await;
+    let named = |host: &str| {
+        let all = services.as_array().unwrap();
+        all.iter().find(|s| s["hostname"] == host).cloned()
+    };
+    let tea = named("tea.shop.svc.cluster.local").unwrap();
+    assert_eq!(tea["Attributes"]["Namespace"], "shop");
+    assert!(tea["ports"][0]["port"].is_u64(), "{tea}");
+    let shards = page(&plane, system, "istio.io/debug/endpointz", &[]).await;
+    let set = &shards["tea.shop.svc.cluster.local"]["shop"]["Shards"];
+    let members = &set["Kubernetes/Kubernetes"];
+    assert!(members[0]["Addresses"][0].is_string(), "{shards}");
+    let mesh = page(&plane, system, "istio.io/debug", &["mesh"]).await;
+    assert_eq!(mesh["trustDomain"], "cluster.local");
+    let objects = page(&plane, system, "istio.io/debug", &["configz"]).await;
+    assert!(objects.is_array(), "{objects}");
+    // With a question behind the page's name, and of pages that everybody may read.
+    let listed = page(&plane, "shop", "istio.io/debug", &["list?x=y"]).await;
+    assert!(
+        listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|p| p["name"] == "registryz")
+    );
+}
+
+#[tokio::test]
+async fn the_whole_mesh_is_shown_to_the_root_namespace_alone() {
+    let plane = Plane::start().await;
+    for (namespace, names, status) in [
+        ("shop", &["registryz"][..], "7"),
+        ("istio-system", &["nosuchz"], "5"),
+        ("istio-system", &["config_dump?proxyID=a.b"], "5"),
+        ("istio-system", &["config_dump"], "3"),
+        ("istio-system", &["registryz", "configz"], "3"),
+        ("istio-system", &[], "3"),
+    ] {
+        let token = Some(plane.token(namespace, "reader"));
+        let mut reader = asked(&plane, token, "istio.io/debug", names).await;
+        assert_eq!(reader.end().await, status, "{names:?}");
+    }
+}
+
 #[tokio::test]
 async fn requests_out_of_bounds_end_their_stream() {
     let plane = Plane::start().await;

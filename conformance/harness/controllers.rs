@@ -13,6 +13,7 @@ const CONTROLLERS: &[&str] = &[
     "deployment-controller",
     "replicaset-controller",
     "statefulset-controller",
+    "daemonset-controller",
     "job-controller",
     "endpointslice-controller",
     "serviceaccount-controller",

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use super::pod::{PodSpec, Sidecar};
+use super::network::six;
+use super::pod::{Families, PodSpec, Sidecar};
 
 /// A Service over the pods that have its labels.
 #[derive(Clone, Debug)]
@@ -128,10 +129,15 @@ pub(super) fn pod(spec: &PodSpec, ip: Ipv4Addr) -> String {
         "status": {
             "phase": "Running",
             "podIP": ip,
-            "podIPs": [{"ip": ip}],
+            "podIPs": pod_ips(spec, ip),
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     })])
+}
+
+fn pod_ips(spec: &PodSpec, ip: Ipv4Addr) -> Vec<Value> {
+    let second = (spec.families == Families::Both).then(|| json!({"ip": six(ip)}));
+    std::iter::once(json!({"ip": ip})).chain(second).collect()
 }
 
 pub(super) fn namespace(name: &str) -> String {

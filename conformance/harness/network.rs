@@ -1,6 +1,6 @@
 //! Network namespaces on a bridge, one for each pod.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,6 +18,8 @@ pub enum User {
     Root,
     /// The sidecar: what it sends is not captured.
     Envoy,
+    /// The same with root's capabilities, which transparent sockets take: its group alone tells it.
+    TransparentEnvoy,
     /// The workload.
     App,
 }
@@ -25,9 +27,16 @@ pub enum User {
 impl User {
     pub fn id(self) -> u32 {
         match self {
-            Self::Root => 0,
+            Self::Root | Self::TransparentEnvoy => 0,
             Self::Envoy => 1337,
             Self::App => 1000,
+        }
+    }
+
+    fn group(self) -> u32 {
+        match self {
+            Self::TransparentEnvoy => Self::Envoy.id(),
+            Self::Root | Self::Envoy | Self::App => self.id(),
         }
     }
 }
@@ -97,6 +106,12 @@ impl Network {
     }
 }
 
+/// The address of IPv6 that goes with a pod's, or the node's.
+pub fn six(ip: Ipv4Addr) -> Ipv6Addr {
+    let [_, network, third, last] = ip.octets().map(u16::from);
+    Ipv6Addr::new(0xfd00, 10, network, 0, 0, 0, third, last)
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         // What cannot be removed goes with the test program's own namespace.
@@ -120,6 +135,19 @@ impl Namespace {
         self.ip
     }
 
+    /// Gives the pod its address of IPv6, besides.
+    pub fn add_ipv6(&self) -> Result<()> {
+        let Self { name, ip } = self;
+        let [_, network, ..] = ip.octets();
+        let (own, node) = (six(*ip), six(Ipv4Addr::new(10, network, 0, 1)));
+        shell(&format!(
+            "ip -6 addr replace {node}/48 dev br{network} nodad\n\
+             ip -n {name} -6 addr add {own}/48 dev eth0 nodad\n\
+             ip -n {name} -6 route add default via {node}"
+        ))
+        .map(drop)
+    }
+
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/run/netns/{}", self.name))
     }
@@ -130,7 +158,8 @@ impl Namespace {
         command.arg(format!("--net={}", self.path().display()));
         if user != User::Root {
             let id = user.id();
-            command.args([format!("--setuid={id}"), format!("--setgid={id}")]);
+            let group = user.group();
+            command.args([format!("--setuid={id}"), format!("--setgid={group}")]);
         }
         command.arg("--").arg(program);
         command
@@ -159,7 +188,7 @@ impl Namespace {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .with_context(|| format!("enter {}", path.display()))?;
         if user != User::Root {
-            set_thread_gid(rustix::thread::Gid::from_raw(user.id()))
+            set_thread_gid(rustix::thread::Gid::from_raw(user.group()))
                 .context("become another group")?;
             set_thread_uid(rustix::thread::Uid::from_raw(user.id()))
                 .context("become another user")?;

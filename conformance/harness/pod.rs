@@ -1,7 +1,7 @@
 //! A pod: its namespace, its workload, its sidecar.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use super::fixed::without_control_plane;
 use super::isolation::{output, program};
 use super::load::{Connections, Load};
 use super::mesh::{Inventory, Mesh};
-use super::network::{Namespace, NamespaceOwner, User};
+use super::network::{Namespace, NamespaceOwner, User, six};
 use super::process::Process;
 
 /// What a pod is made of.
@@ -26,6 +26,7 @@ pub struct PodSpec {
     pub labels: BTreeMap<String, String>,
     pub apps: Vec<(u16, App)>,
     pub sidecar: Sidecar,
+    pub families: Families,
     /// More flags for `fairlead init`.
     pub init: Vec<String>,
     /// More flags for `fairlead bootstrap`.
@@ -50,6 +51,13 @@ pub enum Sidecar {
     Absent,
 }
 
+/// Of which a pod has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    V4,
+    Both,
+}
+
 impl PodSpec {
     pub fn new(name: &str) -> Self {
         Self {
@@ -59,6 +67,7 @@ impl PodSpec {
             labels: BTreeMap::new(),
             apps: Vec::new(),
             sidecar: Sidecar::Captured,
+            families: Families::V4,
             init: Vec::new(),
             bootstrap: Vec::new(),
         }
@@ -102,6 +111,23 @@ impl PodSpec {
         }
     }
 
+    pub fn dual_stack(self) -> Self {
+        Self {
+            families: Families::Both,
+            ..self
+        }
+    }
+
+    /// By TPROXY: the workload sees its clients' own addresses.
+    pub fn transparent(self) -> Self {
+        self.init(&["-m", TPROXY])
+            .bootstrap(&["--interception", TPROXY])
+    }
+
+    fn is_transparent(&self) -> bool {
+        self.init.iter().any(|flag| flag == TPROXY)
+    }
+
     pub fn init(mut self, flags: &[&str]) -> Self {
         self.init
             .extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -114,6 +140,8 @@ impl PodSpec {
         self
     }
 }
+
+const TPROXY: &str = "TPROXY";
 
 /// A running pod. Dropping it ends everything in it.
 pub struct Pod {
@@ -146,6 +174,9 @@ impl Pod {
             folder,
             inventory: mesh.inventory(),
         };
+        if pod.spec.families == Families::Both {
+            pod.namespace().add_ipv6()?;
+        }
         // One that comes by itself is announced by nobody.
         let announced = !pod.spec.bootstrap.iter().any(|f| f.starts_with(GROUP));
         if announced {
@@ -176,7 +207,11 @@ impl Pod {
                 App::TcpEcho => "--tcp-echo",
                 App::ServerFirst => "--server-first",
             };
-            command.arg(flag).arg(format!("0.0.0.0:{port}"));
+            let any = match self.spec.families {
+                Families::V4 => "0.0.0.0",
+                Families::Both => "[::]",
+            };
+            command.arg(flag).arg(format!("{any}:{port}"));
         }
         let mut process = Process::start("workload", &self.folder, command)?;
         let log = self.folder.join("workload.log");
@@ -198,7 +233,8 @@ impl Pod {
         if self.spec.sidecar == Sidecar::Captured {
             self.init(&[])?;
         }
-        let mut command = self.namespace().command(User::Envoy, program("envoy"));
+        let user = self.sidecar_user();
+        let mut command = self.namespace().command(user, program("envoy"));
         command.arg("-c").arg(&bootstrap);
         command.args(["--disable-hot-restart", "--log-level", "warning"]);
         command.args(["--concurrency", "1", "--drain-time-s", "5"]);
@@ -284,6 +320,9 @@ impl Pod {
             format!("--service-account={service_account}"),
             format!("--ip={}", self.ip()),
         ];
+        if self.spec.families == Families::Both {
+            flags.push(format!("--more-ips={}", self.ip6()));
+        }
         if !labels.is_empty() {
             flags.push(format!("--labels={}", labels.join(",")));
         }
@@ -303,6 +342,22 @@ impl Pod {
 
     pub fn ip(&self) -> Ipv4Addr {
         self.namespace().ip()
+    }
+
+    /// There is one where the pod is dual-stack.
+    pub fn ip6(&self) -> Ipv6Addr {
+        six(self.ip())
+    }
+
+    pub fn at6(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.ip6(), port))
+    }
+
+    fn sidecar_user(&self) -> User {
+        match self.spec.is_transparent() {
+            true => User::TransparentEnvoy,
+            false => User::Envoy,
+        }
     }
 
     pub fn at(&self, port: u16) -> SocketAddr {
@@ -371,7 +426,7 @@ impl Pod {
     /// The whole admin interface, by its socket, as the sidecar's user.
     pub fn admin(&self, path: &str) -> Result<Reply> {
         let socket = Target::Unix(self.admin_socket());
-        Call::get(socket, "admin", path).send(self.namespace(), User::Envoy)
+        Call::get(socket, "admin", path).send(self.namespace(), self.sidecar_user())
     }
 
     pub fn admin_socket(&self) -> PathBuf {

@@ -13,6 +13,7 @@ use fairlead::ir::{
     LoadBalancer, LocalityEndpoints, Lookup, MutualTls, Origin, Origination, Roots, TlsMode,
     UpstreamProtocol, UpstreamTls,
 };
+use fairlead::model::proxy::Families;
 use fairlead::text::Str;
 
 use super::Case;
@@ -145,7 +146,7 @@ fn looked_up(cluster: &mut Cluster, lookup: Lookup) {
             endpoints: vec![endpoint],
         }],
     };
-    cluster.discovery = Discovery::Dns(lookup, Box::new(names));
+    cluster.discovery = Discovery::Dns(lookup, Families::V4, Box::new(names));
 }
 
 fn limits() -> Limits {
@@ -193,7 +194,11 @@ fn limits() -> Limits {
 }
 
 fn original_dst(cluster: &mut Cluster, source: Option<IpAddr>) {
-    cluster.discovery = Discovery::OriginalDst { source, port: None };
+    let sources = source.into_iter().collect();
+    cluster.discovery = Discovery::OriginalDst {
+        sources,
+        port: None,
+    };
     cluster.load_balancer = LoadBalancer::ClusterProvided;
 }
 

@@ -63,6 +63,7 @@ fn http_port() -> Listener {
     Listener {
         name: Str::default(),
         address: Address::Ip(any(), 0),
+        also: None,
         socket: Socket::Virtual,
         direction: Direction::Outbound,
         capture: Capture::None,

@@ -9,6 +9,9 @@ use crate::diagnostic::{Code, Diagnostic, Level};
 pub struct Verdict {
     /// `metadata.generation` of the form that this is about.
     pub generation: i64,
+    /// When the object was made, as far as a sound form says: one of the same name and generation may be another, without
+    /// the status of the first.
+    pub created: i64,
     pub outcome: Outcome,
     /// The first finding that explains it, or that goes with it.
     pub why: Option<Diagnostic>,
@@ -32,9 +35,12 @@ impl Acceptance {
 
     /// None for an object that is not there.
     pub fn verdict(&self, key: &Key) -> Option<Verdict> {
-        let (generation, faulty) = match self.claims.standing(key) {
-            Standing::Version(version) => (version.object.meta.generation, false),
-            Standing::Fault(generation, _) => (generation, true),
+        let (generation, created, faulty) = match self.claims.standing(key) {
+            Standing::Version(version) => {
+                let meta = &version.object.meta;
+                (meta.generation, meta.creation_timestamp, false)
+            }
+            Standing::Fault(generation, _) => (generation, 0, true),
             Standing::Absent => return None,
         };
         let outcome = if faulty {
@@ -53,6 +59,7 @@ impl Acceptance {
         };
         Some(Verdict {
             generation,
+            created,
             outcome,
             why: found.iter().find(says).cloned(),
         })

@@ -13,7 +13,8 @@ use crate::ca::authority::Authority;
 use crate::ca::standby::Standby;
 use crate::cli::settings::Settings;
 use crate::controllers::{
-    Installed, authority, events, ingress, injector, keys, leader, roots, status, webhooks,
+    Installed, authority, default_revision, events, ingress, injector, keys, leader, roots, status,
+    webhooks,
 };
 use crate::debug::desk::Desk;
 use crate::delivery::hub::Message;
@@ -89,6 +90,24 @@ pub fn replica(
     }))
 }
 
+/// Tells whether this replica writes what belongs to no revision.
+fn common(
+    installed: &Installed,
+    me: String,
+    leads: watch::Receiver<bool>,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> watch::Receiver<bool> {
+    let (publish, tagged) = watch::channel(None);
+    let followed = default_revision::run(installed.clone(), publish, stop.clone());
+    tasks.run("default revision", followed);
+    let (holds, common) = watch::channel(false);
+    let led = leader::Led::Common { leads, tagged };
+    let elected = leader::run(installed.clone(), led, me, holds, stop.clone());
+    tasks.run("status of all revisions", elected);
+    common
+}
+
 /// Starts all of it, and gives what the webhooks answer by.
 pub fn run(
     settings: &Settings,
@@ -117,10 +136,10 @@ pub fn run(
         settings.pod_name,
         (crate::backoff::chance() * 4e9) as u32
     );
-    tasks.run(
-        "leader",
-        leader::run(installed.clone(), me, leads, stop.clone()),
-    );
+    let led = leader::Led::Revision;
+    let leader = leader::run(installed.clone(), led, me.clone(), leads, stop.clone());
+    tasks.run("leader", leader);
+    let common = common(&installed, me, leading.clone(), stop, tasks);
     let (pod, leads) = (settings.pod_name.clone(), leading.clone());
     tasks.run(
         "events",
@@ -131,7 +150,7 @@ pub fn run(
         let (at, leads) = (installed.clone(), leading.clone());
         tasks.run(
             "status",
-            status::run(at, (replica.own, peers), leads, stop.clone()),
+            status::run(at, (replica.own, peers), (leads, common), stop.clone()),
         );
     }
     if settings.status {

@@ -19,7 +19,7 @@ pub(super) const PROBES: &str = "app-probes";
 const STATUS: &str = "status";
 const PAGES: &str = "admin-pages";
 const PROMETHEUS: &str = "prometheus";
-const ADMIN: &str = "admin";
+pub(super) const ADMIN: &str = "admin";
 
 /// Pages that change nothing. Envoy takes changes by POST alone, and only GET is passed on.
 const READ_ONLY: &[&str] = &[

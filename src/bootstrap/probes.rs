@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::pages::{PROBES, listener};
+use super::metrics::{MAX_PAGE, Metrics};
+use super::pages::{self, PROBES};
 use super::typed;
 use crate::config::value::Span;
 use crate::text::Str;
@@ -60,14 +61,29 @@ pub enum Scheme {
 const FROM: &str = "127.0.0.6";
 const FROM_V6: &str = "::6";
 
+/// One listener for what is asked of the application in its sidecar's stead.
+pub(super) fn listener(probes: Option<&AppProbes>, metrics: Option<&Metrics>) -> Option<Value> {
+    let address = metrics.map(|m| m.address).or(probes.map(|p| p.address))?;
+    let mut routes: Vec<Value> = probes.into_iter().flat_map(AppProbes::routes).collect();
+    let mut filters: Vec<Value> = probes.into_iter().flat_map(AppProbes::filters).collect();
+    routes.extend(metrics.map(Metrics::route));
+    filters.extend(metrics.and_then(Metrics::filter));
+    let mut listener = pages::listener(PROBES, address, &routes, &filters);
+    if metrics.is_some() {
+        listener["per_connection_buffer_limit_bytes"] = json!(MAX_PAGE);
+    }
+    Some(listener)
+}
+
 impl AppProbes {
-    pub(super) fn listener(&self) -> Value {
-        let numbered = || self.probes.iter().enumerate();
-        let routes: Vec<Value> = numbered().filter_map(|(n, probe)| probe.route(n)).collect();
-        let filters: Vec<Value> = numbered()
-            .filter_map(|(n, probe)| probe.filter(n))
-            .collect();
-        listener(PROBES, self.address, &routes, &filters)
+    fn routes(&self) -> impl Iterator<Item = Value> {
+        let numbered = self.probes.iter().enumerate();
+        numbered.filter_map(|(n, probe)| probe.route(n))
+    }
+
+    fn filters(&self) -> impl Iterator<Item = Value> {
+        let numbered = self.probes.iter().enumerate();
+        numbered.filter_map(|(n, probe)| probe.filter(n))
     }
 
     /// Statistics by which Envoy's health check filter answers: without them every answer is no.

@@ -1,6 +1,11 @@
-//! The rules of a capture by REDIRECT, in their order.
+//! The rules of a capture, in their order: what comes in by REDIRECT or TPROXY, what goes out by REDIRECT.
 
-use super::{Capture, Inbound, Ranges, Table};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::rule::{Chain, Condition, Family, Is, Rule, TableName, Verdict, rule};
+use super::{Capture, Inbound, Mode, Ranges, Transparent};
 
 /// A network interface's name, at most 15 characters, as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,215 +18,260 @@ impl Interface {
         let fits = (1..=15).contains(&name.len()) && name.chars().all(plain);
         (fits && !name.starts_with('-')).then(|| Self(name.to_owned()))
     }
-}
 
-pub(super) const INBOUND: &str = "ISTIO_INBOUND";
-pub(super) const REDIRECT: &str = "ISTIO_REDIRECT";
-pub(super) const IN_REDIRECT: &str = "ISTIO_IN_REDIRECT";
-pub(super) const OUTPUT: &str = "ISTIO_OUTPUT";
-/// Chains that belong to a sidecar's capture all begin so.
-pub(super) const OWN: &str = "ISTIO_";
-
-/// From here Envoy itself connects to the workload.
-const PASSTHROUGH_SOURCE: &str = "127.0.0.6/32";
-const LOOPBACK: &str = "127.0.0.1/32";
-
-impl Capture {
-    /// The nat table that the pod must have.
-    pub fn table(&self) -> Table {
-        let mut table = Table::with_chains([INBOUND, REDIRECT, IN_REDIRECT, OUTPUT]);
-        let Self {
-            outbound_port,
-            inbound_port,
-            ..
-        } = self;
-        table.add(
-            REDIRECT,
-            &format!("-p tcp -j REDIRECT --to-ports {outbound_port}"),
-        );
-        table.add(
-            IN_REDIRECT,
-            &format!("-p tcp -j REDIRECT --to-ports {inbound_port}"),
-        );
-        for rule in self.inbound_rules() {
-            table.add(INBOUND, &rule);
-        }
-        for rule in self.outbound_rules() {
-            table.add(OUTPUT, &rule);
-        }
-        if self.inbound != Inbound::Only(Vec::new()) {
-            table.add("PREROUTING", &format!("-p tcp -j {INBOUND}"));
-        }
-        table.add("OUTPUT", &format!("-j {OUTPUT}"));
-        table
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 
-    fn inbound_rules(&self) -> Vec<String> {
-        let mut rules: Vec<String> = self
-            .excluded_interfaces
-            .iter()
-            .map(|Interface(name)| format!("-i {name} -j RETURN"))
+    fn loopback() -> Self {
+        Self("lo".to_owned())
+    }
+}
+
+/// From here Envoy itself connects to the workload; no interface has the one of IPv6 unless it is given it.
+pub const PASSTHROUGH_SOURCE_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+pub const PASSTHROUGH_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+
+/// Of what Envoy sends to its own pod, so that it comes in as from outside.
+fn own_mark(transparent: Transparent) -> u32 {
+    transparent.mark.wrapping_add(1)
+}
+
+impl Family {
+    fn passthrough_source(self) -> IpNet {
+        IpNet::from(match self {
+            Self::V4 => IpAddr::V4(PASSTHROUGH_SOURCE_V4),
+            Self::V6 => IpAddr::V6(PASSTHROUGH_SOURCE_V6),
+        })
+    }
+
+    fn loopback(self) -> IpNet {
+        IpNet::from(match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Self::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        })
+    }
+
+    pub(super) fn has(self, net: &IpNet) -> bool {
+        match self {
+            Self::V4 => matches!(net, IpNet::V4(_)),
+            Self::V6 => matches!(net, IpNet::V6(_)),
+        }
+    }
+}
+
+/// The rules of one table, chain by chain. Every chain of ours is named, though it be empty.
+pub(super) type Chains = Vec<(Chain, Vec<Rule>)>;
+
+/// What one family's capture reads of itself.
+struct Of<'c> {
+    capture: &'c Capture,
+    family: Family,
+}
+
+impl Capture {
+    pub(super) fn chains(&self, table: TableName, family: Family) -> Chains {
+        let of = Of {
+            capture: self,
+            family,
+        };
+        match (table, self.mode) {
+            (TableName::Nat, _) => of.nat(),
+            (TableName::Mangle, Mode::Tproxy(transparent)) => of.mangle(transparent),
+            (TableName::Mangle, Mode::Redirect) => Vec::new(),
+        }
+    }
+}
+
+impl Of<'_> {
+    fn nat(&self) -> Chains {
+        let capture = self.capture;
+        let to = |port| vec![rule([Condition::Tcp], Verdict::Redirect(port))];
+        let jump = |chain, over: &[Condition]| rule(over.to_vec(), Verdict::Jump(chain));
+        let mut chains = vec![
+            (Chain::Inbound, Vec::new()),
+            (Chain::Redirect, to(capture.outbound_port)),
+            (Chain::InRedirect, to(capture.inbound_port)),
+            (Chain::OwnOutput, self.outbound()),
+            (Chain::Output, vec![jump(Chain::OwnOutput, &[])]),
+        ];
+        if capture.mode == Mode::Redirect && capture.takes_some_inbound() {
+            let take = [rule([Condition::Tcp], Verdict::Jump(Chain::InRedirect))];
+            chains[0].1 = self.inbound(&take);
+            let jump = jump(Chain::Inbound, &[Condition::Tcp]);
+            chains.push((Chain::Prerouting, vec![jump]));
+        }
+        chains
+    }
+
+    /// What comes from outside keeps its destination and its source: the kernel hands it to a transparent socket, and
+    /// the workload's answers, to addresses that are not the pod's, come back by a routing table of their own.
+    fn mangle(&self, transparent: Transparent) -> Chains {
+        let Transparent { mark, .. } = transparent;
+        let marked = |is| Condition::Mark(is, mark);
+        let jump = |chain| rule([Condition::Tcp], Verdict::Jump(chain));
+        let tproxy = Verdict::Tproxy {
+            port: self.capture.inbound_port,
+            mark,
+        };
+        let elsewhere = Condition::To(Is::Not, self.family.loopback());
+        let known = rule(
+            [Condition::Tcp, Condition::Established],
+            Verdict::Jump(Chain::Divert),
+        );
+        let mut inbound = self.transparent_exemptions(transparent);
+        inbound.extend(self.inbound(&[known, jump(Chain::Tproxy)]));
+        let save = rule([Condition::Tcp, marked(Is::This)], Verdict::SaveMark);
+        let mut prerouting = vec![save];
+        if self.capture.takes_some_inbound() {
+            prerouting.insert(0, jump(Chain::Inbound));
+        }
+        vec![
+            (
+                Chain::Divert,
+                vec![rule([], Verdict::Mark(mark)), rule([], Verdict::Accept)],
+            ),
+            (
+                Chain::Tproxy,
+                vec![rule([elsewhere, Condition::Tcp], tproxy)],
+            ),
+            (Chain::Inbound, inbound),
+            (Chain::OwnPrerouting, prerouting),
+            (Chain::OwnOutput, self.transparent_output(transparent)),
+            (Chain::Prerouting, vec![jump(Chain::OwnPrerouting)]),
+            (Chain::Output, vec![jump(Chain::OwnOutput)]),
+        ]
+    }
+
+    /// What Envoy sends the workload, and what the workload sends itself.
+    fn transparent_exemptions(&self, transparent: Transparent) -> Vec<Rule> {
+        let by_loopback = Condition::In(Interface::loopback());
+        let own = Condition::Mark(Is::Not, own_mark(transparent));
+        let ours = Condition::Mark(Is::This, transparent.mark);
+        let source = Condition::From(self.family.passthrough_source());
+        [
+            vec![Condition::Tcp, ours],
+            vec![source, by_loopback.clone(), Condition::Tcp],
+            vec![by_loopback, Condition::Tcp, own],
+        ]
+        .into_iter()
+        .map(|conditions| rule(conditions, Verdict::Return))
+        .collect()
+    }
+
+    fn transparent_output(&self, transparent: Transparent) -> Vec<Rule> {
+        let Transparent { mark, .. } = transparent;
+        let by_loopback = Condition::Out(Interface::loopback());
+        let ours = Condition::Mark(Is::This, mark);
+        let mut rules = vec![rule(
+            [by_loopback.clone(), Condition::Tcp, ours],
+            Verdict::Return,
+        )];
+        let uids = self.capture.proxy_uids.iter();
+        let uids = uids.map(|id| Condition::Uid(Is::This, *id));
+        let gids = self.capture.proxy_gids.iter();
+        let gids = gids.map(|id| Condition::Gid(Is::This, *id));
+        rules.extend(uids.chain(gids).map(|owner| {
+            let elsewhere = Condition::To(Is::Not, self.family.loopback());
+            let conditions = [elsewhere, by_loopback.clone(), Condition::Tcp, owner];
+            rule(conditions, Verdict::Mark(own_mark(transparent)))
+        }));
+        let answers = [Condition::Tcp, Condition::ConnectionMark(mark)];
+        rules.push(rule(answers, Verdict::RestoreMark));
+        rules
+    }
+
+    /// What is left alone, and then `take` for all that is not, or for the listed ports alone.
+    fn inbound(&self, take: &[Rule]) -> Vec<Rule> {
+        let capture = self.capture;
+        let port = |port: u16| [Condition::Tcp, Condition::Port(Is::This, port)];
+        let excluded = capture.excluded_interfaces.iter().cloned();
+        let mut rules: Vec<Rule> = excluded
+            .map(|name| rule([Condition::In(name)], Verdict::Return))
             .collect();
-        rules.push(format!("-p tcp --dport {} -j RETURN", self.tunnel_port));
-        match &self.inbound {
+        rules.push(rule(port(capture.tunnel_port), Verdict::Return));
+        match &capture.inbound {
             Inbound::AllBut(excluded) => {
-                rules.extend(
-                    excluded
-                        .iter()
-                        .map(|p| format!("-p tcp --dport {p} -j RETURN")),
-                );
-                rules.push(format!("-p tcp -j {IN_REDIRECT}"));
+                let excluded = excluded.iter();
+                rules.extend(excluded.map(|p| rule(port(*p), Verdict::Return)));
+                rules.extend(take.iter().cloned());
             }
-            Inbound::Only(ports) => {
-                rules.extend(
-                    ports
-                        .iter()
-                        .map(|p| format!("-p tcp --dport {p} -j {IN_REDIRECT}")),
-                );
-            }
+            Inbound::Only(ports) => rules.extend(ports.iter().flat_map(|p| {
+                let of_port = |take: &Rule| {
+                    let rest = take.conditions.iter().filter(|c| **c != Condition::Tcp);
+                    rule(port(*p).into_iter().chain(rest.cloned()), take.verdict)
+                };
+                take.iter().map(of_port).collect::<Vec<_>>()
+            })),
         }
         rules
     }
 
-    fn outbound_rules(&self) -> Vec<String> {
-        let mut rules: Vec<String> = self
-            .excluded_interfaces
-            .iter()
-            .map(|Interface(name)| format!("-o {name} -j RETURN"))
+    fn outbound(&self) -> Vec<Rule> {
+        let capture = self.capture;
+        let excluded = capture.excluded_interfaces.iter().cloned();
+        let mut rules: Vec<Rule> = excluded
+            .map(|name| rule([Condition::Out(name)], Verdict::Return))
             .collect();
-        for port in &self.outbound.excluded_ports {
-            rules.push(format!("-p tcp --dport {port} -j RETURN"));
-            rules.push(format!("-p udp --dport {port} -j RETURN"));
-        }
-        rules.push(format!("-s {PASSTHROUGH_SOURCE} -o lo -j RETURN"));
-        rules.extend(
-            self.proxy_uids
-                .iter()
-                .flat_map(|uid| self.owner_rules("uid", *uid)),
-        );
-        rules.extend(
-            self.proxy_gids
-                .iter()
-                .flat_map(|gid| self.owner_rules("gid", *gid)),
-        );
-        rules.push(format!("-d {LOOPBACK} -j RETURN"));
-        let outbound = &self.outbound;
-        rules.extend(
-            outbound
-                .excluded_ranges
-                .iter()
-                .map(|net| format!("-d {net} -j RETURN")),
-        );
-        let ports = outbound.included_ports.iter();
-        rules.extend(ports.map(|p| format!("-p tcp --dport {p} -j {REDIRECT}")));
-        match &outbound.ranges {
-            Ranges::All => rules.push(format!("-j {REDIRECT}")),
-            Ranges::Only(nets) => {
-                rules.extend(nets.iter().map(|net| format!("-d {net} -j {REDIRECT}")));
+        for port in &capture.outbound.excluded_ports {
+            for protocol in [Condition::Tcp, Condition::Udp] {
+                let port = Condition::Port(Is::This, *port);
+                rules.push(rule([protocol, port], Verdict::Return));
             }
+        }
+        let source = Condition::From(self.family.passthrough_source());
+        let by_loopback = Condition::Out(Interface::loopback());
+        rules.push(rule([source, by_loopback], Verdict::Return));
+        for uid in &capture.proxy_uids {
+            rules.extend(self.of_owner(|is| Condition::Uid(is, *uid)));
+        }
+        for gid in &capture.proxy_gids {
+            rules.extend(self.of_owner(|is| Condition::Gid(is, *gid)));
+        }
+        let loopback = Condition::To(Is::This, self.family.loopback());
+        rules.push(rule([loopback], Verdict::Return));
+        rules.extend(self.destinations());
+        rules
+    }
+
+    fn destinations(&self) -> Vec<Rule> {
+        let outbound = &self.capture.outbound;
+        let of_family = |nets: &[IpNet], verdict| -> Vec<Rule> {
+            let nets = nets.iter().filter(|net| self.family.has(net));
+            nets.map(|net| rule([Condition::To(Is::This, *net)], verdict))
+                .collect()
+        };
+        let take = Verdict::Jump(Chain::Redirect);
+        let mut rules = of_family(&outbound.excluded_ranges, Verdict::Return);
+        let ports = outbound.included_ports.iter();
+        rules.extend(ports.map(|p| rule([Condition::Tcp, Condition::Port(Is::This, *p)], take)));
+        match &outbound.ranges {
+            Ranges::All => rules.push(rule([], take)),
+            Ranges::Only(nets) => rules.extend(of_family(nets, take)),
         }
         rules
     }
 
     /// Envoy reaching its own pod by a service address comes in as from outside; the workload reaching its own
     /// pod does not pass Envoy; and nothing that Envoy sends out is captured again.
-    fn owner_rules(&self, kind: &str, id: u32) -> [String; 3] {
-        let tunnel = self.tunnel_port;
+    fn of_owner(&self, owner: impl Fn(Is) -> Condition) -> [Rule; 3] {
+        let by_loopback = Condition::Out(Interface::loopback());
+        let tunnel = Condition::Port(Is::Not, self.capture.tunnel_port);
+        let elsewhere = Condition::To(Is::Not, self.family.loopback());
+        let own = [
+            elsewhere,
+            by_loopback.clone(),
+            Condition::Tcp,
+            tunnel,
+            owner(Is::This),
+        ];
         [
-            format!(
-                "! -d {LOOPBACK} -o lo -p tcp ! --dport {tunnel} -m owner --{kind}-owner {id} -j {IN_REDIRECT}"
-            ),
-            format!("-o lo -m owner ! --{kind}-owner {id} -j RETURN"),
-            format!("-m owner --{kind}-owner {id} -j RETURN"),
+            rule(own, Verdict::Jump(Chain::InRedirect)),
+            rule([by_loopback, owner(Is::Not)], Verdict::Return),
+            rule([owner(Is::This)], Verdict::Return),
         ]
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::usual;
-    use super::*;
-
-    fn rules_of(capture: &Capture, chain: &str) -> Vec<String> {
-        let text = capture.table().restore(&Table::default());
-        let start = format!("-A {chain} ");
-        let rules = text.lines().filter_map(|line| line.strip_prefix(&start));
-        rules.map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn everything_inbound_is_captured_but_excluded_ports_and_the_tunnel() {
-        let want = [
-            "-p tcp --dport 15008 -j RETURN",
-            "-p tcp --dport 15090 -j RETURN",
-            "-p tcp --dport 15021 -j RETURN",
-            "-p tcp -j ISTIO_IN_REDIRECT",
-        ];
-        assert_eq!(rules_of(&usual(), INBOUND), want);
-        assert_eq!(
-            rules_of(&usual(), IN_REDIRECT),
-            ["-p tcp -j REDIRECT --to-ports 15006"]
-        );
-        assert_eq!(
-            rules_of(&usual(), "PREROUTING"),
-            ["-p tcp -j ISTIO_INBOUND"]
-        );
-    }
-
-    #[test]
-    fn listed_inbound_ports_are_captured_alone_and_none_means_no_jump() {
-        let mut capture = usual();
-        capture.inbound = Inbound::Only(vec![8080]);
-        let want = [
-            "-p tcp --dport 15008 -j RETURN",
-            "-p tcp --dport 8080 -j ISTIO_IN_REDIRECT",
-        ];
-        assert_eq!(rules_of(&capture, INBOUND), want);
-        capture.inbound = Inbound::Only(Vec::new());
-        assert_eq!(rules_of(&capture, "PREROUTING"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn outbound_exemptions_stand_before_the_redirect() {
-        let mut capture = usual();
-        capture.proxy_gids.clear();
-        capture.outbound.excluded_ports = vec![3306];
-        capture.outbound.excluded_ranges = vec!["169.254.0.0/16".parse().unwrap()];
-        let want = [
-            "-p tcp --dport 3306 -j RETURN",
-            "-p udp --dport 3306 -j RETURN",
-            "-s 127.0.0.6/32 -o lo -j RETURN",
-            "! -d 127.0.0.1/32 -o lo -p tcp ! --dport 15008 -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT",
-            "-o lo -m owner ! --uid-owner 1337 -j RETURN",
-            "-m owner --uid-owner 1337 -j RETURN",
-            "-d 127.0.0.1/32 -j RETURN",
-            "-d 169.254.0.0/16 -j RETURN",
-            "-j ISTIO_REDIRECT",
-        ];
-        assert_eq!(rules_of(&capture, OUTPUT), want);
-    }
-
-    #[test]
-    fn listed_outbound_ranges_and_ports_are_captured_alone() {
-        let mut capture = usual();
-        capture.outbound.ranges = Ranges::Only(vec!["10.96.0.0/12".parse().unwrap()]);
-        capture.outbound.included_ports = vec![9000];
-        let rules = rules_of(&capture, OUTPUT);
-        let want = [
-            "-p tcp --dport 9000 -j ISTIO_REDIRECT",
-            "-d 10.96.0.0/12 -j ISTIO_REDIRECT",
-        ];
-        assert_eq!(rules[rules.len() - 2..], want);
-    }
-
-    #[test]
-    fn an_excluded_interface_is_left_alone_in_both_directions() {
-        let mut capture = usual();
-        capture.excluded_interfaces = vec![Interface::parse("eth1").unwrap()];
-        assert_eq!(rules_of(&capture, INBOUND)[0], "-i eth1 -j RETURN");
-        assert_eq!(rules_of(&capture, OUTPUT)[0], "-o eth1 -j RETURN");
-        for bad in ["", "-j", "a b", "sixteen-letters-x", "a\nb"] {
-            assert_eq!(Interface::parse(bad), None, "{bad:?}");
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,12 @@
-//! A nat table as text: parsed, compared, and written as one atomic change.
+//! One table of iptables as text: parsed, compared, and written as one atomic change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rules::OWN;
+use super::Capture;
+use super::rule::{Family, TableName};
+
+/// Chains that belong to a sidecar's capture all begin so.
+const OWN: &str = "ISTIO_";
 
 /// Chains and their rules, in order. Only the chains of a capture and the jumps to them are compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,20 +83,28 @@ impl Rule {
     }
 }
 
-impl Table {
-    pub(super) fn with_chains<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let chains = names.into_iter().map(|n| (n.to_owned(), Vec::new()));
-        Self {
-            chains: chains.collect(),
+impl Capture {
+    /// One of the tables that a pod must have, for one family.
+    pub fn table(&self, name: TableName, family: Family) -> Table {
+        let mut table = Table::default();
+        for (chain, rules) in self.chains(name, family) {
+            let chain = chain.iptables();
+            table.chains.entry(chain.to_owned()).or_default();
+            for rule in rules {
+                table.add(chain, &rule.iptables(family));
+            }
         }
+        table
     }
+}
 
-    pub(super) fn add(&mut self, chain: &str, rule: &str) {
+impl Table {
+    fn add(&mut self, chain: &str, rule: &str) {
         let chain = self.chains.entry(chain.to_owned()).or_default();
         chain.push(Rule::parse(rule));
     }
 
-    /// What `iptables-save -t nat` printed.
+    /// What `iptables-save -t TABLE` printed.
     pub fn parse(saved: &str) -> Result<Self, TableError> {
         let mut table = Self::default();
         for (at, line) in saved.lines().enumerate() {
@@ -130,6 +142,11 @@ impl Table {
             .collect()
     }
 
+    /// Whether nothing of it is a capture's.
+    pub fn is_free(&self) -> bool {
+        self.chains.keys().all(|name| self.relevant(name).is_none())
+    }
+
     /// Rules that stand before a jump to a capture's chain and may keep traffic from it.
     pub fn rules_before_capture(&self) -> Vec<String> {
         let foreign = self
@@ -157,8 +174,8 @@ impl Table {
     }
 
     /// Input for `iptables-restore --noflush`: turns the pod's table `found` into this one, all or nothing.
-    pub fn restore(&self, found: &Self) -> String {
-        let mut lines = vec!["*nat".to_owned()];
+    pub fn restore(&self, name: TableName, found: &Self) -> String {
+        let mut lines = vec![format!("*{}", name.as_str())];
         let own = |table: &Self| -> BTreeSet<String> {
             table
                 .chains
@@ -254,7 +271,8 @@ COMMIT
 ";
 
     fn differences(saved: &str) -> Vec<String> {
-        usual().table().differences(&Table::parse(saved).unwrap())
+        let wanted = usual().table(TableName::Nat, Family::V4);
+        wanted.differences(&Table::parse(saved).unwrap())
     }
 
     #[test]
@@ -305,7 +323,8 @@ COMMIT
     #[test]
     fn a_second_run_first_removes_what_the_first_left() {
         let old = SAVED.replace(":ISTIO_OUTPUT -", ":ISTIO_DIVERT - [0:0]\n:ISTIO_OUTPUT -");
-        let text = usual().table().restore(&Table::parse(&old).unwrap());
+        let wanted = usual().table(TableName::Nat, Family::V4);
+        let text = wanted.restore(TableName::Nat, &Table::parse(&old).unwrap());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!((lines[0], lines[1]), ("*nat", ":ISTIO_DIVERT - [0:0]"));
         for line in [
@@ -321,7 +340,7 @@ COMMIT
     #[test]
     fn cleanup_removes_chains_and_jumps_and_nothing_else() {
         let saved = SAVED.replace("-A OUTPUT -j", "-A OUTPUT -j LOG\n-A OUTPUT -j");
-        let text = Table::default().restore(&Table::parse(&saved).unwrap());
+        let text = Table::default().restore(TableName::Nat, &Table::parse(&saved).unwrap());
         assert!(!text.contains("-A ") && !text.contains("LOG"), "{text}");
         assert_eq!(text.matches("-X ISTIO_").count(), 4);
         assert_eq!(text.matches("-D ").count(), 2);

@@ -38,6 +38,9 @@ pub struct Args {
     /// Its address: the pod's, or one of 127.0.0.0/8 where nothing is captured.
     #[arg(long, value_name = "IP")]
     ip: IpAddr,
+    /// Its addresses of the other family, as `status.podIPs` has them.
+    #[arg(long, value_name = "IP,…", value_delimiter = ',')]
+    more_ips: Vec<IpAddr>,
     /// Its labels.
     #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = label)]
     labels: Vec<(Str, Str)>,
@@ -216,6 +219,7 @@ impl Args {
             namespace: namespace.clone(),
             service_account: self.service_account.clone(),
             ip: Str::new(self.ip.to_string()),
+            ips: self.all_ips(),
             annotations: Labels::new(),
             topology: None,
             dns_domain: self.dns_domain.clone().unwrap_or_else(domain),
@@ -226,6 +230,16 @@ impl Args {
             interception: self.interception()?,
             group: self.workload_group.clone(),
         })
+    }
+
+    /// The first is the one that the proxy goes by.
+    fn all_ips(&self) -> Str {
+        let others = self.more_ips.iter().filter(|ip| **ip != self.ip);
+        let all: Vec<String> = std::iter::once(&self.ip)
+            .chain(others)
+            .map(IpAddr::to_string)
+            .collect();
+        Str::new(all.join(","))
     }
 
     fn interception(&self) -> anyhow::Result<Interception> {
@@ -284,9 +298,10 @@ impl Args {
     }
 
     fn pod(&self, drain_secret: &str) -> anyhow::Result<Pod> {
-        let any = match self.ip {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        let six = self.ip.is_ipv6() || self.more_ips.iter().any(IpAddr::is_ipv6);
+        let any = match six {
+            false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         ensure!(
             self.status_port != 0,
@@ -303,6 +318,7 @@ impl Args {
             drain: DrainKey::parse(drain_secret)?,
             drain_hold: self.drain_hold,
             probes: None,
+            metrics: None,
             max_connections: self.max_connections,
             stats: self.stats.clone(),
         })
@@ -336,8 +352,8 @@ fn interception(text: &str) -> Result<Interception, String> {
     match text {
         "REDIRECT" => Ok(Interception::Redirect),
         "NONE" => Ok(Interception::None),
-        "TPROXY" => Err("TPROXY is not implemented yet".to_owned()),
-        _ => Err(format!("`{text}` is neither REDIRECT nor NONE")),
+        "TPROXY" => Ok(Interception::Tproxy),
+        _ => Err(format!("`{text}` is none of REDIRECT, TPROXY, NONE")),
     }
 }
 
@@ -443,6 +459,14 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_of_both_families_is_asked_on_both() {
+        let made = parse(&["--more-ips=10.0.0.7,fd00::7"]).unwrap();
+        assert_eq!(made.workload.ips, "10.0.0.7,fd00::7");
+        assert_eq!(made.workload.ip, "10.0.0.7");
+        assert_eq!(made.pod.status.to_string(), "[::]:15021");
+    }
+
+    #[test]
     fn a_router_captures_nothing() {
         let made = parse(&["--role=router"]).unwrap();
         assert_eq!(made.workload.role, Role::Router);
@@ -466,7 +490,8 @@ mod tests {
         for flag in [
             "--role=gateway",
             "--labels=app",
-            "--interception=TPROXY",
+            "--interception=tproxy",
+            "--more-ips=fd00::1,x",
             "--locality=a/b/c/d",
             "--discovery-address=istiod",
             "--service-account=a~b",

@@ -2,20 +2,25 @@
 //!
 //! Flags are those of istio-iptables. One that does not work yet is refused, never ignored.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::ArgAction;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::capture::{Capture, Inbound, Interface, Outbound, Ranges, Table};
+use crate::capture::{Capture, Family, Inbound, Interface, Mode, Outbound, Ranges, Transparent};
 
 mod iptables;
+mod nftables;
+mod pod;
 mod probe;
+mod program;
+mod refused;
 
 use iptables::Iptables;
+use refused::NotYet;
 
 /// The exit status by which Istio's CNI repair recognises a pod without capture.
 const NOT_CAPTURED: u8 = 126;
@@ -38,9 +43,15 @@ pub struct Args {
     /// Group ids whose traffic is not captured; the same as the user ids unless given.
     #[arg(short = 'g', long, value_name = "GID,…")]
     proxy_gid: Option<String>,
-    /// How inbound traffic reaches Envoy: REDIRECT.
+    /// How inbound traffic reaches Envoy: REDIRECT or TPROXY.
     #[arg(short = 'm', long, value_name = "MODE", default_value = "REDIRECT")]
     istio_inbound_interception_mode: String,
+    /// Mark of what TPROXY takes; the next number is taken, too.
+    #[arg(short = 't', long, value_name = "MARK", default_value_t = 1337)]
+    istio_inbound_tproxy_mark: u32,
+    /// Route table that keeps in the pod what TPROXY takes.
+    #[arg(short = 'r', long, value_name = "TABLE", default_value_t = 133)]
+    istio_inbound_tproxy_route_table: u32,
     /// Inbound ports to capture: a list, `*` for all, empty for none.
     #[arg(short = 'b', long, value_name = "PORT,…", default_value = "*")]
     istio_inbound_ports: String,
@@ -94,153 +105,19 @@ pub struct Args {
     /// Which iptables to run: `nft` or `legacy`; the system's own unless given.
     #[arg(long, value_name = "KIND")]
     force_iptables_binary: Option<String>,
+    /// Use nftables instead of iptables.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    native_nftables: bool,
+    /// Capture IPv6, too, though the pod has no address of it. With one, it is captured anyway.
+    #[arg(long, env = "ISTIO_DUAL_STACK", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    dual_stack: bool,
     #[command(flatten)]
     not_yet: NotYet,
-}
-
-/// Flags of istio-iptables that Fairlead does not implement yet.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Not implemented yet (refused unless off)")]
-struct NotYet {
-    /// Mark of TPROXY mode.
-    #[arg(short = 't', long, value_name = "MARK", default_value = "1337")]
-    istio_inbound_tproxy_mark: String,
-    /// Route table of TPROXY mode.
-    #[arg(short = 'r', long, value_name = "TABLE", default_value = "133")]
-    istio_inbound_tproxy_route_table: String,
-    /// Virtual interfaces whose inbound traffic counts as outbound.
-    #[arg(
-        short = 'k',
-        long,
-        value_name = "NAME,…",
-        default_value = "",
-        alias = "istio-reroute-virtual-interfaces"
-    )]
-    kube_virt_interfaces: String,
-    /// Redirect DNS.
-    #[arg(long, env = "ISTIO_META_DNS_CAPTURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    redirect_dns: String,
-    /// Redirect DNS to any server.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    capture_all_dns: String,
-    /// Drop packets outside their connection's window.
-    #[arg(long, env = "INVALID_DROP", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    drop_invalid: String,
-    /// Capture IPv6 besides IPv4.
-    #[arg(long, env = "ISTIO_DUAL_STACK", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    dual_stack: String,
-    /// Use nftables instead of iptables.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    native_nftables: String,
-    /// Log each rule that matches.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    iptables_trace_logging: String,
-    /// Act as a CNI plugin.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    cni_mode: String,
-    /// Network namespace to act in, instead of this one.
-    #[arg(long, value_name = "PATH", default_value = "")]
-    network_namespace: String,
-    /// Groups whose outbound traffic is captured.
-    #[arg(
-        long,
-        value_name = "GID,…",
-        env = "ISTIO_OUTBOUND_OWNER_GROUPS",
-        default_value = "*",
-        hide = true
-    )]
-    outbound_owner_groups: String,
-    /// Groups whose outbound traffic is left alone.
-    #[arg(
-        long,
-        value_name = "GID,…",
-        env = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
-        default_value = "",
-        hide = true
-    )]
-    outbound_owner_groups_exclude: String,
-    /// What counts as loopback.
-    #[arg(
-        long,
-        value_name = "CIDR",
-        env = "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
-        default_value = "127.0.0.1/32",
-        hide = true
-    )]
-    outbound_ipv4_loopback_cidr: String,
-}
-
-impl NotYet {
-    /// Name, value, and the value that means off.
-    fn settings(&self) -> [(&'static str, &str, &'static str); 14] {
-        [
-            (
-                "--istio-inbound-tproxy-mark",
-                &self.istio_inbound_tproxy_mark,
-                "1337",
-            ),
-            (
-                "--istio-inbound-tproxy-route-table",
-                &self.istio_inbound_tproxy_route_table,
-                "133",
-            ),
-            ("--kube-virt-interfaces", &self.kube_virt_interfaces, ""),
-            ("--redirect-dns", &self.redirect_dns, "false"),
-            ("--capture-all-dns", &self.capture_all_dns, "false"),
-            ("--drop-invalid", &self.drop_invalid, "false"),
-            ("--dual-stack", &self.dual_stack, "false"),
-            ("--native-nftables", &self.native_nftables, "false"),
-            (
-                "--iptables-trace-logging",
-                &self.iptables_trace_logging,
-                "false",
-            ),
-            ("--cni-mode", &self.cni_mode, "false"),
-            ("--network-namespace", &self.network_namespace, ""),
-            (
-                "ISTIO_OUTBOUND_OWNER_GROUPS",
-                &self.outbound_owner_groups,
-                "*",
-            ),
-            (
-                "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
-                &self.outbound_owner_groups_exclude,
-                "",
-            ),
-            (
-                "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
-                &self.outbound_ipv4_loopback_cidr,
-                "127.0.0.1/32",
-            ),
-        ]
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        let asked = self
-            .settings()
-            .into_iter()
-            .filter(|(_, value, off)| value != off);
-        let asked: Vec<String> = asked
-            .map(|(name, value, _)| format!("{name}={value}"))
-            .collect();
-        ensure!(
-            asked.is_empty(),
-            "not implemented yet: {}",
-            asked.join(", ")
-        );
-        Ok(())
-    }
 }
 
 impl Args {
     fn capture(&self) -> anyhow::Result<Capture> {
         self.not_yet.check()?;
-        match self.istio_inbound_interception_mode.as_str() {
-            "REDIRECT" => {}
-            mode => bail!(
-                "--istio-inbound-interception-mode={mode}: not implemented yet, only REDIRECT is"
-            ),
-        }
         let proxy_uids = list("--proxy-uid", &self.proxy_uid)?;
         let proxy_gids = match &self.proxy_gid {
             Some(gids) => list("--proxy-gid", gids)?,
@@ -270,10 +147,33 @@ impl Args {
             tunnel_port: self.inbound_tunnel_port,
             proxy_uids,
             proxy_gids,
+            mode: self.mode()?,
             inbound,
             outbound: self.outbound()?,
             excluded_interfaces,
         })
+    }
+
+    fn mode(&self) -> anyhow::Result<Mode> {
+        match self.istio_inbound_interception_mode.as_str() {
+            "REDIRECT" => Ok(Mode::Redirect),
+            "TPROXY" => {
+                let (mark, route_table) = (
+                    self.istio_inbound_tproxy_mark,
+                    self.istio_inbound_tproxy_route_table,
+                );
+                ensure!(mark != 0, "--istio-inbound-tproxy-mark: 0 marks nothing");
+                // The kernel's own tables, and the one that has no number.
+                ensure!(
+                    !matches!(route_table, 0 | 253..=255),
+                    "--istio-inbound-tproxy-route-table: {route_table} is a table of the kernel's"
+                );
+                Ok(Mode::Tproxy(Transparent { mark, route_table }))
+            }
+            mode => bail!(
+                "--istio-inbound-interception-mode={mode}: say REDIRECT or TPROXY; without capture, do not run this"
+            ),
+        }
     }
 
     /// Envoy cannot listen on 0, and one listener cannot be two.
@@ -307,12 +207,55 @@ impl Args {
         })
     }
 
-    fn iptables(&self) -> anyhow::Result<Iptables> {
-        match self.force_iptables_binary.as_deref() {
-            None => Ok(Iptables::System),
-            Some("nft") => Ok(Iptables::Nft),
-            Some("legacy") => Ok(Iptables::Legacy),
-            Some(kind) => bail!("--force-iptables-binary={kind}: say `nft` or `legacy`"),
+    fn tool(&self) -> anyhow::Result<Tool> {
+        match (self.native_nftables, self.force_iptables_binary.as_deref()) {
+            (true, None) => Ok(Tool::Nftables),
+            (true, Some(_)) => bail!("--native-nftables leaves no iptables to force"),
+            (false, None) => Ok(Tool::Iptables(Iptables::System)),
+            (false, Some("nft")) => Ok(Tool::Iptables(Iptables::Nft)),
+            (false, Some("legacy")) => Ok(Tool::Iptables(Iptables::Legacy)),
+            (false, Some(kind)) => {
+                bail!("--force-iptables-binary={kind}: say `nft` or `legacy`")
+            }
+        }
+    }
+
+    /// IPv4 always, for every pod has its loopback; IPv6 where the pod can be reached by it.
+    fn families(&self) -> anyhow::Result<Vec<Family>> {
+        let both = self.dual_stack || pod::ipv6_address()?.is_some();
+        Ok(match both {
+            true => vec![Family::V4, Family::V6],
+            false => vec![Family::V4],
+        })
+    }
+}
+
+/// By what the kernel is told.
+#[derive(Clone, Copy)]
+enum Tool {
+    Iptables(Iptables),
+    Nftables,
+}
+
+impl Tool {
+    fn apply(self, capture: &Capture, family: Family) -> anyhow::Result<Vec<String>> {
+        match self {
+            Self::Iptables(iptables) => iptables.apply(capture, family),
+            Self::Nftables => nftables::apply(capture, family),
+        }
+    }
+
+    fn remove(self, family: Family) -> anyhow::Result<()> {
+        match self {
+            Self::Iptables(iptables) => iptables.remove(family),
+            Self::Nftables => nftables::remove(family),
+        }
+    }
+
+    fn text(self, capture: &Capture, family: Family) -> String {
+        match self {
+            Self::Iptables(_) => Iptables::text(capture, family),
+            Self::Nftables => nftables::text(capture, family),
         }
     }
 }
@@ -333,12 +276,12 @@ fn list<T: std::str::FromStr>(flag: &str, text: &str) -> anyhow::Result<Vec<T>> 
 }
 
 /// Networks, with host bits cleared as iptables clears them; a bare address is a network of one.
-fn nets_of(flag: &str, text: &str) -> anyhow::Result<Vec<Ipv4Net>> {
+fn nets_of(flag: &str, text: &str) -> anyhow::Result<Vec<IpNet>> {
     let parse = |part: &str| {
-        let host = || part.parse::<Ipv4Addr>().ok().map(Ipv4Net::from);
+        let host = || part.parse::<IpAddr>().ok().map(IpNet::from);
         let net = part.parse().ok().or_else(host);
-        net.map(|n: Ipv4Net| n.trunc()).with_context(|| {
-            format!("{flag}: `{part}` is no IPv4 network (IPv6 is not implemented yet)")
+        net.map(|n: IpNet| n.trunc()).with_context(|| {
+            format!("{flag}: `{part}` is no network such as 10.0.0.0/8 or fd00::/8")
         })
     };
     names(text).map(parse).collect()
@@ -347,35 +290,54 @@ fn nets_of(flag: &str, text: &str) -> anyhow::Result<Vec<Ipv4Net>> {
 /// Applies, reads back and, when asked, tries. A pod must not start after anything but success.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let capture = args.capture()?;
-    let wanted = capture.table();
-    let iptables = args.iptables()?;
+    let tool = args.tool()?;
+    let families = args.families()?;
     if args.dry_run {
-        print!("{}", wanted.restore(&Table::default()));
+        for family in families {
+            print!("{}", tool.text(&capture, family));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if args.cleanup_only {
-        iptables.replace(&Table::default())?;
+        remove(tool, &capture)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.skip_rule_apply {
-        iptables::refuse_uncaptured_ipv6()?;
-        iptables.replace(&wanted)?;
-        let differences = wanted.differences(&iptables.read()?);
+        let differences = apply(tool, &capture, &families)?;
         if !differences.is_empty() {
-            iptables.replace(&Table::default())?;
+            remove(tool, &capture)?;
             return Ok(not_captured(&differences));
-        }
-        for rule in iptables.read()?.rules_before_capture() {
-            eprintln!("fairlead: warning: `{rule}` stands before capture and may bypass it");
         }
     }
     if args.run_validation {
-        let tried = probe::run(&capture, args.iptables_probe_port, args.probe_timeout)?;
-        if let Err(fault) = tried {
-            return Ok(not_captured(&[fault]));
+        for family in families {
+            let (port, wait) = (args.iptables_probe_port, args.probe_timeout);
+            if let Err(fault) = probe::run(&capture, family, port, wait)? {
+                return Ok(not_captured(&[fault]));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn apply(tool: Tool, capture: &Capture, families: &[Family]) -> anyhow::Result<Vec<String>> {
+    let mut differences = Vec::new();
+    for family in families {
+        pod::prepare(capture, *family)?;
+        differences.extend(tool.apply(capture, *family)?);
+    }
+    Ok(differences)
+}
+
+fn remove(tool: Tool, capture: &Capture) -> anyhow::Result<()> {
+    let six = pod::has_ipv6().then_some(Family::V6);
+    for family in [Family::V4].into_iter().chain(six) {
+        tool.remove(family)?;
+        if let Mode::Tproxy(transparent) = capture.mode {
+            pod::forget(transparent, family);
+        }
+    }
+    Ok(())
 }
 
 fn not_captured(faults: &[String]) -> ExitCode {
@@ -426,15 +388,17 @@ mod tests {
     #[test]
     fn what_does_not_work_yet_is_refused_by_name() {
         let cases = [
-            ("-m TPROXY", "TPROXY"),
-            ("-t 99", "--istio-inbound-tproxy-mark=99"),
+            ("-m EVERYTHING", "EVERYTHING"),
+            ("-m TPROXY -t 0", "--istio-inbound-tproxy-mark"),
+            ("-m TPROXY -r 255", "--istio-inbound-tproxy-route-table"),
             ("-k virbr0", "--kube-virt-interfaces"),
             ("--redirect-dns", "--redirect-dns"),
             ("--redirect-dns=true", "--redirect-dns"),
-            ("--dual-stack", "--dual-stack"),
-            ("--native-nftables", "--native-nftables"),
             ("--cni-mode", "--cni-mode"),
-            ("-i fd00::/8", "IPv6"),
+            (
+                "--native-nftables --force-iptables-binary=nft",
+                "--native-nftables",
+            ),
             ("--force-iptables-binary=x", "--force-iptables-binary"),
         ];
         for (flags, named) in cases {
@@ -442,7 +406,7 @@ mod tests {
             let args = Program::try_parse_from(["init"].iter().chain(&flags))
                 .unwrap()
                 .init;
-            let refused = args.capture().err().or_else(|| args.iptables().err());
+            let refused = args.capture().err().or_else(|| args.tool().err());
             let text = refused.map(|e| e.to_string()).unwrap_or_default();
             assert!(text.contains(named), "{flags:?}: {text}");
         }

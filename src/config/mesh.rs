@@ -30,6 +30,7 @@ pub struct MeshConfig {
     pub default_destination_rule_export_to: Vec<Str>,
     pub default_http_retry_policy: Option<HttpRetry>,
     pub default_config: ProxyConfig,
+    pub enable_prometheus_merge: bool,
     pub locality_lb_setting: LocalityLb,
     /// The class of Ingresses that are the mesh's, by their annotation.
     pub ingress_class: Str,
@@ -41,6 +42,23 @@ pub struct MeshConfig {
     pub access_log_file: Str,
     /// Empty means Istio's default text format.
     pub access_log_format: Str,
+}
+
+/// Whether Prometheus finds the proxy's statistics and the application's on one page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrometheusMerge {
+    #[default]
+    On,
+    Off,
+}
+
+impl MeshConfig {
+    pub fn prometheus_merge(&self) -> PrometheusMerge {
+        match self.enable_prometheus_merge {
+            true => PrometheusMerge::On,
+            false => PrometheusMerge::Off,
+        }
+    }
 }
 
 impl Default for MeshConfig {
@@ -61,6 +79,7 @@ impl Default for MeshConfig {
             default_destination_rule_export_to: everywhere(),
             default_http_retry_policy: None,
             default_config: ProxyConfig::default(),
+            enable_prometheus_merge: true,
             locality_lb_setting: LocalityLb::default(),
             ingress_class: Str::new_static("istio"),
             ingress_controller_mode: IngressMode::Strict,

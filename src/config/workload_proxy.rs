@@ -6,6 +6,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::destination_rule::WorkloadSelector;
+use super::mesh::PrometheusMerge;
 use super::meta::{Labels, Meta, selects};
 use super::proxy_config::{ProxyConfig, ProxyImage};
 use super::{Object, Spec};
@@ -42,6 +43,8 @@ impl WorkloadProxy {
 pub struct Proxies {
     /// MeshConfig's `defaultConfig`, and its root namespace.
     pub mesh: ProxyConfig,
+    /// MeshConfig's `enablePrometheusMerge`.
+    pub metrics: PrometheusMerge,
     root: Str,
     /// The oldest first.
     objects: Vec<(Meta, WorkloadProxy)>,
@@ -51,6 +54,7 @@ impl Proxies {
     pub fn of<'o>(all: impl Iterator<Item = &'o Object>) -> Self {
         let mesh = super::mesh::MeshConfig::default();
         let mut found = Self {
+            metrics: mesh.prometheus_merge(),
             mesh: mesh.default_config,
             root: mesh.root_namespace,
             objects: Vec::new(),
@@ -58,6 +62,7 @@ impl Proxies {
         for object in all {
             match &object.spec {
                 Spec::MeshConfig(mesh) => {
+                    found.metrics = mesh.prometheus_merge();
                     found.mesh = mesh.default_config.clone();
                     found.root = mesh.root_namespace.clone();
                 }

@@ -191,6 +191,7 @@ mod tests {
         };
         Verdict {
             generation: 7,
+            created: 0,
             outcome,
             why: Some(why),
         }

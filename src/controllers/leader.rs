@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Installed;
+use super::default_revision::is_default;
 use crate::backoff::jittered;
 use crate::clock;
+use crate::text::Str;
 
 /// As in client-go: a lease lasts 15 s, its holder gives up after 10 s, and everybody looks every 2 s.
 const DURATION: Duration = Duration::from_secs(15);
@@ -27,22 +29,105 @@ const RETRY: Duration = Duration::from_secs(2);
 /// One question of the API server.
 const ASK: Duration = Duration::from_secs(5);
 
+/// What there is to be led.
+pub enum Led {
+    /// What a control plane of one revision keeps.
+    Revision,
+    /// What all revisions of a namespace see: the status of objects that belong to none. One leader of each wants it, and
+    /// the default revision goes before the others.
+    Common {
+        leads: watch::Receiver<bool>,
+        /// The revision that the tag `default` leads to.
+        tagged: watch::Receiver<Option<Str>>,
+    },
+}
+
+impl Led {
+    fn lease(&self, installed: &Installed) -> String {
+        match self {
+            Self::Revision => installed.revised("fairlead-leader"),
+            Self::Common { .. } => "fairlead-status".to_owned(),
+        }
+    }
+
+    /// The holder's name says its revision, where that decides.
+    fn me(&self, installed: &Installed, me: String) -> String {
+        match self {
+            Self::Revision => me,
+            Self::Common { .. } => format!("{}{BY}{me}", installed.revision),
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Revision => true,
+            Self::Common { leads, .. } => *leads.borrow(),
+        }
+    }
+
+    fn rank(&self, revision: &str) -> Rank {
+        match self {
+            Self::Revision => Rank::Equal,
+            Self::Common { tagged, .. } => {
+                let tagged = tagged.borrow();
+                match is_default(revision, tagged.as_ref()) {
+                    true => Rank::Before(tagged.clone()),
+                    false => Rank::Equal,
+                }
+            }
+        }
+    }
+}
+
+/// No name of a revision or a pod has one.
+const BY: char = '_';
+
+/// Whom this replica need not wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rank {
+    Equal,
+    /// Whoever is not of the default revision, which has this tag, if any.
+    Before(Option<Str>),
+}
+
+impl Rank {
+    fn passes(&self, holder: &str) -> bool {
+        match self {
+            Self::Equal => false,
+            Self::Before(tagged) => {
+                let revision = holder.split(BY).next().unwrap_or_default();
+                !is_default(revision, tagged.as_ref())
+            }
+        }
+    }
+}
+
 /// Tells whether this replica leads, until `stop`; then it lets go, so that another need not wait.
 pub async fn run(
     installed: Installed,
+    led: Led,
     me: String,
     leading: watch::Sender<bool>,
     stop: CancellationToken,
 ) -> Result<()> {
     let mut candidate = Candidate {
         api: Api::namespaced(installed.client.clone(), &installed.namespace),
-        name: installed.revised("fairlead-leader"),
-        election: Election::new(me),
+        name: led.lease(&installed),
+        election: Election::new(led.me(&installed, me)),
         renewed: None,
         told: false,
     };
     loop {
-        let holds = candidate.turn().await;
+        candidate.election.rank = led.rank(&installed.revision);
+        let holds = match led.is_wanted() {
+            true => candidate.turn().await,
+            false => {
+                if *leading.borrow() {
+                    candidate.let_go().await;
+                }
+                false
+            }
+        };
         if leading.send_replace(holds) != holds {
             match holds {
                 true => info!(lease = %candidate.name, "this replica leads"),
@@ -174,6 +259,7 @@ enum Step {
 /// Decides by what was seen, and when.
 struct Election {
     me: String,
+    rank: Rank,
     seen: Option<(Seen, Instant)>,
 }
 
@@ -185,7 +271,11 @@ struct Seen {
 
 impl Election {
     fn new(me: String) -> Self {
-        Self { me, seen: None }
+        Self {
+            me,
+            rank: Rank::Equal,
+            seen: None,
+        }
     }
 
     fn step(&mut self, lease: Option<&LeaseSpec>, now: Instant) -> Step {
@@ -199,7 +289,7 @@ impl Election {
         if seen.holder == self.me {
             return Step::Renew;
         }
-        if seen.holder.is_empty() {
+        if seen.holder.is_empty() || self.rank.passes(&seen.holder) {
             return Step::Take;
         }
         let lasts = lease
@@ -243,6 +333,24 @@ mod tests {
         assert_eq!(election.step(Some(&lease("a", -5)), at(14)), Step::Wait);
         assert_eq!(election.step(Some(&lease("a", -5)), at(28)), Step::Wait);
         assert_eq!(election.step(Some(&lease("a", -5)), at(29)), Step::Take);
+    }
+
+    #[test]
+    fn the_default_revision_waits_for_no_other_and_no_other_passes_it() {
+        let now = clock::mono();
+        let held_by = |revision: &str| lease(&format!("{revision}_pod_1"), 1);
+        let step = |rank: Rank, holder: &str| {
+            let mut election = Election::new("canary_pod_2".to_owned());
+            election.rank = rank;
+            election.step(Some(&held_by(holder)), now)
+        };
+        assert_eq!(step(Rank::Equal, "default"), Step::Wait);
+        assert_eq!(step(Rank::Before(None), "canary"), Step::Take);
+        // Of one revision the replicas are alike.
+        assert_eq!(step(Rank::Before(None), "default"), Step::Wait);
+        let tagged = Rank::Before(Some(Str::new_static("canary")));
+        assert_eq!(step(tagged.clone(), "default"), Step::Take);
+        assert_eq!(step(tagged, "canary"), Step::Wait);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time;
@@ -52,7 +52,7 @@ pub fn has_status(key: &Key) -> bool {
 pub async fn run(
     installed: Installed,
     (own, peers): (Own, Peers),
-    leading: watch::Receiver<bool>,
+    (leading, common): (watch::Receiver<bool>, watch::Receiver<bool>),
     stop: CancellationToken,
 ) -> Result<()> {
     let peers = Arc::new(tokio::sync::Mutex::new(peers));
@@ -66,6 +66,7 @@ pub async fn run(
             due: BTreeMap::new(),
             refused: BTreeSet::new(),
             failing: false,
+            common: common.clone(),
         };
         writer.run()
     })
@@ -85,13 +86,15 @@ struct Writer {
     /// Objects of which some proxy rejected something, at the last look.
     refused: BTreeSet<Key>,
     failing: bool,
+    /// Whether objects that belong to no revision are this one's to write.
+    common: watch::Receiver<bool>,
 }
 
 /// What became of a look at an object's status.
 enum Written {
     /// It says what there is to say.
     Stands,
-    /// It says that all held this form already.
+    /// It says that all held this form already, or it is another revision's to say.
     Held,
     /// Somebody else wrote meanwhile, or a newer form is on its way here.
     Again,
@@ -100,9 +103,7 @@ enum Written {
 impl Writer {
     async fn run(mut self) {
         let mut news = BTreeSet::new();
-        let now = clock::mono();
-        let all = self.own.board.take_all().into_iter();
-        self.due = all.map(|key| (key, now)).collect();
+        self.look_at_all();
         loop {
             let began = clock::mono();
             let batch = self.batch(&mut news, began);
@@ -122,9 +123,16 @@ impl Writer {
             tokio::select! {
                 () = self.own.board.changed() => time::sleep_until((began + ROUND).into()).await,
                 () = time::sleep_until(next.into()) => {}
+                Ok(()) = self.common.changed() => self.look_at_all(),
             }
             news.extend(self.own.board.take_news());
         }
+    }
+
+    fn look_at_all(&mut self) {
+        let now = clock::mono();
+        let all = self.own.board.take_all().into_iter();
+        self.due = all.map(|key| (key, now)).collect();
     }
 
     /// What is news, then what is due, the longest first.
@@ -253,6 +261,11 @@ impl Writer {
                     .context("read the status: allow `get` of networking.istio.io */status");
             }
         };
+        // One of another revision did not come here.
+        let belongs = found.labels().contains_key("istio.io/rev");
+        if !belongs && !*self.common.borrow() {
+            return Ok(Written::Held);
+        }
         if found.metadata.generation.unwrap_or_default() > posted.verdict.generation {
             return Ok(Written::Again);
         }

@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +31,8 @@ const FROM_ONE_ADDRESS: usize = 32;
 /// only when bytes have shown which protocol it is.)
 const FIRST: Duration = Duration::from_secs(5);
 const HEADERS: Duration = Duration::from_secs(10);
+/// A client that has asked comes back within this time, or connects anew: its place is for others meanwhile.
+const IDLE: Duration = Duration::from_secs(30);
 /// Nobody needs a page for longer.
 const LIFE: Duration = Duration::from_secs(300);
 
@@ -76,13 +78,14 @@ async fn welcome(
     door: Door,
     (router, executor, stop): (Router, Tasks, CancellationToken),
 ) {
-    let first = FIRST;
+    let (first, idle) = (FIRST, IDLE);
     match door {
         Door::Plain => {
             let caught = Caught {
                 socket,
                 remote,
                 first,
+                idle,
             };
             connection(caught, router, executor, stop).await;
         }
@@ -94,6 +97,7 @@ async fn welcome(
                         socket,
                         remote,
                         first,
+                        idle,
                     };
                     connection(caught, router, executor, stop).await;
                 }
@@ -109,6 +113,7 @@ struct Caught<S> {
     socket: S,
     remote: SocketAddr,
     first: Duration,
+    idle: Duration,
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
@@ -116,6 +121,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         socket,
         remote,
         first,
+        idle,
     }: Caught<S>,
     router: Router,
     executor: Tasks,
@@ -132,9 +138,16 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let pages = TowerToHyperService::new(router);
     let asked = CancellationToken::new();
     let says = asked.clone();
+    let (answering, answered) = watch::channel(0_usize);
     let service = service_fn(move |request| {
         says.cancel();
-        pages.call(request)
+        let answer = Answering::begin(&answering);
+        let page = pages.call(request);
+        async move {
+            let page = page.await;
+            drop(answer);
+            page
+        }
     });
     let connection = protocol.serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
@@ -147,6 +160,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         () = async {
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = unused(&asked, answered, idle) => {}
                 () = tokio::time::sleep(LIFE) => {}
             }
         } => {
@@ -160,6 +174,34 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     if let Err(error) = outcome {
         debug!(%remote, %error, "connection");
     }
+}
+
+/// One request that is being answered.
+struct Answering(watch::Sender<usize>);
+
+impl Answering {
+    fn begin(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+/// Ends when something was asked, and then nothing for so long.
+async fn unused(asked: &CancellationToken, mut answered: watch::Receiver<usize>, within: Duration) {
+    asked.cancelled().await;
+    while answered.wait_for(|n| *n == 0).await.is_ok() {
+        let more = answered.changed();
+        if tokio::time::timeout(within, more).await.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Ends when nothing was asked in time.
@@ -225,6 +267,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_asks_no_more_is_closed_and_one_that_asks_again_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (socket, remote) = listener.accept().await.unwrap();
+        let idle = Duration::from_millis(400);
+        let caught = Caught {
+            socket,
+            remote,
+            first: FIRST,
+            idle,
+        };
+        let router = Router::new().route("/ready", get(|| async { "ready\n" }));
+        let executor = Tasks(TaskTracker::new());
+        let served = connection(caught, router, executor, CancellationToken::new());
+        let asks = async {
+            // Longer in all than it may be idle once.
+            for _each in 0..4 {
+                let request = b"GET /ready HTTP/1.1\r\nhost: a\r\n\r\n";
+                client.write_all(request).await.unwrap();
+                let mut answer = [0; 4096];
+                let n = client.read(&mut answer).await.unwrap();
+                assert!(answer[..n].ends_with(b"ready\n"));
+                tokio::time::sleep(idle / 2).await;
+            }
+            assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        };
+        tokio::join!(served, asks);
+    }
+
+    #[tokio::test]
     async fn a_connection_that_asks_nothing_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut silent = TcpStream::connect(listener.local_addr().unwrap())
@@ -235,6 +309,7 @@ mod tests {
             socket,
             remote,
             first: Duration::from_millis(50),
+            idle: IDLE,
         };
         let executor = Tasks(TaskTracker::new());
         connection(caught, Router::new(), executor, CancellationToken::new()).await;

@@ -30,7 +30,7 @@ pub fn router(pages: Pages) -> Router {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    if let Some(summary) = pages.desk.inspect(Inspect::Summary).await {
+    if let Some(summary) = pages.shelf.desk.inspect(Inspect::Summary).await {
         pages.show(&summary);
     }
     let mut page = Page::default();
@@ -79,8 +79,10 @@ impl Pages {
         m.rds_reject.set(refused(ResourceType::Route));
         m.srds_reject.set(refused(ResourceType::ScopedRoute));
         m.issued.show(self.authority.issued());
-        m.by_standby.show(self.desk.authenticator.by_standby());
-        m.unauthenticated.show(self.desk.authenticator.refused());
+        m.by_standby
+            .show(self.shelf.desk.authenticator.by_standby());
+        m.unauthenticated
+            .show(self.shelf.desk.authenticator.refused());
         m.retries.of(Attempt::Secret).show(self.authority.failed());
         let seconds = |at: SystemTime| {
             at.duration_since(SystemTime::UNIX_EPOCH)

@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::extract::Query;
 use futures_util::{Stream, StreamExt};
-use serde_json::json;
+use http::Uri;
+use serde_json::{Value, json};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, StdError};
 use tonic::server::{Grpc, StreamingService};
@@ -16,14 +18,14 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tracing::info;
 
-use super::desk::Desk;
+use super::shelf::{Refusal, Shelf, Wanted};
 use crate::ca::authenticate::Unauthenticated;
 use crate::delivery::hub::report::{Inspect, Sight, StreamReport};
 use crate::delivery::session::{Standing, Subscribed};
 use crate::tls::Peer;
 use crate::xds::status::{
     CONFIG, DiscoveryRequest, DiscoveryResponse, PREFIX, ProxyStatus, SYNC, TypeStatus, client,
-    dumps, response,
+    dumps, opaque, response,
 };
 
 pub const METHOD: &str =
@@ -33,7 +35,7 @@ const MAX_MESSAGE: usize = 64 << 10;
 
 #[derive(Clone)]
 pub struct StatusService {
-    desk: Desk,
+    shelf: Shelf,
     identifier: Arc<str>,
 }
 
@@ -41,7 +43,7 @@ type Answers = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Se
 
 impl StatusService {
     /// `replica` is this process's name among the others'.
-    pub fn new(desk: Desk, replica: &str) -> Self {
+    pub fn new(shelf: Shelf, replica: &str) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         // The shape that istioctl reads.
         let identifier = json!({
@@ -50,7 +52,7 @@ impl StatusService {
             "Info": {"version": version, "revision": "unknown", "golang_version": "", "status": "Clean", "tag": version},
         });
         Self {
-            desk,
+            shelf,
             identifier: identifier.to_string().into(),
         }
     }
@@ -62,6 +64,7 @@ impl StatusService {
         let peer = request.extensions().get::<Peer>();
         let headers = request.metadata().as_ref();
         let sight = self
+            .shelf
             .desk
             .sight(headers, peer, None)
             .await
@@ -85,6 +88,27 @@ impl StatusService {
         Ok(Response::new(Box::pin(answers)))
     }
 
+    /// As JSON, which is what istiod answers, too.
+    async fn page(&self, type_url: &str, names: &[String], sight: Sight) -> Result<Value, Status> {
+        let page = named(type_url, names)?;
+        let invalid = |_| Status::invalid_argument("a page is named as in its address");
+        let address: Uri = format!("/debug/{page}").parse().map_err(invalid)?;
+        let Query(wanted) = Query::<Wanted>::try_from_uri(&address)
+            .map_err(|_| Status::invalid_argument("the question after `?` cannot be read"))?;
+        let name = address.path().trim_start_matches("/debug/");
+        let answer = self.shelf.answer(name, wanted, sight).await;
+        answer.map_err(|refusal| {
+            let text = refusal.to_string();
+            match refusal {
+                Refusal::Stopping => Status::unavailable(text),
+                Refusal::Unsaid => Status::invalid_argument(text),
+                Refusal::NoProxy(_) | Refusal::NoPage(_) => Status::not_found(text),
+                Refusal::NotForYou(_) => Status::permission_denied(text),
+                Refusal::Unwritten(_) => Status::internal(text),
+            }
+        })
+    }
+
     async fn answer(
         &self,
         asked: DiscoveryRequest,
@@ -93,7 +117,7 @@ impl StatusService {
         let gone = || Status::unavailable("stopping");
         let resources = match asked.type_url.as_str() {
             SYNC => {
-                let streams = self.desk.streams(sight).await.ok_or_else(gone)?;
+                let streams = self.shelf.desk.streams(sight).await.ok_or_else(gone)?;
                 streams
                     .iter()
                     .map(|stream| client(&status(stream)))
@@ -106,14 +130,13 @@ impl StatusService {
                     ));
                 };
                 let question = |reply| Inspect::Config(wanted.clone(), sight, reply);
-                let entries = self.desk.inspect(question).await.ok_or_else(gone)?;
+                let entries = self.shelf.desk.inspect(question).await.ok_or_else(gone)?;
                 // None, as Istio answers for a proxy that is connected elsewhere: the next replica is asked.
                 entries.map_or(Vec::new(), |entries| dumps(&entries))
             }
             other if other.starts_with(PREFIX) => {
-                return Err(Status::unimplemented(format!(
-                    "{SYNC} and {CONFIG} are answered here"
-                )));
+                let page = self.page(other, &asked.resource_names, sight).await?;
+                vec![opaque(PREFIX, page.to_string())]
             }
             _ => {
                 return Err(Status::unimplemented(
@@ -127,6 +150,16 @@ impl StatusService {
             "1".to_owned(),
             &self.identifier,
         ))
+    }
+}
+
+/// `istio.io/debug` with the page as its one name, as `istioctl experimental internal-debug` asks, or the page's own type.
+fn named<'a>(type_url: &'a str, names: &'a [String]) -> Result<&'a str, Status> {
+    let own = type_url.strip_prefix(PREFIX).unwrap_or_default();
+    match (own.strip_prefix('/'), names) {
+        (Some(page), []) => Ok(page),
+        (None, [page]) if own.is_empty() => Ok(page),
+        _ => Err(Status::invalid_argument("name one page of /debug")),
     }
 }
 

@@ -7,7 +7,7 @@ use tower::ServiceExt;
 
 use tokio::sync::mpsc;
 
-use super::desk::Readers;
+use super::desk::{Desk, Readers};
 use super::*;
 use crate::ca::authenticate::{Authenticator, Verifier};
 use crate::ca::testing::{authority, token_issuer};
@@ -51,16 +51,19 @@ fn fixture(readers: Readers) -> (Fixture, impl Future<Output = ()>) {
         metrics: metrics.clone(),
     };
     let pages = Pages {
-        desk: Desk {
-            hub,
-            authenticator,
-            readers,
-            root_namespace: "istio-system".into(),
+        shelf: Shelf {
+            desk: Desk {
+                hub,
+                authenticator,
+                readers,
+                root_namespace: "istio-system".into(),
+            },
+            render: Arc::new(|entries| Ok(Value::from(entries.len()))),
+            config: Arc::new(Vec::new),
         },
         authority,
         server: Arc::new(server),
         metrics,
-        render: Arc::new(|entries| Ok(Value::from(entries.len()))),
         objects: Arc::new(|| (vec![SIDECARS], 3)),
         prepared: Arc::new(|| true),
         stop: CancellationToken::new(),
@@ -150,6 +153,12 @@ async fn pages_that_show_configuration_need_a_token_wherever_the_reader_is() {
             "/debug/adsz",
             "/debug/connections",
             "/debug/config_dump?proxyID=a.b",
+            "/debug/registryz",
+            "/debug/endpointz",
+            "/debug/endpointShardz",
+            "/debug/configz",
+            "/debug/mesh",
+            "/debug/list",
         ] {
             for from in [NEAR, FAR] {
                 assert_eq!(
@@ -224,6 +233,37 @@ async fn readiness_metrics_and_version_are_open() {
             f.get("/ready", FAR, None).await.0,
             StatusCode::SERVICE_UNAVAILABLE
         );
+        f.over.cancel();
+    };
+    tokio::join!(test, hub);
+}
+
+#[tokio::test]
+async fn pages_of_the_whole_mesh_take_an_identity_of_the_root_namespace() {
+    let (f, hub) = fixture(Readers::Proven);
+    let test = async {
+        let (own, root) = (f.token("shop"), f.token("istio-system"));
+        for page in shelf::PAGES
+            .iter()
+            .filter(|page| page.name != "config_dump")
+        {
+            let path = format!("/debug/{}", page.name);
+            let (status, text) = f.get(&path, FAR, Some(&root)).await;
+            assert_eq!(status, StatusCode::OK, "{path}: {text}");
+            serde_json::from_str::<Value>(&text).unwrap();
+            let mesh_wide = [
+                "configz",
+                "endpointShardz",
+                "endpointz",
+                "mesh",
+                "registryz",
+            ];
+            let (status, text) = f.get(&path, FAR, Some(&own)).await;
+            match mesh_wide.contains(&page.name) {
+                true => assert!(status == StatusCode::FORBIDDEN && text.contains("root namespace")),
+                false => assert_eq!(status, StatusCode::OK, "{path}"),
+            }
+        }
         f.over.cancel();
     };
     tokio::join!(test, hub);

@@ -102,9 +102,20 @@ mod tests {
     fn verdict(generation: i64) -> Option<Verdict> {
         Some(Verdict {
             generation,
+            created: 0,
             outcome: Outcome::Accepted,
             why: None,
         })
+    }
+
+    #[test]
+    fn one_made_anew_between_two_looks_is_news() {
+        let (board, now) = (Board::default(), clock::mono());
+        board.post([(key("a"), verdict(1))], now);
+        assert_eq!(board.take_news().len(), 1);
+        let anew = verdict(1).map(|v| Verdict { created: 7, ..v });
+        board.post([(key("a"), anew)], now);
+        assert_eq!(board.take_news(), BTreeSet::from([key("a")]));
     }
 
     #[test]

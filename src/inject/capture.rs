@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::choices::Choices;
+use super::choices::{Addresses, Choices};
 use super::envoy::STATUS_PORT;
 use super::proxy::USER;
 use super::{INIT, InjectError, Injection, VALIDATION, says_something};
@@ -26,11 +26,13 @@ pub(super) fn container(
         let why = "global.proxy_init.image: say the image with `fairlead init`";
         return Err(InjectError::Values(why.to_owned()));
     }
-    if values.global.native_nftables {
-        let why = "global.nativeNftables: not implemented yet";
-        return Err(InjectError::Values(why.to_owned()));
-    }
     let mut args = args(choices, mode);
+    if values.global.native_nftables {
+        args.push("--native-nftables".to_owned());
+    }
+    if choices.addresses == Addresses::Both {
+        args.push("--dual-stack".to_owned());
+    }
     let by_plugin = values.pilot.cni.enabled;
     if by_plugin {
         args.extend(["--run-validation", "--skip-rule-apply"].map(str::to_owned));

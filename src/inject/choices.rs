@@ -2,10 +2,10 @@
 //!
 //! Annotations: <https://istio.io/latest/docs/reference/config/annotations/>.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::build;
@@ -39,6 +39,7 @@ pub(super) struct Choices {
     /// A ConfigMap with an Envoy bootstrap beneath ours.
     pub(super) bootstrap_override: Option<Str>,
     pub(super) low_ports: LowPorts,
+    pub(super) addresses: Addresses,
     templates: Vec<Str>,
 }
 
@@ -63,6 +64,28 @@ pub(super) enum Probes {
 pub(super) enum LowPorts {
     No,
     Bound,
+}
+
+/// On which addresses the proxy's own pages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addresses {
+    V4,
+    /// Of IPv6, too, which a node may lack (`ISTIO_DUAL_STACK`).
+    Both,
+}
+
+impl Addresses {
+    /// Said of the proxies, or of the control plane, where Istio wants both.
+    fn of(proxy: &ProxyConfig, injection: &Injection) -> Self {
+        const NAME: &str = "ISTIO_DUAL_STACK";
+        let of_proxy = proxy.proxy_metadata.get(NAME).map(|v| v == "true");
+        let env = injection.values.pilot.env.get(NAME);
+        let of_pilot = env.is_some_and(|v| *v == true || v == "true");
+        match of_proxy.unwrap_or(of_pilot) {
+            true => Self::Both,
+            false => Self::V4,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -147,6 +170,7 @@ impl Choices {
                 true => LowPorts::Bound,
                 false => LowPorts::No,
             },
+            addresses: Addresses::of(&proxy, injection),
             templates,
             proxy,
         })
@@ -258,18 +282,11 @@ impl Read<'_> {
             Some("TPROXY") => InterceptionMode::Tproxy,
             Some("NONE") => InterceptionMode::None,
             Some(other) => {
-                return Err(InjectError::annotation(key, other, "say REDIRECT or NONE"));
+                let why = "say REDIRECT, TPROXY or NONE";
+                return Err(InjectError::annotation(key, other, why));
             }
         };
-        match mode {
-            InterceptionMode::Redirect | InterceptionMode::None => Ok(mode),
-            // `fairlead init` would refuse it, and the pod would never start.
-            InterceptionMode::Tproxy => Err(InjectError::annotation(
-                key,
-                "TPROXY",
-                "not implemented yet; say REDIRECT or NONE",
-            )),
-        }
+        Ok(mode)
     }
 
     /// The build that is asked for: by the annotation, else by the proxy's configuration.
@@ -364,13 +381,6 @@ impl Read<'_> {
 
     fn traffic(&self, injection: &Injection) -> Result<Traffic, InjectError> {
         let values = &injection.values.global.proxy;
-        let reroute = "istio.io/reroute-virtual-interfaces";
-        let older = "traffic.sidecar.istio.io/kubevirtInterfaces";
-        for key in [reroute, older] {
-            if let Some(asked) = self.text(key) {
-                return Err(InjectError::annotation(key, asked, "not implemented yet"));
-            }
-        }
         Ok(Traffic {
             include_outbound_ip_ranges: self.ranges(
                 "traffic.sidecar.istio.io/includeOutboundIPRanges",
@@ -449,10 +459,8 @@ impl Read<'_> {
     }
 
     fn some_ranges(&self, key: &'static str, default: &str) -> Result<Str, InjectError> {
-        let range =
-            |item: &str| item.parse::<Ipv4Net>().is_ok() || item.parse::<Ipv4Addr>().is_ok();
-        let wanted =
-            "say IPv4 ranges such as 10.0.0.0/8 with commas between (IPv6 is not implemented yet)";
+        let range = |item: &str| item.parse::<IpNet>().is_ok() || item.parse::<IpAddr>().is_ok();
+        let wanted = "say ranges such as 10.0.0.0/8 or fd00::/8 with commas between";
         self.list(key, default, range, wanted)
     }
 
@@ -520,11 +528,6 @@ mod tests {
                 "ranges",
             ),
             ("sidecar.istio.io/interceptionMode", "redirect", "REDIRECT"),
-            (
-                "sidecar.istio.io/interceptionMode",
-                "TPROXY",
-                "not implemented",
-            ),
             (
                 "traffic.sidecar.istio.io/excludeOutboundPorts",
                 "*",

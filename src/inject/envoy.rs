@@ -1,11 +1,12 @@
 //! The bootstrap of an injected Envoy, inline: the kubelet fills in what is known only when the pod runs.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::choices::{Choices, Form};
+use super::choices::{Addresses, Choices, Form};
 use super::lists::Pod;
 use super::marks::canonical_name;
+use super::metrics::Scraped;
 use super::{InjectError, Injection};
 use crate::bootstrap::{
     AppProbe, AppProbes, Bootstrap, ControlPlane, DrainKey, Endpoint, FilePath, Locality, Workload,
@@ -25,15 +26,22 @@ pub(super) const ROOT_SECRET: &str = "control-plane-roots.yaml";
 
 pub(super) const STATUS_PORT: u16 = 15021;
 const PAGES_PORT: u16 = 15000;
-const PROMETHEUS_PORT: u16 = 15090;
+pub(super) const PROMETHEUS_PORT: u16 = 15090;
 const MAX_CONNECTIONS: u32 = 50_000;
 
 /// Variables that the kubelet expands; whatever else looks like one is not.
 pub(super) const POD_NAME: &str = "POD_NAME";
 pub(super) const POD_NAMESPACE: &str = "POD_NAMESPACE";
 pub(super) const INSTANCE_IP: &str = "INSTANCE_IP";
+pub(super) const INSTANCE_IPS: &str = "INSTANCE_IPS";
 pub(super) const SERVICE_ACCOUNT: &str = "SERVICE_ACCOUNT";
-const VARIABLES: &[&str] = &[POD_NAME, POD_NAMESPACE, INSTANCE_IP, SERVICE_ACCOUNT];
+const VARIABLES: &[&str] = &[
+    POD_NAME,
+    POD_NAMESPACE,
+    INSTANCE_IP,
+    INSTANCE_IPS,
+    SERVICE_ACCOUNT,
+];
 
 /// By this annotation a pod chooses how its route tables come.
 const PACKING: &str = "fairlead.dev/route-packing";
@@ -43,12 +51,16 @@ pub(super) fn bootstrap(
     pod: &Pod<'_>,
     choices: &Choices,
     injection: &Injection,
-    probes: &[AppProbe],
+    (probes, scraped): (&[AppProbe], &Scraped),
     drain_secret: &str,
 ) -> Result<String, InjectError> {
     let drain = DrainKey::parse(drain_secret).map_err(|e| InjectError::Values(e.to_string()))?;
     let stats = choices.proxy.proxy_stats_matcher.as_ref();
-    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let all: IpAddr = match choices.addresses {
+        Addresses::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Addresses::Both => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let any = |port| SocketAddr::from((all, port));
     let own = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let admin = choices.proxy.proxy_admin_port.unwrap_or(PAGES_PORT);
     let bootstrap = Bootstrap {
@@ -58,7 +70,7 @@ pub(super) fn bootstrap(
             admin_socket: file(&format!("{RUN}/admin.sock"))?,
             status: any(STATUS_PORT),
             pages: (admin != 0).then(|| own(admin)),
-            prometheus: Some(own(PROMETHEUS_PORT)),
+            prometheus: Some(any(PROMETHEUS_PORT)),
             drain,
             drain_hold: drain_hold(choices),
             probes: (!probes.is_empty()).then(|| AppProbes {
@@ -66,6 +78,7 @@ pub(super) fn bootstrap(
                 host: variable(INSTANCE_IP),
                 probes: probes.to_vec(),
             }),
+            metrics: scraped.page(any(choices.status_port)),
             max_connections: MAX_CONNECTIONS,
             stats: stats.map_or(Vec::new(), |s| s.inclusion_prefixes.clone()),
         },
@@ -106,6 +119,7 @@ fn workload(pod: &Pod<'_>, choices: &Choices, injection: &Injection) -> Workload
         name: variable(POD_NAME),
         service_account: variable(SERVICE_ACCOUNT),
         ip: variable(INSTANCE_IP),
+        ips: variable(INSTANCE_IPS),
         labels: pod.labels.clone(),
         annotations: own.into_iter().collect::<Labels>(),
         // What the mesh says of all may change without a new pod.

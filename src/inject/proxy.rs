@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::choices::{Choices, Form, LowPorts};
 use super::envoy::{
-    INSTANCE_IP, POD_INFO, POD_NAME, POD_NAMESPACE, ROOTS, RUN, SERVICE_ACCOUNT, STATUS_PORT,
-    TOKENS, bootstrap,
+    INSTANCE_IP, INSTANCE_IPS, POD_INFO, POD_NAME, POD_NAMESPACE, PROMETHEUS_PORT, ROOTS, RUN,
+    SERVICE_ACCOUNT, STATUS_PORT, TOKENS, bootstrap,
 };
 use super::lists::Pod;
+use super::metrics::Scraped;
 use super::{InjectError, Injection, PROXY, says_something};
 use crate::bootstrap::{AppProbe, drain_authorization};
 use crate::config::proxy_config::InterceptionMode;
@@ -23,17 +24,21 @@ pub(super) fn container(
     pod: &Pod<'_>,
     choices: &Choices,
     injection: &Injection,
-    probes: &[AppProbe],
+    pages: (&[AppProbe], &Scraped),
     drain_secret: &str,
 ) -> Result<Value, InjectError> {
     let values = &injection.values.global;
-    let text = bootstrap(pod, choices, injection, probes, drain_secret)?;
+    let text = bootstrap(pod, choices, injection, pages, drain_secret)?;
     let mut container = json!({
         "name": PROXY,
         "image": choices.image,
         "args": args(choices, text),
         "env": env(choices),
-        "ports": [{"name": "http-status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
+        "ports": [
+            // By the end of this name Istio's own scrape configuration finds proxies.
+            {"name": "http-envoy-prom", "containerPort": PROMETHEUS_PORT, "protocol": "TCP"},
+            {"name": "http-status", "containerPort": STATUS_PORT, "protocol": "TCP"},
+        ],
         "lifecycle": lifecycle(drain_secret),
         "securityContext": security_context(choices, injection),
         "volumeMounts": mounts(choices),
@@ -117,6 +122,7 @@ fn env(choices: &Choices) -> Vec<Value> {
         field(POD_NAME, "metadata.name"),
         field(POD_NAMESPACE, "metadata.namespace"),
         field(INSTANCE_IP, "status.podIP"),
+        field(INSTANCE_IPS, "status.podIPs"),
         field(SERVICE_ACCOUNT, "spec.serviceAccountName"),
         json!({"name": CPU_LIMIT, "valueFrom": {"resourceFieldRef": {
             "containerName": PROXY, "resource": "limits.cpu", "divisor": "1",

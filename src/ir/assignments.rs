@@ -5,7 +5,7 @@ use super::spread;
 use super::{Endpoint, LoadAssignment, TlsMode};
 use crate::config::meta::selects;
 use crate::model::Snapshot;
-use crate::model::endpoints::EndpointSet;
+use crate::model::endpoints::{Address, EndpointSet, Member};
 use crate::model::policies::Policies;
 
 /// Never absent: a cluster whose host has no endpoints gets an empty assignment, or it would warm for ever.
@@ -22,12 +22,22 @@ pub(super) fn of_set(
 ) -> LoadAssignment {
     let members = set.and_then(|s| s.by_port.get(&assignment.port));
     let members = members.into_iter().flatten();
-    let own = members.filter(|member| selects(&assignment.labels, &member.peer.labels));
+    let mut own: Vec<&Member> = members
+        .filter(|member| selects(&assignment.labels, &member.peer.labels))
+        .collect();
+    // Of pods with addresses of both families one is enough; the other family's may be out of reach.
+    let preferred = |member: &&Member| match &member.address {
+        Address::Ip(ip, _) => assignment.families.prefer(ip),
+        Address::Name(..) | Address::Pipe(_) => true,
+    };
+    if own.iter().any(preferred) {
+        own.retain(preferred);
+    }
     let speaks = |endpoint: &Endpoint| match assignment.speaking {
         Speaking::Anything => true,
         Speaking::MeshTls => endpoint.tls_mode == TlsMode::Istio,
     };
-    let placed = own.map(|member| {
+    let placed = own.into_iter().map(|member| {
         let peer = &member.peer;
         (
             &peer.locality,

@@ -10,7 +10,7 @@ use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
 use crate::model::Snapshot;
 use crate::model::extensions;
-use crate::model::proxy::{Interception, Proxy, Role, RoutePacking, Taken};
+use crate::model::proxy::{Families, Interception, Proxy, Role, RoutePacking, Taken};
 use crate::model::sidecars::{Chosen, Egress};
 use crate::model::workloads::Workload;
 use crate::text::Str;
@@ -20,6 +20,7 @@ use crate::text::Str;
 pub struct Client {
     pub namespace: Str,
     pub interception: Interception,
+    pub families: Families,
     pub taken: Taken,
     /// Only those labels that some VirtualService's `sourceLabels` or DestinationRule's `workloadSelector` asks for.
     pub labels: Labels,
@@ -36,6 +37,7 @@ impl Hash for Client {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.namespace.hash(state);
         self.interception.hash(state);
+        self.families.hash(state);
         self.labels.hash(state);
         self.sidecar.as_ref().map(|s| &s.key).hash(state);
         self.front.hash(state);
@@ -58,6 +60,7 @@ impl Client {
         if proxy.role == Role::Router {
             return Self {
                 interception: Interception::None,
+                families: proxy.families,
                 taken: proxy.taken,
                 sidecar: None,
                 packing: RoutePacking::Rds,
@@ -67,6 +70,7 @@ impl Client {
         }
         Self {
             interception: proxy.interception,
+            families: proxy.families,
             taken: proxy.taken,
             packing: proxy.packing.unwrap_or(usual.packing),
             ..usual
@@ -83,6 +87,7 @@ impl Client {
         Self {
             namespace: namespace.clone(),
             interception: Interception::default(),
+            families: Families::default(),
             taken: Taken::default(),
             labels: labels_asked.collect(),
             sidecar: sidecar.cloned(),

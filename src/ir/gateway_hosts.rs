@@ -158,6 +158,7 @@ fn add_through(facts: &HostFacts<'_>, relation: &Relation, gate: &Gate, view: &m
                 rule: rule.as_ref(),
                 destined: Destined::No,
                 place: relation.place.as_deref(),
+                families: relation.families,
             };
             let (cluster, spread, sources) =
                 outbound_cluster::through(facts, service, port, &by, &subset);
@@ -167,6 +168,7 @@ fn add_through(facts: &HostFacts<'_>, relation: &Relation, gate: &Gate, view: &m
                 labels,
                 spread,
                 speaking: Speaking::MeshTls,
+                families: relation.families,
             });
             let apart = Apart {
                 server_name: cluster.name.clone(),

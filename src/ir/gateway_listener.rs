@@ -21,6 +21,7 @@ use crate::config::proxy_config::Topology;
 use crate::config::secret;
 use crate::config::traffic_extension::Side;
 use crate::model::extensions::Chosen;
+use crate::model::proxy::Families;
 use crate::text::Str;
 
 /// What servers of the mesh know the mesh's own TLS by.
@@ -36,6 +37,7 @@ const HTTP_ALPN: [&str; 2] = ["h2", "http/1.1"];
 /// None while no chain has anywhere to lead.
 pub fn listener<'a>(
     (mesh, topology, extensions): (&MeshConfig, Option<&Topology>, &Chosen),
+    families: Families,
     (address, port): (IpAddr, u16),
     door: &Door,
     asks: impl IntoIterator<Item = &'a Asks>,
@@ -57,8 +59,10 @@ pub fn listener<'a>(
     let named = |chain: &FilterChain| {
         !chain.matches.server_names.is_empty() || !chain.matches.alpn.is_empty()
     };
+    let (bound, also) = families.bound(address);
     Some(Listener {
-        address: Address::Ip(address, port),
+        address: Address::Ip(bound, port),
+        also,
         socket: Socket::Bound,
         direction: Direction::Outbound,
         capture: Capture::None,

@@ -1,7 +1,7 @@
 //! What a workload listens on: its Services' target ports or its Sidecar's ingress, with its mTLS modes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::{Address, Discovery};
@@ -15,7 +15,7 @@ use crate::model::endpoints;
 use crate::model::extensions;
 use crate::model::policies::{Mode, Mtls};
 use crate::model::protocol::Protocol;
-use crate::model::proxy::{Interception, Proxy, Role};
+use crate::model::proxy::{Families, Interception, Proxy, Role};
 use crate::model::services::{Service, ServicePort};
 use crate::model::sidecars::Chosen;
 use crate::model::workloads::Workload;
@@ -25,6 +25,7 @@ use crate::text::Str;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
     pub interception: Interception,
+    pub families: Families,
     /// Ordered by port; one each.
     pub ports: Vec<InboundPort>,
     pub mtls: Mtls,
@@ -37,6 +38,7 @@ impl Server {
     fn none() -> Self {
         Self {
             interception: Interception::None,
+            families: Families::default(),
             ports: Vec::new(),
             mtls: Mtls {
                 mode: Mode::Disable,
@@ -67,7 +69,26 @@ pub struct InboundPort {
 }
 
 /// Inbound traffic reaches the app from here, so that no capture rule takes it again.
-pub const INBOUND_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
+const INBOUND_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
+/// The same by IPv6; `fairlead init` gives it to the pod.
+const INBOUND_SOURCE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
+
+/// To the app at the address that was called.
+pub fn to_itself(interception: Interception, families: Families) -> Discovery {
+    let sources = match (interception, families) {
+        // From the client's own address.
+        (Interception::Tproxy, _) => Vec::new(),
+        (Interception::Redirect | Interception::None, Families::V4) => vec![INBOUND_SOURCE],
+        (Interception::Redirect | Interception::None, Families::V6) => vec![INBOUND_SOURCE_V6],
+        (Interception::Redirect | Interception::None, Families::Both) => {
+            vec![INBOUND_SOURCE, INBOUND_SOURCE_V6]
+        }
+    };
+    Discovery::OriginalDst {
+        sources,
+        port: None,
+    }
+}
 
 /// `workload` is absent for a proxy that no object describes: its labels are then its own word.
 pub fn server(
@@ -90,7 +111,8 @@ pub fn server(
         None if proxy.interception == Interception::None => Vec::new(),
         None => {
             let services = snapshot.services.selecting(&proxy.namespace, labels);
-            service_ports(services.map(Arc::as_ref).collect(), workload)
+            let backend = to_itself(proxy.interception, proxy.families);
+            service_ports(services.map(Arc::as_ref).collect(), workload, &backend)
         }
     };
     for port in &mut ports {
@@ -98,6 +120,7 @@ pub fn server(
     }
     Server {
         interception: proxy.interception,
+        families: proxy.families,
         ports,
         mtls,
         policies,
@@ -109,6 +132,7 @@ pub fn server(
 fn service_ports(
     mut services: Vec<&Service>,
     workload: Option<&Arc<Workload>>,
+    backend: &Discovery,
 ) -> Vec<InboundPort> {
     services.sort_by_key(|s| (s.created, s.host.clone()));
     let mut ports: Vec<InboundPort> = Vec::new();
@@ -123,7 +147,7 @@ fn service_ports(
                 continue;
             };
             if ports.iter().all(|p| p.port != number) {
-                ports.push(service_port(service, port, index, number));
+                ports.push(service_port(service, port, index, (number, backend)));
             }
         }
     }
@@ -131,7 +155,12 @@ fn service_ports(
     ports
 }
 
-fn service_port(service: &Service, port: &ServicePort, index: usize, number: u16) -> InboundPort {
+fn service_port(
+    service: &Service,
+    port: &ServicePort,
+    index: usize,
+    (number, backend): (u16, &Discovery),
+) -> InboundPort {
     let host = &service.host;
     let key = service.key();
     InboundPort {
@@ -139,10 +168,7 @@ fn service_port(service: &Service, port: &ServicePort, index: usize, number: u16
         protocol: port.protocol,
         service_port: port.number,
         host: host.to_str(),
-        backend: Discovery::OriginalDst {
-            source: Some(INBOUND_SOURCE),
-            port: None,
-        },
+        backend: backend.clone(),
         pool: None,
         tls: None,
         own_listener: None,
@@ -211,9 +237,6 @@ fn backend(proxy: &Proxy, ingress: &IngressListener) -> Discovery {
             source: None,
         },
         // Without a default endpoint, to where the connection was going.
-        None => Discovery::OriginalDst {
-            source: Some(INBOUND_SOURCE),
-            port: None,
-        },
+        None => to_itself(proxy.interception, proxy.families),
     }
 }

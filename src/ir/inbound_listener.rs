@@ -3,11 +3,11 @@
 //! The chains that take mTLS are the same in PERMISSIVE and STRICT, and so are the listener filters: a
 //! switch between them drains plaintext connections alone.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use super::extension;
 use super::gateway_listener;
-use super::inbound::{INBOUND_SOURCE, InboundPort, Server};
+use super::inbound::{InboundPort, Server, to_itself};
 use super::outbound_listener::{BLACK_HOLE, access_log};
 use super::{
     Address, Capture, ChainMatch, Cluster, Connect, Direction, Discovery, DownstreamTls,
@@ -64,7 +64,8 @@ pub fn join(server: &Server, mesh: &MeshConfig) -> InboundView {
                 .extend(own.map(|(p, at)| (own_listener(server, mesh, p, at), sources(server, p))));
         }
         Interception::Redirect | Interception::Tproxy => {
-            view.clusters.push((passthrough_cluster(mesh), Vec::new()));
+            let passthrough = passthrough_cluster(server, mesh);
+            view.clusters.push((passthrough, Vec::new()));
             let mut all: Vec<Source> = server.ports.iter().map(|p| p.source.clone()).collect();
             all.extend(policy_sources(server));
             view.listeners.push((virtual_inbound(server, mesh), all));
@@ -124,13 +125,10 @@ fn cluster(port: &InboundPort, mesh: &MeshConfig) -> Cluster {
     }
 }
 
-fn passthrough_cluster(mesh: &MeshConfig) -> Cluster {
+fn passthrough_cluster(server: &Server, mesh: &MeshConfig) -> Cluster {
     Cluster {
         name: Str::new_static(PASSTHROUGH),
-        discovery: Discovery::OriginalDst {
-            source: Some(INBOUND_SOURCE),
-            port: None,
-        },
+        discovery: to_itself(server.interception, server.families),
         protocol: UpstreamProtocol::Downstream,
         connect_timeout: mesh.connect_timeout,
         load_balancer: LoadBalancer::ClusterProvided,
@@ -150,6 +148,7 @@ fn own_listener(server: &Server, mesh: &MeshConfig, port: &InboundPort, at: &Add
     let inspect = |on: bool| if on { Inspector::On } else { Inspector::Off };
     Listener {
         address: at.clone(),
+        also: None,
         socket: Socket::Bound,
         direction: Direction::Inbound,
         capture: Capture::None,
@@ -188,12 +187,17 @@ fn virtual_inbound(server: &Server, mesh: &MeshConfig) -> Listener {
         let of_port = of_port.seen_by(server, port.port);
         chains.extend(of_port.by_mode(server.mtls.of_port(port.port)));
     }
+    let (address, also) = server.families.bound(Ipv4Addr::UNSPECIFIED.into());
     Listener {
         name: Str::new_static("virtualInbound"),
-        address: Address::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED), INBOUND_PORT),
+        address: Address::Ip(address, INBOUND_PORT),
+        also,
         socket: Socket::Bound,
         direction: Direction::Inbound,
-        capture: Capture::Restore,
+        capture: match server.interception {
+            Interception::Tproxy => Capture::Transparent,
+            Interception::Redirect | Interception::None => Capture::Restore,
+        },
         proxy_protocol: false,
         tls_inspector: except(plaintext_ports(server)),
         http_inspector: except(told_ports(server)),
@@ -472,6 +476,7 @@ fn inbound_retry() -> HttpRetry {
 mod tests {
     use super::*;
     use crate::config::{Key, Kind};
+    use crate::model::proxy::Families;
 
     fn port(protocol: Protocol) -> InboundPort {
         let key = Key {
@@ -486,10 +491,7 @@ mod tests {
             protocol,
             service_port: 80,
             host: Str::new("reviews.shop.svc.cluster.local"),
-            backend: Discovery::OriginalDst {
-                source: Some(INBOUND_SOURCE),
-                port: None,
-            },
+            backend: to_itself(Interception::Redirect, Families::V4),
             own_listener: None,
             source: Source {
                 key,
@@ -586,6 +588,7 @@ mod tests {
         let listener = |mode| {
             let server = Server {
                 interception: Interception::Redirect,
+                families: Families::V4,
                 ports: vec![port(Protocol::Tcp)],
                 mtls: crate::model::policies::Mtls {
                     mode,

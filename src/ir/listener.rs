@@ -1,5 +1,7 @@
 //! What listeners are made of: sockets, filter chains, TLS, the HTTP connection manager.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -15,6 +17,8 @@ use crate::text::Str;
 pub struct Listener {
     pub name: Str,
     pub address: Address,
+    /// A second address, on the same port.
+    pub also: Option<IpAddr>,
     pub socket: Socket,
     pub direction: Direction,
     pub capture: Capture,
@@ -46,6 +50,8 @@ pub enum Capture {
     HandOver,
     /// The original_dst listener filter, and chains by destination port (virtualInbound).
     Restore,
+    /// The same with what the kernel hands over unchanged (TPROXY): the workload is spoken to from the client's address.
+    Transparent,
 }
 
 /// Whether a listener filter reads the first bytes.

@@ -20,7 +20,7 @@ use crate::model::Snapshot;
 use crate::model::endpoints::EndpointSet;
 use crate::model::policies::{Mode, Policies};
 use crate::model::protocol::{Class, Protocol};
-use crate::model::proxy::{Interception, Taken};
+use crate::model::proxy::{Families, Interception, Taken};
 use crate::model::rules::{Merged, Obeyed};
 use crate::model::services::{Service, ServicePort};
 use crate::text::{Hostname, Str};
@@ -49,6 +49,7 @@ pub struct Assignment {
     /// Which of them the client prefers.
     pub spread: Option<Box<Spread>>,
     pub speaking: Speaking,
+    pub families: Families,
 }
 
 /// Which endpoints a cluster takes by what they speak.
@@ -179,6 +180,7 @@ impl Called<'_> {
                 rule: self.rule,
                 destined,
                 place: self.relation.place.as_deref(),
+                families: self.relation.families,
             };
             let (cluster, spread, sources) =
                 outbound_cluster::join(self.facts, self.service, self.port, &by, &subset);
@@ -189,6 +191,7 @@ impl Called<'_> {
                     labels,
                     spread,
                     speaking: Speaking::Anything,
+                    families: self.relation.families,
                 });
             }
             view.clusters.push((cluster, sources));
@@ -202,19 +205,19 @@ impl Called<'_> {
             OwnPort::Stated(Some(class)) => class,
             OwnPort::Stated(None) | OwnPort::None => port.protocol.class(),
         };
-        let bind = self.listener_address(way);
-        // Bytes to a headless Service, or to one with IPv6 alone, go where the client's own lookup led
+        let binds = self.listener_addresses(way);
+        // Bytes to a headless Service, or to one of another family, go where the client's own lookup led
         // (PassthroughCluster): the listener of all addresses would take what is for others.
-        let none = !service.addresses.iter().any(IpAddr::is_ipv4);
-        if class != Class::Http && none && bind == ANY && service.entry.is_none() {
+        let none = self.reached().next().is_none();
+        if class != Class::Http && none && binds == [ANY] && service.entry.is_none() {
             return;
         }
-        let address = if class == Class::Http && !own_port {
-            http_address(self.relation.interception)
+        let addresses = if class == Class::Http && !own_port {
+            vec![http_address(self.relation.interception)]
         } else {
-            bind
+            binds
         };
-        let places = self.places(class, address, own_port);
+        let places = self.places(class, addresses, own_port);
         let mut table = None;
         for (address, apart) in places {
             if is_taken(address, port.number, self.relation.taken) {
@@ -243,12 +246,20 @@ impl Called<'_> {
 
     /// The addresses at which the port is called. A ServiceEntry has as many as it lists, and where it lists none, or
     /// ranges, what is for it is told apart from the rest.
-    fn places(&self, class: Class, address: IpAddr, own_port: bool) -> Vec<(IpAddr, Vec<Apart>)> {
+    fn places(
+        &self,
+        class: Class,
+        addresses: Vec<IpAddr>,
+        own_port: bool,
+    ) -> Vec<(IpAddr, Vec<Apart>)> {
+        let whole =
+            |addresses: Vec<IpAddr>| addresses.into_iter().map(|a| (a, Vec::new())).collect();
         let Some(entry) = self.service.entry.as_deref() else {
-            return vec![(address, Vec::new())];
+            return whole(addresses);
         };
-        if class == Class::Http || own_port || address != self.listener_address(&Way::default()) {
-            return vec![(address, Vec::new())];
+        if class == Class::Http || own_port || addresses != self.listener_addresses(&Way::default())
+        {
+            return whole(addresses);
         }
         let is_tls = matches!(self.port.protocol, Protocol::Tls | Protocol::Https);
         let by_name = Some(&self.service.host).filter(|_| is_tls);
@@ -268,15 +279,13 @@ impl Called<'_> {
         };
         // Without capture clients call the loopback, whatever the entry's addresses.
         if self.relation.interception == Interception::None {
-            return vec![(address, named())];
+            return addresses.into_iter().map(|a| (a, named())).collect();
         }
-        let addresses = &self.service.addresses;
-        let v4 = addresses.iter().filter(|ip| ip.is_ipv4());
-        let mut all: Vec<_> = v4.map(|ip| (*ip, Vec::new())).collect();
+        let mut all: Vec<_> = self.reached().map(|ip| (ip, Vec::new())).collect();
         let ranges: Vec<Apart> = entry.ranges.iter().map(|r| apart(Some(*r))).collect();
         if !ranges.is_empty() {
             all.push((ANY, ranges));
-        } else if addresses.is_empty() {
+        } else if self.service.addresses.is_empty() {
             all.push((ANY, named()));
         }
         all
@@ -356,18 +365,27 @@ impl Called<'_> {
         }
     }
 
-    /// `bind` of the Sidecar listener; without capture the loopback; else the Service's own address.
-    fn listener_address(&self, way: &Way) -> IpAddr {
+    /// `bind` of the Sidecar listener; without capture the loopback; else the Service's own address, one of each family.
+    fn listener_addresses(&self, way: &Way) -> Vec<IpAddr> {
         if let Some(bind) = way.bind {
-            return bind;
+            return vec![bind];
         }
         match self.relation.interception {
-            Interception::None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Interception::None => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             Interception::Redirect | Interception::Tproxy => {
-                let mut addresses = self.service.addresses.iter().copied();
-                addresses.find(IpAddr::is_ipv4).unwrap_or(ANY)
+                let first = self.reached().find(IpAddr::is_ipv4);
+                let second = self.reached().find(IpAddr::is_ipv6);
+                let own: Vec<IpAddr> = first.into_iter().chain(second).collect();
+                if own.is_empty() { vec![ANY] } else { own }
             }
         }
+    }
+
+    /// The Service's addresses that the client can call.
+    fn reached(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let families = self.relation.families;
+        let all = self.service.addresses.iter().copied();
+        all.filter(move |ip| families.reach(ip))
     }
 
     fn add_virtual_host(&self, way: &Way, table: Str, view: &mut HostView) {

@@ -11,6 +11,7 @@ use super::{Cluster, Discovery, LoadBalancer, Lookup, Origin, UpstreamProtocol, 
 use crate::config::Source;
 use crate::config::connection_pool::{ConnectionPool, H2UpgradePolicy};
 use crate::model::protocol::Protocol;
+use crate::model::proxy::Families;
 use crate::model::rules::Merged;
 use crate::model::services::{Resolution, Service, ServicePort};
 use crate::text::{Hostname, Str};
@@ -44,6 +45,7 @@ pub(super) struct Caller<'a> {
     pub(super) rule: Option<&'a Merged>,
     pub(super) destined: Destined,
     pub(super) place: Option<&'a Where>,
+    pub(super) families: Families,
 }
 
 /// Whether connections were going somewhere before they came here.
@@ -65,6 +67,7 @@ pub(super) fn join(
         rule,
         destined,
         place,
+        families,
     } = *by;
     let policy = traffic_policy::policy(rule, port.number, subset);
     let spread = spread::of(&policy, facts.mesh, place).map(Box::new);
@@ -86,12 +89,16 @@ pub(super) fn join(
         name: cluster_name(port.number, subset, &service.host),
         discovery: match (balancer, service.resolution) {
             (None, _) => Discovery::OriginalDst {
-                source: None,
+                sources: Vec::new(),
                 port: service.entry.as_ref().and_then(|_| port.instead()),
             },
-            (Some(_), Resolution::Dns(lookup)) => {
-                looked_up(facts, lookup, port, (rule, spread.clone()), subset)
-            }
+            (Some(_), Resolution::Dns(lookup)) => looked_up(
+                facts,
+                (lookup, families),
+                port,
+                (rule, spread.clone()),
+                subset,
+            ),
             (Some(_), _) => Discovery::Eds,
         },
         protocol: upstream_protocol(protocol),
@@ -163,7 +170,7 @@ fn server<'a>(
 /// The names stand in the cluster itself. Of several, or none, the first alone cannot be meant.
 fn looked_up(
     facts: &HostFacts<'_>,
-    lookup: Lookup,
+    (lookup, families): (Lookup, Families),
     port: &ServicePort,
     (rule, spread): (Option<&Merged>, Option<Box<Spread>>),
     subset: &str,
@@ -175,12 +182,13 @@ fn looked_up(
         labels: defined.map(|d| d.subset.labels.clone()).unwrap_or_default(),
         spread,
         speaking: Speaking::Anything,
+        families,
     };
     let root = facts.mesh.root_namespace.as_str();
     let names = assignments::of_set(facts.endpoints, (facts.policies, root), &assignment);
     let count: usize = names.localities.iter().map(|l| l.endpoints.len()).sum();
     let lookup = if count == 1 { lookup } else { Lookup::Every };
-    Discovery::Dns(lookup, Box::new(names))
+    Discovery::Dns(lookup, families, Box::new(names))
 }
 
 /// An original destination has no endpoint metadata to choose by: mTLS only if every endpoint speaks it.

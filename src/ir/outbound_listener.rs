@@ -16,7 +16,7 @@ use crate::config::mesh::MeshConfig;
 use crate::config::sidecar::OutboundMode;
 use crate::config::traffic_extension::Side;
 use crate::model::extensions;
-use crate::model::proxy::Interception;
+use crate::model::proxy::{Families, Interception};
 use crate::text::Str;
 
 /// Where captured outbound connections arrive (MeshConfig `proxyListenPort`).
@@ -30,6 +30,7 @@ const TCP_ALPN: &str = "istio";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Surroundings<'a> {
     pub interception: Interception,
+    pub families: Families,
     pub mode: OutboundMode,
     pub packing: Packing,
     pub mesh: &'a MeshConfig,
@@ -40,6 +41,7 @@ impl<'a> Surroundings<'a> {
     pub fn of(client: &Client, packing: Packing, snapshot: &'a crate::model::Snapshot) -> Self {
         Self {
             interception: client.interception,
+            families: client.families,
             mode: client.outbound_mode(snapshot),
             packing,
             mesh: &snapshot.mesh,
@@ -71,9 +73,11 @@ pub fn virtual_outbound(around: &Surroundings<'_>) -> Listener {
         tls: None,
         filter: tcp(around, BLACK_HOLE, BLACK_HOLE),
     };
+    let (address, also) = around.families.bound(Ipv4Addr::UNSPECIFIED.into());
     Listener {
         name: Str::new_static("virtualOutbound"),
-        address: Address::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED), OUTBOUND_PORT),
+        address: Address::Ip(address, OUTBOUND_PORT),
+        also,
         socket: Socket::Bound,
         direction: Direction::Outbound,
         capture: Capture::HandOver,
@@ -159,8 +163,11 @@ pub fn listener<'a>(
         ..bytes_chain(around, bytes)
     });
     let inspect = |on: bool| if on { Inspector::On } else { Inspector::Off };
+    // Under one name whatever the family, for what asks of it does not know it either.
+    let (bound, also) = around.families.bound(address);
     Listener {
-        address: Address::Ip(address, port),
+        address: Address::Ip(bound, port),
+        also,
         socket: if captured {
             Socket::Virtual
         } else {
@@ -197,6 +204,8 @@ fn told_apart(apart: &Apart) -> ChainMatch {
 pub fn alone(interception: Interception, mesh: &MeshConfig, entry: &ListenerEntry) -> Listener {
     let around = Surroundings {
         interception,
+        // The address is one alone.
+        families: Families::default(),
         mode: OutboundMode::AllowAny,
         packing: Packing::Whole,
         mesh,
@@ -318,7 +327,7 @@ pub fn fixed_clusters(mesh: &MeshConfig) -> [Cluster; 2] {
         cluster(
             PASSTHROUGH,
             Discovery::OriginalDst {
-                source: None,
+                sources: Vec::new(),
                 port: None,
             },
             LoadBalancer::ClusterProvided,

@@ -13,7 +13,7 @@ use crate::config::l4_route::L4Match;
 use crate::config::meta::{Labels, selects};
 use crate::model::Snapshot;
 use crate::model::protocol::{Class, Protocol};
-use crate::model::proxy::{Interception, Taken};
+use crate::model::proxy::{Families, Interception, Taken};
 use crate::model::routes::{Place, Virtual};
 use crate::model::rules::Obeyed;
 use crate::model::services::Service;
@@ -28,6 +28,7 @@ pub struct Relation {
     pub reach: Reach,
     pub home: Home,
     pub interception: Interception,
+    pub families: Families,
     pub taken: Taken,
     /// The DestinationRules that calls to the Service obey.
     pub rule: Option<Obeyed>,
@@ -142,6 +143,7 @@ impl Relation {
             reach: Reach::Led,
             home: Home::Elsewhere,
             interception: client.interception,
+            families: client.families,
             taken: client.taken,
             place: place(client, snapshot, rule(client, snapshot, service).as_ref()),
             rule: rule(client, snapshot, service),
@@ -226,6 +228,7 @@ fn to_service(
             Home::Elsewhere
         },
         interception: client.interception,
+        families: client.families,
         taken: client.taken,
         place: place(client, snapshot, rule(client, snapshot, service).as_ref()),
         rule: rule(client, snapshot, service),
@@ -253,6 +256,7 @@ fn to_routed_host(
         reach: Reach::Routed(way_by(listener)),
         home: Home::Elsewhere,
         interception: client.interception,
+        families: client.families,
         taken: client.taken,
         place: None,
         rule: None,
@@ -278,6 +282,7 @@ fn at_edge(
         reach: service.map_or(Reach::Nowhere, |_| Reach::Edge),
         home: Home::Elsewhere,
         interception: client.interception,
+        families: client.families,
         taken: client.taken,
         place: service
             .and_then(|service| place(client, snapshot, rule(client, snapshot, service).as_ref())),

@@ -1,7 +1,7 @@
 //! A connected Envoy as its node and credential describe it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,61 @@ pub enum Interception {
     None,
 }
 
+/// The address families of the proxy's pod (`INSTANCE_IPS`).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Families {
+    #[default]
+    V4,
+    V6,
+    Both,
+}
+
+impl Families {
+    /// Of what a pod is reached by; none says nothing.
+    fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Option<Self> {
+        addresses.into_iter().fold(None, |so_far, ip| {
+            let own = match ip {
+                IpAddr::V4(_) => Self::V4,
+                IpAddr::V6(_) => Self::V6,
+            };
+            Some(match so_far {
+                None => own,
+                Some(same) if same == own => same,
+                Some(_) => Self::Both,
+            })
+        })
+    }
+
+    /// Whether a connection can be made from there to such an address.
+    pub fn reach(self, ip: &IpAddr) -> bool {
+        match self {
+            Self::V4 => ip.is_ipv4(),
+            Self::V6 => ip.is_ipv6(),
+            Self::Both => true,
+        }
+    }
+
+    /// Of several addresses of one thing, the one to be called: IPv4 where both will do.
+    pub fn prefer(self, ip: &IpAddr) -> bool {
+        match self {
+            Self::V4 | Self::Both => ip.is_ipv4(),
+            Self::V6 => ip.is_ipv6(),
+        }
+    }
+
+    /// What a listener of all addresses binds, and what it binds besides.
+    pub fn bound(self, address: IpAddr) -> (IpAddr, Option<IpAddr>) {
+        const ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        match (self, address) {
+            (Self::Both, IpAddr::V4(v4)) if v4.is_unspecified() => (address, Some(ANY)),
+            (Self::V6, IpAddr::V4(v4)) if v4.is_unspecified() => (ANY, None),
+            _ => (address, None),
+        }
+    }
+}
+
 /// Ports on which the proxy's own bootstrap listens: the control plane makes no listener there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Taken {
@@ -90,6 +145,8 @@ impl Taken {
 const MAX_ID: usize = 1024;
 /// Kubernetes' bounds on a label, and far more labels than a pod has.
 const MAX_LABELS: usize = 256;
+/// Of which a pod has two.
+const MAX_ADDRESSES: usize = 16;
 const MAX_KEY: usize = 317;
 const MAX_VALUE: usize = 63;
 /// How much of what a node says of itself a message repeats.
@@ -130,6 +187,8 @@ pub struct Proxy {
     pub dns_domain: Str,
     pub identity: Option<SpiffeId>,
     pub interception: Interception,
+    #[serde(default)]
+    pub families: Families,
     #[serde(default)]
     pub taken: Taken,
     pub labels: Labels,
@@ -197,6 +256,9 @@ pub enum ProxyError {
 struct Metadata {
     #[serde(rename = "INTERCEPTION_MODE")]
     interception: Interception,
+    /// With commas between.
+    #[serde(rename = "INSTANCE_IPS")]
+    instance_ips: Str,
     #[serde(rename = "LABELS")]
     labels: Labels,
     #[serde(rename = "ANNOTATIONS")]
@@ -257,6 +319,13 @@ impl Metadata {
     }
 }
 
+impl Metadata {
+    fn families(&self) -> Option<Families> {
+        let addresses = self.instance_ips.split(',').take(MAX_ADDRESSES);
+        Families::of(addresses.filter_map(|ip| ip.trim().parse().ok()))
+    }
+}
+
 impl Proxy {
     /// `metadata` is `node.metadata` as JSON.
     pub fn parse(
@@ -292,10 +361,15 @@ impl Proxy {
         let metadata: Metadata = serde_json::from_value(metadata)
             .map_err(|e| ProxyError::Metadata(shown(&e.to_string())))?;
         bounded(&metadata.labels)?;
+        let ip = ip.parse().map_err(|_| bad())?;
         Ok(Self {
             id: Str::new(id),
             role,
-            ip: ip.parse().map_err(|_| bad())?,
+            families: metadata
+                .families()
+                .or(Families::of([ip]))
+                .unwrap_or_default(),
+            ip,
             name: Str::new(name),
             namespace: Str::new(namespace),
             dns_domain: Str::new(dns_domain),
@@ -359,6 +433,20 @@ mod tests {
             ("reviews-v1", "shop")
         );
         assert_eq!(proxy.interception, Interception::None);
+    }
+
+    #[test]
+    fn a_pods_families_are_those_of_all_its_addresses() {
+        let of = |ips: &str, id: &str| {
+            let metadata = serde_json::json!({"INSTANCE_IPS": ips});
+            Proxy::parse(id, metadata, None).unwrap().families
+        };
+        let six = ID.replace("10.0.0.1", "fd00::1");
+        assert_eq!(of("", ID), Families::V4);
+        assert_eq!(of("", &six), Families::V6);
+        assert_eq!(of("10.0.0.1, fd00::1", ID), Families::Both);
+        assert_eq!(of("fd00::1", &six), Families::V6);
+        assert_eq!(of("$(INSTANCE_IPS)", ID), Families::V4);
     }
 
     #[test]

@@ -115,6 +115,7 @@ impl Outbound {
             namespace: _,
             labels: _,
             interception,
+            families,
             taken,
             sidecar,
             packing,
@@ -123,6 +124,7 @@ impl Outbound {
             extensions,
         } = &self.client;
         *interception == client.interception
+            && *families == client.families
             && *taken == client.taken
             && *sidecar == client.sidecar
             && *packing == client.packing

@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     MaglevLbConfig, OriginalDstLbConfig, RingHashLbConfig,
 };
 use envoy_types::pb::envoy::config::core::v3::{
-    BindConfig, Http1ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
+    BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
 use envoy_types::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
@@ -32,8 +32,8 @@ use envoy_types::pb::google::protobuf::Any;
 use super::{Render, ResourceType, Warming, endpoint, proto};
 use crate::config::value::Span;
 use crate::ir::{
-    Certificates, Cluster, Discovery, Limits, LoadBalancer, Lookup, Origin, Origination, Roots,
-    UpstreamProtocol, UpstreamTls,
+    Certificates, Cluster, Discovery, Families, Limits, LoadBalancer, Lookup, Origin, Origination,
+    Roots, UpstreamProtocol, UpstreamTls,
 };
 use crate::text::Str;
 
@@ -135,11 +135,12 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
                 ..Default::default()
             });
         }
-        Discovery::Dns(lookup, names) => {
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(dns(*lookup)));
+        Discovery::Dns(lookup, families, names) => {
+            let dns = dns(*lookup, *families);
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(dns));
             cluster.load_assignment = Some(names.render());
         }
-        Discovery::OriginalDst { source, port } => {
+        Discovery::OriginalDst { sources, port } => {
             set_type(cluster, DiscoveryType::OriginalDst);
             cluster.lb_config = port.map(|port| {
                 LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
@@ -147,11 +148,11 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
                     ..Default::default()
                 })
             });
-            cluster.upstream_bind_config = source.map(bind);
+            cluster.upstream_bind_config = bind(sources);
         }
         Discovery::Static { endpoints, source } => {
             set_type(cluster, DiscoveryType::Static);
-            cluster.upstream_bind_config = source.map(bind);
+            cluster.upstream_bind_config = bind(source.as_slice());
             cluster.load_assignment = (!endpoints.is_empty()).then(|| ClusterLoadAssignment {
                 cluster_name: node.name.to_string(),
                 endpoints: vec![LocalityLbEndpoints {
@@ -164,12 +165,17 @@ fn discover(node: &Cluster, cluster: &mut pb::Cluster) {
     }
 }
 
-fn dns(lookup: Lookup) -> CustomClusterType {
+fn dns(lookup: Lookup, families: Families) -> CustomClusterType {
     let config = DnsCluster {
         respect_dns_ttl: true,
         dns_refresh_rate: Some(proto::seconds(DNS_REFRESH_SECONDS)),
         dns_jitter: Some(proto::duration(DNS_JITTER)),
-        dns_lookup_family: DnsLookupFamily::V4Only.into(),
+        dns_lookup_family: match families {
+            Families::V4 => DnsLookupFamily::V4Only,
+            Families::V6 => DnsLookupFamily::V6Only,
+            Families::Both => DnsLookupFamily::All,
+        }
+        .into(),
         all_addresses_in_single_endpoint: lookup == Lookup::First,
         ..Default::default()
     };
@@ -183,11 +189,19 @@ fn set_type(cluster: &mut pb::Cluster, kind: DiscoveryType) {
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
 }
 
-fn bind(source: IpAddr) -> BindConfig {
-    BindConfig {
-        source_address: Some(proto::socket_address(&source.to_string(), 0)),
+/// Of several, Envoy takes the one of the family that it connects to.
+fn bind(sources: &[IpAddr]) -> Option<BindConfig> {
+    let address = |source: &IpAddr| proto::socket_address(&source.to_string(), 0);
+    let (first, more) = sources.split_first()?;
+    let extra = more.iter().map(|source| ExtraSourceAddress {
+        address: Some(address(source)),
+        socket_options: None,
+    });
+    Some(BindConfig {
+        source_address: Some(address(first)),
+        extra_source_addresses: extra.collect(),
         ..Default::default()
-    }
+    })
 }
 
 fn lb_policy(balancer: LoadBalancer) -> LbPolicy {

@@ -11,14 +11,18 @@ use envoy_types::pb::envoy::config::listener::v3::{
 };
 use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use envoy_types::pb::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::r#type::v3::Int32Range;
 use prost::{Message, Name};
 
 use super::{Ref, Render, ResourceType, access_log, filter_chain, proto};
-use crate::ir::{Capture, Direction, FilterChain, Inspector, Listener, Socket};
+use crate::ir::{Address, Capture, Direction, FilterChain, Inspector, Listener, Socket};
 use crate::text::Str;
+
+/// By which the rules of a transparent capture know what Envoy sends the workload.
+const TRANSPARENT_MARK: u32 = 1337;
 
 impl Render for Listener {
     type Message = pb::Listener;
@@ -37,10 +41,15 @@ impl Render for Listener {
         pb::Listener {
             name: self.name.to_string(),
             address: Some(proto::address(&self.address)),
+            additional_addresses: also(self),
+            transparent: match self.capture {
+                Capture::Transparent => proto::boolean(true),
+                Capture::None | Capture::HandOver | Capture::Restore => None,
+            },
             traffic_direction: direction.into(),
             use_original_dst: match self.capture {
                 Capture::HandOver => proto::boolean(true),
-                Capture::None | Capture::Restore => None,
+                Capture::None | Capture::Restore | Capture::Transparent => None,
             },
             listener_filters: listener_filters(self),
             listener_filters_timeout: Some(proto::duration(self.detection_timeout)),
@@ -59,6 +68,18 @@ impl Render for Listener {
         refs.dedup();
         refs
     }
+}
+
+/// On the address's own port.
+fn also(listener: &Listener) -> Vec<pb::AdditionalAddress> {
+    let Address::Ip(_, port) = listener.address else {
+        return Vec::new();
+    };
+    let second = listener.also.map(|ip| pb::AdditionalAddress {
+        address: Some(proto::address(&Address::Ip(ip, port))),
+        ..Default::default()
+    });
+    second.into_iter().collect()
 }
 
 fn socket(socket: Socket) -> pb::Listener {
@@ -84,13 +105,20 @@ fn chains(listener: &Listener) -> impl Iterator<Item = &FilterChain> {
 /// In the order in which they read: where to, TLS or not, HTTP or not.
 fn listener_filters(listener: &Listener) -> Vec<ListenerFilter> {
     let original_dst = match listener.capture {
-        Capture::Restore => Some(filter(
+        Capture::Restore | Capture::Transparent => Some(filter(
             "envoy.filters.listener.original_dst",
             &OriginalDst {},
             None,
         )),
         Capture::None | Capture::HandOver => None,
     };
+    let original_src = (listener.capture == Capture::Transparent).then(|| {
+        let keep = OriginalSrc {
+            mark: TRANSPARENT_MARK,
+            ..Default::default()
+        };
+        filter("envoy.filters.listener.original_src", &keep, None)
+    });
     let tls = inspector(
         "envoy.filters.listener.tls_inspector",
         &TlsInspector::default(),
@@ -109,6 +137,7 @@ fn listener_filters(listener: &Listener) -> Vec<ListenerFilter> {
         )
     });
     let first = proxy_protocol.into_iter().chain(original_dst);
+    let first = first.chain(original_src);
     first.chain(tls).chain(http).collect()
 }
 
@@ -162,8 +191,8 @@ mod tests {
 
     use super::*;
     use crate::ir::{
-        Address, ChainMatch, Connect, DownstreamTls, Flow, HttpManager, InboundRoute, InboundTls,
-        Loading, NetworkFilter, Routes, Target, TcpProxy,
+        ChainMatch, Connect, DownstreamTls, Flow, HttpManager, InboundRoute, InboundTls, Loading,
+        NetworkFilter, Routes, Target, TcpProxy,
     };
     use crate::xds::json::shown;
 
@@ -207,6 +236,7 @@ mod tests {
         Listener {
             name: "l".into(),
             address: Address::Ip([127, 0, 0, 1].into(), 80),
+            also: None,
             socket: Socket::Bound,
             direction: Direction::Outbound,
             capture: Capture::None,

@@ -69,6 +69,14 @@ pub fn response(
     }
 }
 
+/// What is no message of Envoy's.
+pub fn opaque(type_url: &str, text: String) -> Any {
+    Any {
+        type_url: type_url.to_owned(),
+        value: text.into_bytes(),
+    }
+}
+
 pub fn client(proxy: &ProxyStatus<'_>) -> Any {
     let text = |text: &str| Value {
         kind: Some(value::Kind::StringValue(text.to_owned())),

@@ -1,13 +1,13 @@
 //! Opens connections as the pod would and sees whether capture takes them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Family};
 
 /// What the connection says, so that a stranger's connection is not taken for it.
 type Cookie = [u8; 16];
@@ -15,6 +15,7 @@ type Cookie = [u8; 16];
 /// `Ok(Err(why))` when a connection was not captured; as Envoy's own user what comes in is tried, else what goes out.
 pub(super) fn run(
     capture: &Capture,
+    family: Family,
     port: u16,
     wait: Duration,
 ) -> anyhow::Result<Result<(), String>> {
@@ -26,11 +27,11 @@ pub(super) fn run(
     let is_proxy = capture.proxy_uids.contains(&uid) || capture.proxy_gids.contains(&gid);
     let (target, lands) = if is_proxy {
         // Envoy's connections to its own pod by a service address are taken as inbound.
-        let target = SocketAddrV4::new(own_address()?, port);
+        let target = SocketAddr::new(own_address(family)?, port);
         let taken = capture.takes_inbound(port);
         (taken.then_some(target), capture.inbound_port)
     } else {
-        (capture.outbound_probe(port), capture.outbound_port)
+        (capture.outbound_probe(port, family), capture.outbound_port)
     };
     let Some(target) = target else {
         eprintln!("fairlead: nothing to validate: this capture leaves port {port} alone");
@@ -41,11 +42,14 @@ pub(super) fn run(
 
 /// Connects to `target` and waits for the connection to arrive at our own listener on port `lands`.
 async fn try_connection(
-    target: SocketAddrV4,
+    target: SocketAddr,
     lands: u16,
     wait: Duration,
 ) -> anyhow::Result<Result<(), String>> {
-    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, lands));
+    let any = match target {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, lands)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, lands)),
+    };
     let listener = TcpListener::bind(any)
         .await
         .with_context(|| format!("validation must run before Envoy: listen on {any}"))?;
@@ -95,15 +99,22 @@ fn own_ids(status: &str) -> Option<(u32, u32)> {
 }
 
 /// The address that this pod sends from. Nothing is sent: connecting a UDP socket only asks for the route.
-fn own_address() -> anyhow::Result<Ipv4Addr> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+fn own_address(family: Family) -> anyhow::Result<IpAddr> {
+    let (any, there): (IpAddr, IpAddr) = match family {
+        Family::V4 => (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+        ),
+        Family::V6 => (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        ),
+    };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
     socket
-        .connect((Ipv4Addr::new(192, 0, 2, 1), 9))
+        .connect((there, 9))
         .context("find the pod's own address")?;
-    match socket.local_addr()?.ip() {
-        IpAddr::V4(ip) => Ok(ip),
-        IpAddr::V6(ip) => anyhow::bail!("the pod's own address is {ip}, not IPv4"),
-    }
+    Ok(socket.local_addr()?.ip())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::config::Kind;
 use crate::delivery::session::Standing;
 use crate::model::proxy::Proxy;
 use crate::text::Str;
-use crate::view::ProxyId;
+use crate::view::{ProxyId, Snapshot};
 use crate::xds::{Entry, ResourceType};
 
 /// Whose proxies a reader may see.
@@ -38,6 +38,8 @@ pub enum Inspect {
     Config(String, Sight, oneshot::Sender<Option<Vec<Entry>>>),
     Summary(oneshot::Sender<Summary>),
     Reach(oneshot::Sender<Reach>),
+    /// All that is known of the mesh, shared.
+    Snapshot(oneshot::Sender<Box<Snapshot>>),
     /// The pod of this namespace and name.
     Pod(Str, Str, oneshot::Sender<Option<KnownPod>>),
 }
@@ -80,6 +82,7 @@ impl Hub {
             Inspect::Streams(sight, reply) => drop(reply.send(self.streams(&sight, now))),
             Inspect::Config(proxy, sight, reply) => drop(reply.send(self.config(&proxy, &sight))),
             Inspect::Summary(reply) => drop(reply.send(self.summary())),
+            Inspect::Snapshot(reply) => drop(reply.send(Box::new(self.engine.snapshot().clone()))),
             Inspect::Reach(reply) => drop(reply.send(self.reach())),
             Inspect::Pod(namespace, name, reply) => {
                 let workloads = &self.engine.snapshot().workloads;

@@ -120,7 +120,10 @@ fn what_a_gateways_container_says_wins() {
     let proxy = container(&pod, PROXY);
     assert_eq!(proxy["resources"], own["resources"]);
     assert_eq!(proxy["imagePullPolicy"], "Always");
-    assert_eq!(names(&proxy["ports"]), ["http-status", "https"]);
+    assert_eq!(
+        names(&proxy["ports"]),
+        ["http-envoy-prom", "http-status", "https"]
+    );
     assert!(names(&proxy["env"]).contains(&"COLOUR") && names(&proxy["env"]).contains(&"POD_NAME"));
     assert_eq!(proxy["securityContext"]["runAsUser"], 5000);
     assert_eq!(proxy["securityContext"]["runAsNonRoot"], true);

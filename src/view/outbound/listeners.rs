@@ -36,6 +36,7 @@ impl Outbound {
             let door = front.doors.get(&place)?;
             let listener = gateway_listener::listener(
                 (around.mesh, front.topology.as_ref(), &around.extensions),
+                around.families,
                 place,
                 door,
                 asks,
