@@ -211,7 +211,13 @@ fn taken() -> Result<()> {
 fn everywhere() -> Result<()> {
     let cluster = Cluster::installed(&[])?;
     cluster.apply_yaml(EDGE)?;
-    let settings = ["kind=DaemonSet", "service.type=LoadBalancer"];
+    // Nobody here says that the node is ready.
+    let settings = [
+        "kind=DaemonSet",
+        "service.type=LoadBalancer",
+        "tolerations[0].key=node.kubernetes.io/not-ready",
+        "tolerations[0].operator=Exists",
+    ];
     cluster.eventually("the webhook answers", || {
         cluster.install_gateway("everywhere", "edge", &settings)
     })?;

@@ -89,17 +89,19 @@ impl Metrics {
     }
 }
 
-/// An application that does not answer costs its own part of the page, and the page says so.
+/// An application that does not answer costs its own part of the page, and the page says so. What was got of Envoy before
+/// the script waited is no more after it: only text lasts.
 fn script(app: &AppMetrics) -> String {
     let AppMetrics { port, path } = app;
     format!(
         "function envoy_on_response(handle)\n\
          \x20 local own = handle:body()\n\
          \x20 if own == nil then return end\n\
+         \x20 local page = own:getBytes(0, own:length())\n\
          \x20 local headers, text = handle:httpCall('{CLUSTER}', {{[':method'] = 'GET', [':path'] = '{path}', [':authority'] = 'localhost:{port}'}}, '', {TIMEOUT_MS})\n\
          \x20 local status = headers and headers[':status'] or 'nothing'\n\
          \x20 if status ~= '200' then text = '# the application answered ' .. status .. ' at port {port}, path {path}\\n' end\n\
-         \x20 own:setBytes(own:getBytes(0, own:length()) .. (text or ''))\n\
+         \x20 handle:body():setBytes(page .. (text or ''))\n\
          end"
     )
 }
