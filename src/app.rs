@@ -25,7 +25,7 @@ use tracing::info;
 use self::beginning::{Beginning, Snapshot};
 use self::cluster::{Replica, Wired};
 use self::doors::Doors;
-use self::intake::{ForCluster, Intake, Keeps, Kept};
+use self::intake::{ForCluster, Intake, Keeps, Kept, Read};
 use self::journal::ACCEPTED;
 use self::ports::Ports;
 use self::registry::{Entered, Registry};
@@ -180,8 +180,7 @@ impl Ground {
         let board = replica.as_ref().map(|replica| replica.own.board.clone());
         let (intake, published) =
             Intake::new(acceptance, hub.clone(), keeps, (told, for_cluster), board);
-        let (read, counted) = (published.places.clone(), published.census.clone());
-        let kept = published.kept.clone();
+        let read = published.read();
         published.keep((dir.clone(), snapshot), &metrics, tasks);
         intake.begin();
         info!(ports = %doors.ports, "serving");
@@ -198,8 +197,6 @@ impl Ground {
             inbox,
             registrar,
             read,
-            kept,
-            counted,
         };
         plane.run(settings, dir, stop, tasks);
         Ok(())
@@ -252,9 +249,7 @@ struct Plane {
     hub: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
     registrar: Registrar,
-    read: watch::Receiver<Places>,
-    kept: watch::Receiver<Kept>,
-    counted: watch::Receiver<Census>,
+    read: Read,
 }
 
 impl Plane {
@@ -285,8 +280,8 @@ impl Plane {
         };
         let shelf = Shelf {
             desk: desk.clone(),
-            render: render(self.read),
-            config: in_force(self.kept),
+            render: render(self.read.places),
+            config: in_force(self.read.kept),
         };
         let asked = (&shelf, self.registrar);
         let mut server = server(settings, (&authority, credentials), asked, &metrics);
@@ -301,7 +296,7 @@ impl Plane {
             authority,
             server: server.clone(),
             metrics: metrics.clone(),
-            objects: objects(self.counted),
+            objects: objects(self.read.census),
             prepared: prepared(self.webhooks.as_ref()),
             stop: stop.clone(),
             started: clock::mono(),

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::harness::client::{Call, Reply, Target};
+use super::harness::client::{Call, Reply, Target, tcp};
+use super::harness::isolation::output;
 use super::harness::network::User;
 use super::harness::suite::Scenario;
 use super::installed::Cluster;
@@ -23,6 +24,10 @@ pub const SCENARIOS: &[Scenario] = &[
     (
         "prometheus_finds_proxy_and_application_where_a_pods_annotations_say",
         scraped,
+    ),
+    (
+        "a_workload_that_asks_for_tproxy_sees_who_calls_it",
+        transparent,
     ),
 ];
 
@@ -169,6 +174,46 @@ spec: {containers: [{name: app, image: 'fairlead:1', args: [echo, --name, other,
     let ip = cluster.network_of("shop", pod)?.ip();
     let call = Call::get(Target::Tcp(SocketAddr::from((ip, port))), "pod", path);
     Ok(call.send(&other, User::App).ok())
+}
+
+/// By iptables and, as the chart's value says, by nftables.
+fn transparent() -> Result<()> {
+    for settings in [&[][..], &["global.nativeNftables=true"]] {
+        let cluster = Cluster::installed(settings)?;
+        cluster.apply_yaml(MESH)?;
+        let pod = "
+apiVersion: v1
+kind: Pod
+metadata: {name: seen, namespace: shop, annotations: {sidecar.istio.io/interceptionMode: TPROXY}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: app, image: 'fairlead:1', args: [echo, --name, seen, --tcp-echo, '0.0.0.0:9090']}]
+";
+        cluster.eventually("the account is there", || cluster.apply_yaml(pod))?;
+        cluster.eventually("the proxy is ready", || {
+            let reply = asked(&cluster, "seen", 15021, "/healthz/ready")?;
+            ensure!(reply.is_some_and(|reply| reply.status == 200));
+            Ok(())
+        })?;
+        let stranger = cluster.network_of("default", "other")?;
+        let to = SocketAddr::from((cluster.network_of("shop", "seen")?.ip(), 9090));
+        let greeting = tcp(&stranger, User::App, to, b"hello")?;
+        ensure!(
+            greeting.name == "seen" && greeting.peer.ip() == stranger.ip(),
+            "{}",
+            greeting.peer
+        );
+        let rules = in_pod(&cluster, "iptables-save; nft list ruleset")?;
+        let native = !settings.is_empty();
+        ensure!(rules.contains("istio-tproxy") == native, "{rules}");
+        ensure!(rules.contains("-A ISTIO_TPROXY") != native, "{rules}");
+    }
+    Ok(())
+}
+
+fn in_pod(cluster: &Cluster, commands: &str) -> Result<String> {
+    let network = cluster.network_of("shop", "seen")?;
+    output(network.command(User::Root, "sh").args(["-c", commands]))
 }
 
 /// An application's page is its whole answer here, whatever the path.

@@ -123,7 +123,22 @@ pub struct Published {
     pub census: watch::Receiver<Census>,
 }
 
+/// What of it pages and metrics show.
+pub struct Read {
+    pub kept: watch::Receiver<Kept>,
+    pub places: watch::Receiver<Places>,
+    pub census: watch::Receiver<Census>,
+}
+
 impl Published {
+    pub fn read(&self) -> Read {
+        Read {
+            kept: self.kept.clone(),
+            places: self.places.clone(),
+            census: self.census.clone(),
+        }
+    }
+
     /// Writes down what is to be kept, and lets go of what nobody wants.
     pub fn keep(
         self,

@@ -63,12 +63,7 @@ pub(super) fn join(
     by: &Caller<'_>,
     subset: &str,
 ) -> Joined {
-    let Caller {
-        rule,
-        destined,
-        place,
-        families,
-    } = *by;
+    let (rule, destined, place) = (by.rule, by.destined, by.place);
     let policy = traffic_policy::policy(rule, port.number, subset);
     let spread = spread::of(&policy, facts.mesh, place).map(Box::new);
     let limits = traffic_policy::limits(&policy, spread.as_deref());
@@ -92,13 +87,9 @@ pub(super) fn join(
                 sources: Vec::new(),
                 port: service.entry.as_ref().and_then(|_| port.instead()),
             },
-            (Some(_), Resolution::Dns(lookup)) => looked_up(
-                facts,
-                (lookup, families),
-                port,
-                (rule, spread.clone()),
-                subset,
-            ),
+            (Some(_), Resolution::Dns(lookup)) => {
+                looked_up(facts, (lookup, by), port, spread.clone(), subset)
+            }
             (Some(_), _) => Discovery::Eds,
         },
         protocol: upstream_protocol(protocol),
@@ -170,12 +161,15 @@ fn server<'a>(
 /// The names stand in the cluster itself. Of several, or none, the first alone cannot be meant.
 fn looked_up(
     facts: &HostFacts<'_>,
-    (lookup, families): (Lookup, Families),
+    (lookup, by): (Lookup, &Caller<'_>),
     port: &ServicePort,
-    (rule, spread): (Option<&Merged>, Option<Box<Spread>>),
+    spread: Option<Box<Spread>>,
     subset: &str,
 ) -> Discovery {
-    let defined = rule.and_then(|r| r.subsets.iter().find(|d| d.subset.name == subset));
+    let families = by.families;
+    let defined = by
+        .rule
+        .and_then(|r| r.subsets.iter().find(|d| d.subset.name == subset));
     let assignment = Assignment {
         cluster: cluster_name(port.number, subset, facts.host),
         port: port.number,
