@@ -180,8 +180,7 @@ impl Ground {
         let board = replica.as_ref().map(|replica| replica.own.board.clone());
         let (intake, published) =
             Intake::new(acceptance, hub.clone(), keeps, (told, for_cluster), board);
-        let read = published.read();
-        published.keep((dir.clone(), snapshot), &metrics, tasks);
+        let read = published.keep((dir.clone(), snapshot), &metrics, tasks);
         intake.begin();
         info!(ports = %doors.ports, "serving");
         tasks.run("intake", intake.run(batches, entered, stop.clone()));

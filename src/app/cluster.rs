@@ -90,6 +90,27 @@ pub fn replica(
     }))
 }
 
+/// Tell whether this replica leads its revision, and whether it writes what belongs to none.
+fn elected(
+    settings: &Settings,
+    installed: &Installed,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> (watch::Receiver<bool>, watch::Receiver<bool>) {
+    let (leads, leading) = watch::channel(false);
+    // Two replicas of one name would both hold the lease.
+    let me = format!(
+        "{}_{:08x}",
+        settings.pod_name,
+        (crate::backoff::chance() * 4e9) as u32
+    );
+    let led = leader::Led::Revision;
+    let leader = leader::run(installed.clone(), led, me.clone(), leads, stop.clone());
+    tasks.run("leader", leader);
+    let common = common(installed, me, leading.clone(), stop, tasks);
+    (leading, common)
+}
+
 /// Tells whether this replica writes what belongs to no revision.
 fn common(
     installed: &Installed,
@@ -129,17 +150,7 @@ pub fn run(
         let followed = keys::run(installed.clone(), (standby, snapshot), stop.clone());
         tasks.run("cluster keys", followed);
     }
-    let (leads, leading) = watch::channel(false);
-    // Two replicas of one name would both hold the lease.
-    let me = format!(
-        "{}_{:08x}",
-        settings.pod_name,
-        (crate::backoff::chance() * 4e9) as u32
-    );
-    let led = leader::Led::Revision;
-    let leader = leader::run(installed.clone(), led, me.clone(), leads, stop.clone());
-    tasks.run("leader", leader);
-    let common = common(&installed, me, leading.clone(), stop, tasks);
+    let (leading, common) = elected(settings, &installed, stop, tasks);
     let (pod, leads) = (settings.pod_name.clone(), leading.clone());
     tasks.run(
         "events",

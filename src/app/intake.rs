@@ -131,7 +131,7 @@ pub struct Read {
 }
 
 impl Published {
-    pub fn read(&self) -> Read {
+    fn read(&self) -> Read {
         Read {
             kept: self.kept.clone(),
             places: self.places.clone(),
@@ -139,13 +139,14 @@ impl Published {
         }
     }
 
-    /// Writes down what is to be kept, and lets go of what nobody wants.
+    /// Writes down what is to be kept, and lets go of what nobody wants; what is read of it goes on.
     pub fn keep(
         self,
         (dir, snapshot): (Arc<LockedDir>, Option<Arc<LockedDir>>),
         metrics: &Arc<Metrics>,
         tasks: &mut Tasks,
-    ) {
+    ) -> Read {
+        let read = self.read();
         let written = keep(dir, self.kept, metrics.clone());
         tasks.run("accepted set", written);
         if let Some(dir) = snapshot {
@@ -158,6 +159,7 @@ impl Published {
                 Ok(())
             });
         }
+        read
     }
 }
 

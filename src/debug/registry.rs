@@ -137,6 +137,7 @@ pub fn objects<'o>(objects: impl Iterator<Item = &'o Object>) -> serde_json::Res
         if !kind.group().ends_with("istio.io") || kind == Kind::MeshConfig {
             continue;
         }
+        let version = kind.versions().first().copied().unwrap_or("v1");
         let meta = &object.meta;
         let mut metadata = json!({"name": meta.name, "namespace": meta.namespace});
         for (field, labels) in [("labels", &meta.labels), ("annotations", &meta.annotations)] {
@@ -151,7 +152,7 @@ pub fn objects<'o>(objects: impl Iterator<Item = &'o Object>) -> serde_json::Res
             metadata["generation"] = json!(meta.generation);
         }
         all.push(json!({
-            "apiVersion": format!("{}/v1", kind.group()),
+            "apiVersion": format!("{}/{version}", kind.group()),
             "kind": kind.name(),
             "metadata": metadata,
             "spec": spec(&object.spec)?,
