@@ -31,7 +31,15 @@ const REASONS: &[(&str, &str)] = &[
         "TrafficExtension spec.wasm",
         "modules come with extensions of Wasm; Lua is in effect",
     ),
-    ("EnvoyFilter", "the kind comes with extensions"),
+    (
+        "EnvoyFilter spec.configPatches[].match.listener.portName",
+        NOWHERE,
+    ),
+    (
+        "EnvoyFilter spec.configPatches[].applyTo",
+        "a bootstrap is made in the pod, before it knows the control plane",
+    ),
+    ("EnvoyFilter", "there are no waypoints"),
     (
         "WorkloadGroup spec.probe",
         "nobody beside a stock Envoy probes the workload of a machine and tells the control plane",

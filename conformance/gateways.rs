@@ -13,6 +13,8 @@ mod harness;
 mod edge;
 #[path = "gateways/ingress.rs"]
 mod ingress;
+#[path = "gateways/patches.rs"]
+mod patches;
 #[path = "gateways/scenarios.rs"]
 mod scenarios;
 
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
         let run = *scenario;
         Trial::test(*name, move || outcome(run()))
     };
-    let all = [scenarios::SCENARIOS, ingress::SCENARIOS];
+    let all = [scenarios::SCENARIOS, ingress::SCENARIOS, patches::SCENARIOS];
     suite::run("gateways", programs(), all.into_iter().flatten().map(trial))
 }
 

@@ -183,6 +183,11 @@ proptest! {
             let scoped = packing::of(&engine, scoped);
             prop_assert_eq!(&packing::of(&engine, demanding).scopes, &scoped.scopes);
             prop_assert!(whole.scopes.is_empty());
+            if scoped.scopes.is_empty() && !scoped.tables.keys().all(|t| t.contains(':')) {
+                // Its tables are patched: such come whole.
+                prop_assert_eq!(&whole.tables, &scoped.tables);
+                continue;
+            }
             for (name, table) in &whole.tables {
                 if name.contains(':') {
                     prop_assert_eq!(Some(table), scoped.tables.get(name));

@@ -32,8 +32,12 @@ mod identity;
 mod machines;
 #[path = "mesh/on_demand.rs"]
 mod on_demand;
+#[path = "mesh/patches.rs"]
+mod patches;
 #[path = "mesh/protocols.rs"]
 mod protocols;
+#[path = "mesh/rate_limits.rs"]
+mod rate_limits;
 #[path = "mesh/resilience.rs"]
 mod resilience;
 #[path = "mesh/routing.rs"]
@@ -52,6 +56,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     external::SCENARIOS,
     extensions::SCENARIOS,
     resilience::SCENARIOS,
+    patches::SCENARIOS,
     scopes::SCENARIOS,
     identity::SCENARIOS,
     machines::SCENARIOS,

@@ -1,4 +1,4 @@
-//! Makes `proto/envoy.bin`, the descriptors by which messages are shown as JSON. See proto/README.md.
+//! Makes `proto/envoy.bin`, the descriptors by which messages are shown as JSON, read and patched. See proto/README.md.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -7,40 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail};
 use prost::Message;
 use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
-use prost_reflect::prost_types::{
-    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
-};
+use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
+use prost_reflect::{DescriptorPool, DynamicMessage};
 
 /// Folders whose messages may stand in an `Any` of ours, or of an EnvoyFilter's.
 const ROOTS: &[&str] = &[
-    "envoy/config/cluster/",
-    "envoy/config/endpoint/",
-    "envoy/config/listener/",
-    "envoy/config/route/",
-    "envoy/extensions/access_loggers/",
-    "envoy/extensions/clusters/",
-    "envoy/extensions/common/",
-    "envoy/extensions/compression/",
-    "envoy/extensions/early_data/",
-    "envoy/extensions/filters/common/",
-    "envoy/extensions/filters/http/",
-    "envoy/extensions/filters/listener/",
-    "envoy/extensions/filters/network/",
-    "envoy/extensions/formatter/",
-    "envoy/extensions/health_check/",
-    "envoy/extensions/http/",
-    "envoy/extensions/internal_redirect/",
-    "envoy/extensions/load_balancing_policies/",
-    "envoy/extensions/matching/",
-    "envoy/extensions/network/",
-    "envoy/extensions/path/",
-    "envoy/extensions/rbac/",
-    "envoy/extensions/request_id/",
-    "envoy/extensions/retry/",
-    "envoy/extensions/tracers/",
-    "envoy/extensions/transport_sockets/",
-    "envoy/extensions/upstreams/",
-    "envoy/extensions/wasm/",
+    "envoy/config/",
+    "envoy/extensions/",
     "google/protobuf/",
     "udpa/type/",
     "xds/type/",
@@ -52,14 +25,28 @@ fn main() -> Result<()> {
         bail!("usage: descriptors <types.bin of envoy-types> <output>");
     };
     let bytes = std::fs::read(input).with_context(|| format!("read {input}"))?;
-    let mut all =
-        FileDescriptorSet::decode(&bytes[..]).with_context(|| format!("decode {input}"))?;
-    all.file.push(cel_matcher());
-    let kept = keep(all)?;
-    let bytes = kept.encode_to_vec();
+    let mut pool = DescriptorPool::decode(&bytes[..]).with_context(|| format!("decode {input}"))?;
+    let [udpa, xds] = ["udpa.type.v1", "xds.type.v3"].map(typed_struct);
+    for file in [cel_matcher(), udpa, xds] {
+        pool.add_file_descriptor_proto(file)
+            .context("add what envoy-types lacks")?;
+    }
+    let kept = keep(&pool)?;
+    let files = kept.iter().map(|file| bare(&pool, file));
+    let files: Vec<Vec<u8>> = files.collect::<Result<_>>()?;
+    let bytes = FileSet { files }.encode_to_vec();
+    DescriptorPool::decode(&bytes[..]).context("decode what is left")?;
     std::fs::write(output, &bytes).with_context(|| format!("write {output}"))?;
-    println!("{output}: {} files, {} bytes", kept.file.len(), bytes.len());
+    println!("{output}: {} files, {} bytes", kept.len(), bytes.len());
     Ok(())
+}
+
+/// A `FileDescriptorSet` of files that are encoded already: prost's own type would lose the options by which Envoy
+/// bounds its fields.
+#[derive(Clone, PartialEq, Message)]
+struct FileSet {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    files: Vec<Vec<u8>>,
 }
 
 /// `xds/type/matcher/v3`, as far as envoy-types lacks it: how a filter is left out by an expression.
@@ -91,11 +78,44 @@ fn cel_matcher() -> FileDescriptorProto {
     }
 }
 
-/// The files under `ROOTS` and all they import, without comments, services and options that only
-/// validators read. Order stays: an import comes before its importer.
-fn keep(all: FileDescriptorSet) -> Result<FileDescriptorSet> {
-    let files: BTreeMap<&str, &FileDescriptorProto> =
-        all.file.iter().map(|f| (f.name(), f)).collect();
+/// A configuration as a plain structure, by which EnvoyFilters often bring one: envoy-types lacks it.
+fn typed_struct(package: &str) -> FileDescriptorProto {
+    let field = |name: &str, number, json: &str| FieldDescriptorProto {
+        name: Some(name.to_owned()),
+        number: Some(number),
+        label: Some(Label::Optional.into()),
+        json_name: Some(json.to_owned()),
+        ..Default::default()
+    };
+    let type_url = FieldDescriptorProto {
+        r#type: Some(Type::String.into()),
+        ..field("type_url", 1, "typeUrl")
+    };
+    let value = FieldDescriptorProto {
+        r#type: Some(Type::Message.into()),
+        type_name: Some(".google.protobuf.Struct".to_owned()),
+        ..field("value", 2, "value")
+    };
+    FileDescriptorProto {
+        name: Some(format!("{}/typed_struct.proto", package.replace('.', "/"))),
+        package: Some(package.to_owned()),
+        dependency: vec!["google/protobuf/struct.proto".to_owned()],
+        message_type: vec![DescriptorProto {
+            name: Some("TypedStruct".to_owned()),
+            field: vec![type_url, value],
+            ..Default::default()
+        }],
+        syntax: Some("proto3".to_owned()),
+        ..Default::default()
+    }
+}
+
+/// The files under `ROOTS` and all they import. Order stays: an import comes before its importer.
+fn keep(pool: &DescriptorPool) -> Result<Vec<String>> {
+    let files: BTreeMap<&str, &FileDescriptorProto> = pool
+        .file_descriptor_protos()
+        .map(|f| (f.name(), f))
+        .collect();
     let mut wanted = BTreeSet::new();
     let mut open: Vec<&str> = files
         .keys()
@@ -110,18 +130,19 @@ fn keep(all: FileDescriptorSet) -> Result<FileDescriptorSet> {
             open.extend(file.dependency.iter().map(String::as_str));
         }
     }
-    let kept = all.file.into_iter().filter(|f| wanted.contains(f.name()));
-    Ok(FileDescriptorSet {
-        file: kept.map(bare).collect(),
-    })
+    let all = pool.file_descriptor_protos().map(|f| f.name().to_owned());
+    Ok(all.filter(|name| wanted.contains(name)).collect())
 }
 
-fn bare(file: FileDescriptorProto) -> FileDescriptorProto {
-    FileDescriptorProto {
-        source_code_info: None,
-        service: Vec::new(),
-        extension: Vec::new(),
-        options: None,
-        ..file
+/// A file without comments, services and its own options. Those of fields stay.
+fn bare(pool: &DescriptorPool, name: &str) -> Result<Vec<u8>> {
+    let file = pool.get_file_by_name(name).context("a file of the pool")?;
+    let descriptor = pool
+        .get_message_by_name("google.protobuf.FileDescriptorProto")
+        .context("descriptor.proto is in the set")?;
+    let mut file = DynamicMessage::decode(descriptor, &file.encode_to_vec()[..])?;
+    for field in ["source_code_info", "service", "options"] {
+        file.clear_field_by_name(field);
     }
+    Ok(file.encode_to_vec())
 }

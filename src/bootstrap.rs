@@ -91,6 +91,8 @@ pub struct Pod {
     pub stats: Vec<Str>,
 }
 
+/// The Istio whose configuration is followed: EnvoyFilters choose proxies by it (`proxyVersion`).
+const ISTIO_VERSION: &str = "1.32.0";
 /// Regular expressions up to this size are taken: the control plane refuses larger ones first.
 const MAX_REGEX_PROGRAM: u32 = 32_768;
 /// Connections to each page listener; they do not count against `max_connections`.
@@ -151,6 +153,7 @@ fn node(workload: &Workload, pod: &Pod) -> Value {
         "LABELS": workload.labels,
         "INSTANCE_IPS": workload.ips,
         "CLUSTER_ID": workload.cluster_id,
+        "ISTIO_VERSION": ISTIO_VERSION,
         "INTERCEPTION_MODE": workload.interception,
         // The control plane makes no listener on a port that is taken here.
         "ENVOY_STATUS_PORT": pod.status.port(),

@@ -8,6 +8,7 @@ pub mod connection_pool;
 pub mod core;
 pub mod decode;
 pub mod destination_rule;
+pub mod envoy_filter;
 pub mod event;
 pub mod gateway;
 pub mod http_action;
@@ -90,6 +91,8 @@ kinds! {
     TrafficExtension(Box<traffic_extension::TrafficExtension>), "extensions.istio.io";
     Ingress(Box<ingress::Ingress>), "networking.k8s.io";
     IngressClass(ingress::IngressClass), "networking.k8s.io";
+    // Boxed: few, and large.
+    EnvoyFilter(Box<envoy_filter::EnvoyFilter>), "networking.istio.io";
     // Boxed: most of them are empty here.
     Secret(Box<secret::Secret>), "";
     // The ConfigMap `istio` of the root namespace, or the file given by `--mesh-config`.

@@ -20,6 +20,7 @@ mod listener;
 pub mod outbound;
 mod outbound_cluster;
 pub mod outbound_listener;
+pub mod patches;
 pub mod relation;
 pub mod scopes;
 pub mod spread;

@@ -15,6 +15,8 @@ pub mod state;
 pub mod text;
 pub mod tls;
 
+pub mod schema;
+
 pub mod config;
 
 pub mod acceptance;

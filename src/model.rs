@@ -2,6 +2,7 @@
 
 pub mod delegates;
 pub mod endpoints;
+pub mod envoy_filters;
 pub mod extensions;
 pub mod gateways;
 pub mod ingresses;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::endpoints::{Difference, Endpoints};
+use self::envoy_filters::EnvoyFilters;
 use self::extensions::Extensions;
 use self::gateways::Gateways;
 use self::ingresses::Ingresses;
@@ -51,6 +53,7 @@ pub struct Snapshot {
     pub gateways: Arc<Gateways>,
     ingresses: Arc<Ingresses>,
     pub extensions: Arc<Extensions>,
+    pub envoy_filters: Arc<EnvoyFilters>,
     /// Objects whose index entry a default of MeshConfig reaches.
     defaulted: Arc<BTreeMap<Key, Arc<Object>>>,
 }
@@ -89,6 +92,8 @@ pub struct Facts {
     pub namespaces: BTreeSet<Str>,
     /// Whether proxies at the edge may be in another scope.
     pub fronts: bool,
+    /// Whether any proxy may be in another scope.
+    pub everyone: bool,
 }
 
 impl Snapshot {
@@ -178,6 +183,15 @@ impl Snapshot {
                     _ => None,
                 });
                 self.apply_ingress_class(key, class, facts);
+            }
+            Kind::EnvoyFilter => {
+                let filter = object.and_then(|o| match &o.spec {
+                    Spec::EnvoyFilter(spec) => Some((&o.meta, &**spec)),
+                    _ => None,
+                });
+                Arc::make_mut(&mut self.envoy_filters).set(key, filter);
+                facts.everyone |= key.namespace == self.mesh.root_namespace;
+                facts.namespaces.insert(key.namespace.clone());
             }
             Kind::MeshConfig => self.apply_mesh(object, facts, sets),
         }

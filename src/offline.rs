@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::acceptance::{Acceptance, Options};
 use crate::analyze;
-use crate::config::{Kind, decode};
-use crate::diagnostic::Diagnostic;
+use crate::config::{Change, Kind, Source, decode};
+use crate::diagnostic::{Code, Diagnostic, Level};
 use crate::dump::{self, Dump};
 use crate::model::Settings;
 use crate::model::proxy::Proxy;
@@ -19,6 +19,7 @@ pub struct Offline {
     acceptance: Acceptance,
     engine: Engine,
     domain: Str,
+    settings: Settings,
     next: u64,
 }
 
@@ -27,7 +28,8 @@ impl Offline {
         Self {
             domain: options.domain.clone(),
             acceptance: Acceptance::new(options),
-            engine: Engine::new(settings),
+            engine: Engine::new(settings.clone()),
+            settings,
             next: 0,
         }
     }
@@ -51,7 +53,36 @@ impl Offline {
 
     /// Findings about single objects and about all of them together.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        analyze::findings(&self.acceptance, &self.domain)
+        let mut found = analyze::findings(&self.acceptance, &self.domain);
+        found.extend(self.unmet().iter().map(|source| {
+            let (file, line) = self.acceptance.place(&source.key, &source.field).unzip();
+            Diagnostic {
+                level: Level::Warning,
+                code: Code::Unresolved,
+                resource: Some(source.key.subject()),
+                field: source.field.clone(),
+                file,
+                line: line.flatten(),
+                message: "this patch meets nothing of any workload that is described here".into(),
+            }
+        }));
+        found
+    }
+
+    /// Patches of EnvoyFilters that do nothing to the proxies of the workloads that there are.
+    fn unmet(&self) -> Vec<Source> {
+        let snapshot = self.engine.snapshot();
+        if snapshot.envoy_filters.is_empty() || snapshot.workloads.is_empty() {
+            return Vec::new();
+        }
+        let changes = self.acceptance.objects().map(|object| Change {
+            key: object.key(),
+            object: Some(object.clone()),
+        });
+        let changes: Vec<Change> = changes.collect();
+        let mut engine = Engine::new(self.settings.clone());
+        engine.apply(&changes);
+        engine.unmet_patches()
     }
 
     /// The address that a Pod or WorkloadEntry of this name has.

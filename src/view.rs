@@ -10,6 +10,7 @@ mod sorted;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unmet;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

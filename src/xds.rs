@@ -10,6 +10,7 @@ mod http;
 pub mod json;
 pub mod listener;
 mod on_demand;
+pub mod patch;
 mod proto;
 pub mod route;
 pub mod scope;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 pub use self::stamp::Stamp;
@@ -126,6 +129,18 @@ pub struct Encoded {
     pub warming: Warming,
     /// A Cluster of type EDS: it takes its CLA with it (design: true delta, exception a).
     pub eds: bool,
+    /// By which EnvoyFilters.
+    pub patched: encode::Patched,
+}
+
+impl Encoded {
+    /// The message alone, without what frames it.
+    pub fn body(&self) -> Option<Vec<u8>> {
+        // The chunks are one `resources` entry of a response, so together they are a response.
+        let response = DeltaDiscoveryResponse::decode(&self.chunks.concat()[..]).ok()?;
+        let mut resources = response.resources.into_iter();
+        Some(resources.find_map(|r| r.resource)?.value)
+    }
 }
 
 impl Deref for Encoded {

@@ -25,7 +25,7 @@ pub struct Mesh {
 #[derive(Default)]
 pub struct Inventory {
     services: Vec<(ServiceSpec, Ipv4Addr)>,
-    pods: Vec<(PodSpec, Ipv4Addr)>,
+    pub pods: Vec<(PodSpec, Ipv4Addr)>,
 }
 
 /// A file of configuration that is taken back when this is dropped.

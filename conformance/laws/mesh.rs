@@ -11,6 +11,7 @@ use fairlead::config::destination_rule::{
     ClientTls, ConsistentHash, DestinationRule, LoadBalancer, SimpleLb, Subset, TlsMode,
     TrafficPolicy, WorkloadSelector,
 };
+use fairlead::config::envoy_filter::EnvoyFilter;
 use fairlead::config::gateway::{self, Gateway, Server, ServerPort, ServerTls};
 use fairlead::config::http_action::Delegate;
 use fairlead::config::ingress::{
@@ -59,6 +60,7 @@ pub fn proxies() -> Vec<Proxy> {
         locality: [Str::new(namespace), Str::default(), Str::default()],
         topology: None,
         packing,
+        metadata: Labels::new(),
     };
     let captured = Interception::Redirect;
     let scoped = Some(RoutePacking::Scoped);
@@ -168,6 +170,7 @@ fn spec() -> impl Strategy<Value = Spec> {
         2 => peer_authentication().prop_map(Spec::PeerAuthentication),
         1 => sidecar().prop_map(Spec::Sidecar),
         2 => gateway().prop_map(Spec::Gateway),
+        3 => envoy_filter().prop_map(|filter| Spec::EnvoyFilter(Box::new(filter))),
         1 => Just(Spec::Node(Node {})),
         2 => ingress().prop_map(|ingress| Spec::Ingress(Box::new(ingress))),
         1 => ingress_class().prop_map(Spec::IngressClass),
@@ -867,5 +870,49 @@ fn sidecar() -> impl Strategy<Value = Sidecar> {
             outbound_traffic_policy: mode,
             ..Sidecar::default()
         }
+    })
+}
+
+/// One for each thing that a patch may apply to, at names that the meshes have.
+const PATCHES: &[&str] = &[
+    r#"{"applyTo": "CLUSTER", "match": {"cluster": {"service": "reviews.shop.svc.cluster.local"}},
+        "patch": {"operation": "MERGE", "value": {"connect_timeout": "3s"}}}"#,
+    r#"{"applyTo": "CLUSTER", "match": {"context": "SIDECAR_OUTBOUND", "cluster": {"portNumber": 80}},
+        "patch": {"operation": "REMOVE"}}"#,
+    r#"{"applyTo": "CLUSTER", "match": {"context": "SIDECAR_INBOUND"},
+        "patch": {"operation": "MERGE", "value": {"connect_timeout": "4s"}}}"#,
+    r#"{"applyTo": "CLUSTER", "patch": {"operation": "ADD",
+        "value": {"name": "outbound|80||ratings.shop.svc.cluster.local", "type": "STATIC"}}}"#,
+    r#"{"applyTo": "CLUSTER", "match": {"context": "SIDECAR_INBOUND"}, "patch": {"operation": "ADD",
+        "value": {"name": "added", "type": "STATIC"}}}"#,
+    r#"{"applyTo": "LISTENER", "match": {"listener": {"portNumber": 9000}}, "patch": {"operation": "REMOVE"}}"#,
+    r#"{"applyTo": "LISTENER", "patch": {"operation": "ADD", "value": {"name": "0.0.0.0_81"}}}"#,
+    r#"{"applyTo": "FILTER_CHAIN", "match": {"context": "SIDECAR_INBOUND", "listener": {"portNumber": 8000}},
+        "patch": {"operation": "REMOVE"}}"#,
+    r#"{"applyTo": "HTTP_FILTER", "match": {"listener": {"portNumber": 80}},
+        "patch": {"operation": "INSERT_FIRST", "value": {"name": "first"}}}"#,
+    r#"{"applyTo": "ROUTE_CONFIGURATION", "match": {"routeConfiguration": {"name": "80"}},
+        "patch": {"operation": "MERGE", "value": {"internal_only_headers": ["x"]}}}"#,
+    r#"{"applyTo": "VIRTUAL_HOST", "match": {"routeConfiguration": {"portNumber": 80}},
+        "patch": {"operation": "ADD", "value": {"name": "added", "domains": ["added.example"]}}}"#,
+    r#"{"applyTo": "HTTP_ROUTE", "match": {"routeConfiguration": {"vhost": {"domainName": "reviews.shop"}}},
+        "patch": {"operation": "MERGE", "value": {"stat_prefix": "patched"}}}"#,
+];
+
+fn envoy_filter() -> impl Strategy<Value = EnvoyFilter> {
+    let patches = prop::collection::vec(select(PATCHES), 1..3);
+    let selector = prop::option::of(select(vec!["caller", "reviews"]));
+    (patches, selector, -1i32..2).prop_map(|(patches, app, priority)| {
+        let patches: Vec<serde_json::Value> = patches
+            .into_iter()
+            .map(|text| serde_json::from_str(text).unwrap())
+            .collect();
+        let selector = app.map(|app| serde_json::json!({"labels": {"app": app}}));
+        let spec = serde_json::json!({
+            "configPatches": patches,
+            "workloadSelector": selector,
+            "priority": priority,
+        });
+        serde_json::from_value(spec).unwrap()
     })
 }

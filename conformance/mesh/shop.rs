@@ -1,9 +1,10 @@
 //! The mesh that most scenarios share: a shop, its neighbour, and a stranger outside.
 
 use std::collections::BTreeMap;
-use std::sync::MutexGuard;
+use std::net::Ipv4Addr;
+use std::sync::{MutexGuard, PoisonError};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::manifest::ServiceSpec;
 use crate::harness::mesh::{Applied, Mesh};
@@ -78,6 +79,14 @@ impl Shop {
 
     pub(crate) fn apply(&self, yaml: &str) -> Result<Applied> {
         self.mesh.apply("scenario", yaml)
+    }
+
+    /// The address of a pod that is kept in the background.
+    pub(crate) fn pod_ip(&self, name: &str) -> Result<Ipv4Addr> {
+        let pods = self.mesh.inventory();
+        let pods = pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = pods.pods.iter().find(|(spec, _)| spec.name == name);
+        found.map(|(_, ip)| *ip).context("no such pod")
     }
 
     /// Which version of the workload answers the storefront.

@@ -42,6 +42,7 @@ fn mesh<'o>(object: Option<&'o Object>, default: &'o MeshConfig) -> Option<&'o M
             | Spec::TrafficExtension(_)
             | Spec::Ingress(_)
             | Spec::IngressClass(_)
+            | Spec::EnvoyFilter(_)
             | Spec::Secret(_),
         ) => None,
     }

@@ -55,6 +55,7 @@ pub(super) fn part(object: &Object, domain: &str) -> Option<Part> {
         | Spec::TrafficExtension(_)
         | Spec::Ingress(_)
         | Spec::IngressClass(_)
+        | Spec::EnvoyFilter(_)
         | Spec::Secret(_)
         | Spec::MeshConfig(_) => None,
     }
@@ -80,6 +81,7 @@ pub(super) fn absent(kind: Kind) -> Option<Part> {
         | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
+        | Kind::EnvoyFilter
         | Kind::Secret
         | Kind::MeshConfig => None,
     }

@@ -194,6 +194,7 @@ fn field_of(object: &Object, on: &Ref, domain: &str) -> String {
         | Spec::TrafficExtension(_)
         | Spec::Ingress(_)
         | Spec::IngressClass(_)
+        | Spec::EnvoyFilter(_)
         | Spec::Secret(_)
         | Spec::MeshConfig(_) => String::new(),
     }

@@ -56,6 +56,7 @@ fn has_endpoints(mesh: &Mesh<'_>, service: &Object, spec: &Service) -> bool {
         | Spec::TrafficExtension(_)
         | Spec::Ingress(_)
         | Spec::IngressClass(_)
+        | Spec::EnvoyFilter(_)
         | Spec::Secret(_)
         | Spec::MeshConfig(_) => false,
     })

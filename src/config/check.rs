@@ -4,6 +4,7 @@
 
 mod connection_pool;
 mod destination_rule;
+mod envoy_filter;
 mod gateway;
 mod header_value;
 mod http_action;
@@ -56,6 +57,7 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
         Spec::PeerAuthentication(spec) => peer_authentication::faults(spec),
         Spec::Sidecar(spec) => sidecar::faults(spec, not_yet),
         Spec::Gateway(spec) => gateway::faults(spec),
+        Spec::EnvoyFilter(spec) => envoy_filter::faults(spec),
         Spec::MeshConfig(spec) => mesh::faults(spec),
     }
 }

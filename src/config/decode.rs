@@ -163,6 +163,7 @@ pub fn live(kind: Kind, root: &Node) -> Outcome {
         | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
+        | Kind::EnvoyFilter
         | Kind::Secret => manifest::live(kind, root),
     }
 }

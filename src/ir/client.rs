@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::front::Front;
+use super::patches::{Patch, Patches};
 use super::spread::Where;
 use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
@@ -31,6 +32,8 @@ pub struct Client {
     /// Where it is, while that may matter to anybody.
     pub place: Option<Arc<Where>>,
     pub extensions: extensions::Chosen,
+    /// Of EnvoyFilters, on all but its inbound side.
+    pub patches: Patches,
 }
 
 impl Hash for Client {
@@ -42,6 +45,7 @@ impl Hash for Client {
         self.sidecar.as_ref().map(|s| &s.key).hash(state);
         self.front.hash(state);
         self.place.hash(state);
+        self.patches.hash(state);
     }
 }
 
@@ -53,6 +57,8 @@ impl Client {
         workload: Option<&Arc<Workload>>,
         snapshot: &Snapshot,
     ) -> Self {
+        let root = &snapshot.mesh.root_namespace;
+        let patches = snapshot.envoy_filters.select(root, proxy, labels);
         let usual = Self {
             place: place(proxy, labels, workload, snapshot),
             ..Self::usual(&proxy.namespace, labels, snapshot)
@@ -65,6 +71,7 @@ impl Client {
                 sidecar: None,
                 packing: RoutePacking::Rds,
                 front: Some(Arc::new(Front::of(proxy, labels, workload, snapshot))),
+                patches: Patches::gateway(&patches),
                 ..usual
             };
         }
@@ -72,7 +79,8 @@ impl Client {
             interception: proxy.interception,
             families: proxy.families,
             taken: proxy.taken,
-            packing: proxy.packing.unwrap_or(usual.packing),
+            packing: packing(proxy.packing.unwrap_or(usual.packing), &patches),
+            patches: Patches::outbound(&patches),
             ..usual
         }
     }
@@ -95,6 +103,7 @@ impl Client {
             front: None,
             place: None,
             extensions: snapshot.extensions.select(root, namespace, labels),
+            patches: Patches::default(),
         }
     }
 
@@ -113,6 +122,18 @@ impl Client {
             .as_ref()
             .and_then(|s| s.spec.outbound_traffic_policy.as_ref());
         own.unwrap_or(&snapshot.mesh.outbound_traffic_policy).mode
+    }
+}
+
+/// Patches of routes are for whole tables, by their names; and those of the inbound side may name clusters, for which
+/// nobody waits there.
+fn packing(wish: RoutePacking, patches: &[Arc<Patch>]) -> RoutePacking {
+    if Patches::outbound(patches).are_of_routes() {
+        return RoutePacking::Rds;
+    }
+    match wish {
+        RoutePacking::OnDemand if !Patches::inbound(patches).is_empty() => RoutePacking::Scoped,
+        wish => wish,
     }
 }
 

@@ -126,6 +126,15 @@ impl Front {
         doors.flat_map(|(place, door)| door.servers.iter().map(move |served| (place, served)))
     }
 
+    /// Whether a server of this number is what listens on a port; the number itself where nothing does.
+    pub fn serves(&self, port: u16, number: u32) -> bool {
+        let mut there = self.servers().filter(|((_, p), _)| *p == port).peekable();
+        match there.peek() {
+            None => u32::from(port) == number,
+            Some(_) => there.any(|(_, served)| u32::from(served.server().port.number) == number),
+        }
+    }
+
     pub fn tables(&self) -> impl Iterator<Item = &Str> {
         let served = self.servers().map(|(_, served)| &served.table);
         served.filter(|table| !table.is_empty())

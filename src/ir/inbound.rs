@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::patches::Patches;
 use super::{Address, Discovery};
 use crate::config::connection_pool::ConnectionPool;
 use crate::config::core::TargetPort;
@@ -31,6 +32,8 @@ pub struct Server {
     pub mtls: Mtls,
     pub policies: Vec<Key>,
     pub extensions: extensions::Chosen,
+    /// Of EnvoyFilters, on this side.
+    pub patches: Patches,
 }
 
 impl Server {
@@ -46,6 +49,7 @@ impl Server {
             },
             policies: Vec::new(),
             extensions: None,
+            patches: Patches::default(),
         }
     }
 }
@@ -125,6 +129,7 @@ pub fn server(
         mtls,
         policies,
         extensions: snapshot.extensions.select(root, &proxy.namespace, labels),
+        patches: Patches::inbound(&snapshot.envoy_filters.select(root, proxy, labels)),
     }
 }
 

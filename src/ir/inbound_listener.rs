@@ -596,6 +596,7 @@ mod tests {
                 },
                 policies: Vec::new(),
                 extensions: None,
+                patches: crate::ir::patches::Patches::default(),
             };
             virtual_inbound(&server, &mesh)
         };

@@ -149,6 +149,8 @@ const MAX_LABELS: usize = 256;
 const MAX_ADDRESSES: usize = 16;
 const MAX_KEY: usize = 317;
 const MAX_VALUE: usize = 63;
+/// Far more than Istio's own proxies have.
+const MAX_TEXTS: usize = 64;
 /// How much of what a node says of itself a message repeats.
 const MAX_SHOWN: usize = 300;
 
@@ -200,6 +202,9 @@ pub struct Proxy {
     pub topology: Option<Topology>,
     /// Absent where the mesh's own setting holds.
     pub packing: Option<RoutePacking>,
+    /// The texts among what else it says of itself, by which an EnvoyFilter may choose it.
+    #[serde(default)]
+    pub metadata: Labels,
 }
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -319,6 +324,19 @@ impl Metadata {
     }
 }
 
+/// What is not kept elsewhere, as far as it is a text of bounded length.
+fn texts(metadata: &serde_json::Value) -> Labels {
+    const ELSEWHERE: &[&str] = &["NAME", "NAMESPACE", "INSTANCE_IPS"];
+    let entries = metadata.as_object().into_iter().flatten();
+    let texts = entries.filter_map(|(key, value)| Some((key, value.as_str()?)));
+    let short = texts.filter(|(key, text)| {
+        !ELSEWHERE.contains(&key.as_str()) && key.len() <= MAX_VALUE && text.len() <= MAX_SHOWN
+    });
+    let kept = short.take(MAX_TEXTS);
+    kept.map(|(key, text)| (Str::new(key), Str::new(text)))
+        .collect()
+}
+
 impl Metadata {
     fn families(&self) -> Option<Families> {
         let addresses = self.instance_ips.split(',').take(MAX_ADDRESSES);
@@ -358,6 +376,7 @@ impl Proxy {
         } else {
             metadata
         };
+        let texts = texts(&metadata);
         let metadata: Metadata = serde_json::from_value(metadata)
             .map_err(|e| ProxyError::Metadata(shown(&e.to_string())))?;
         bounded(&metadata.labels)?;
@@ -380,7 +399,18 @@ impl Proxy {
             locality: Locality::default(),
             topology: metadata.proxy_config.gateway_topology.map(Topology::from),
             packing: metadata.annotations.packing,
+            metadata: texts,
         })
+    }
+
+    /// A text of its metadata.
+    pub fn said(&self, key: &str) -> Option<Str> {
+        match key {
+            "NAME" => Some(self.name.clone()),
+            "NAMESPACE" => Some(self.namespace.clone()),
+            "INSTANCE_IPS" => Some(Str::new(self.ip.to_string())),
+            other => self.metadata.get(other).cloned(),
+        }
     }
 
     /// The same at a place, as `node.locality` has it.

@@ -204,6 +204,14 @@ impl Workloads {
         all.cloned().collect()
     }
 
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.by_key.values()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
     pub fn get(&self, key: &Key) -> Option<&Arc<Workload>> {
         self.by_key.get(key)
     }

@@ -50,6 +50,7 @@ impl Family for Registry {
             | Kind::Gateway
             | Kind::ProxyConfig
             | Kind::TrafficExtension
+            | Kind::EnvoyFilter
             | Kind::MeshConfig => None,
         }
     }

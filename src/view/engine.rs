@@ -7,17 +7,18 @@ use super::hosts::Hosts;
 use super::outbound::{Common, Outbound};
 use super::{Layer, Names, ProxyId, Resources, ScopeId, Touched, Update, provenance};
 use crate::config::Change;
-use crate::config::Kind;
 use crate::config::meta::Labels;
+use crate::config::{Kind, Source};
 use crate::ir::client::Client;
 use crate::ir::inbound::{self, Server};
 use crate::ir::inbound_listener;
+use crate::ir::patches::{self, Inline};
 use crate::model::proxy::{Proxy, Role};
 use crate::model::workloads::Workload;
 use crate::model::{Facts, Settings, Snapshot};
 use crate::text::Str;
 use crate::xds::encode::Cache;
-use crate::xds::{Encoded, Entry, ResourceType};
+use crate::xds::{Encoded, Entry, ResourceType, patch};
 
 /// The only owner of the snapshot, of what is joined and rendered from it, and of all scopes.
 #[derive(Default)]
@@ -75,6 +76,11 @@ impl Engine {
     /// Renders done since the start, by type.
     pub fn renders(&self) -> [u64; ResourceType::COUNT] {
         self.hosts.cache.renders
+    }
+
+    /// Patches that took a resource away from some proxy.
+    pub(super) fn removing(&self) -> impl Iterator<Item = &Source> {
+        self.hosts.cache.removing.iter()
     }
 
     /// Joins of a host done since the start.
@@ -246,7 +252,7 @@ impl Engine {
     }
 
     fn rescope(&mut self, facts: &Facts, update: &mut Update) {
-        let ids: BTreeSet<ProxyId> = if facts.mesh {
+        let ids: BTreeSet<ProxyId> = if facts.mesh || facts.everyone {
             self.proxies.keys().copied().collect()
         } else {
             let of = |ns| self.by_namespace.get(ns).into_iter().flatten().copied();
@@ -411,9 +417,34 @@ fn inbound_layer(server: &Server, snapshot: &Snapshot, cache: &mut Cache) -> Lay
     let listeners = view.listeners.iter().map(|(l, _)| cache.get(l)).collect();
     let all: [Vec<_>; 2] = [clusters, listeners];
     for encoded in all.into_iter().flatten() {
-        layer.insert(encoded);
+        let patched = patched_inbound(encoded, server, cache);
+        patched.map(|encoded| layer.insert(encoded));
     }
     layer
+}
+
+/// None where an EnvoyFilter removes it.
+fn patched_inbound(
+    encoded: Arc<Encoded>,
+    server: &Server,
+    cache: &mut Cache,
+) -> Option<Arc<Encoded>> {
+    let Server { patches, ports, .. } = server;
+    if patches.is_empty() {
+        return Some(encoded);
+    }
+    let meeting = match encoded.kind {
+        ResourceType::Cluster => {
+            let service = patches::service_of(ports.iter(), &encoded.name);
+            patches.of_cluster(&encoded.name, &service)
+        }
+        ResourceType::Listener => patches.of_listener(&encoded.name, Inline::Routes),
+        ResourceType::Endpoint
+        | ResourceType::Route
+        | ResourceType::ScopedRoute
+        | ResourceType::Secret => return Some(encoded),
+    };
+    patch::resource(cache, &encoded, &meeting)
 }
 
 fn differing(before: &Layer, after: &Layer) -> Names {

@@ -4,6 +4,7 @@
 mod fixed;
 mod listeners;
 mod on_demand;
+mod patched;
 mod scoped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,8 @@ pub struct Outbound {
     packing: Packing,
     /// What stands whether or not a host asks for it: the Sidecar's egress listeners with a port.
     fixed: BTreeMap<Place, ListenerEntry>,
+    /// What EnvoyFilters add: there wherever nothing else has the name.
+    added: BTreeMap<(ResourceType, Str), Arc<Encoded>>,
 }
 
 /// What all kinds of client have in common: the facts, and what was joined and rendered from them.
@@ -77,8 +80,10 @@ impl Outbound {
             hosts: Sorted::new(),
             callers: Sorted::new(),
             tables: BTreeMap::new(),
+            added: BTreeMap::new(),
         };
         own.join_everything(common);
+        own.add(common, &mut Dirty::default());
         own
     }
 
@@ -90,6 +95,9 @@ impl Outbound {
             ..self.clone()
         };
         let mut dirty = Dirty::default();
+        if own.client.patches != self.client.patches {
+            own.patch_again(&self.client.patches, common, &mut dirty);
+        }
         own.join_all(own.otherwise(common.snapshot), common, &mut dirty);
         own.assemble(common, dirty);
         own
@@ -122,6 +130,7 @@ impl Outbound {
             front,
             place: _,
             extensions,
+            patches: _,
         } = &self.client;
         *interception == client.interception
             && *families == client.families
@@ -211,14 +220,15 @@ impl Outbound {
     }
 
     fn fix_clusters(&mut self, common: &mut Common<'_>, dirty: &mut Dirty) {
-        let cache = &mut common.hosts.cache;
         for cluster in outbound_listener::fixed_clusters(&common.snapshot.mesh) {
-            self.put(cache.get(&cluster), dirty);
+            let encoded = common.hosts.cache.get(&cluster);
+            self.put_patched(encoded, common, dirty);
         }
         if self.client.interception != Interception::None {
             let around = Surroundings::of(&self.client, self.packing, common.snapshot);
             let listener = outbound_listener::virtual_outbound(&around);
-            self.put(cache.get(&listener), dirty);
+            let encoded = common.hosts.cache.get(&listener);
+            self.put_patched(encoded, common, dirty);
         }
     }
 
@@ -296,13 +306,19 @@ impl Outbound {
             let all = j.map_or(&[][..], |j| &j.assignments);
             all.iter().map(|a| a.encoded.clone()).collect()
         };
-        self.exchange(&clusters(old), clusters(new), dirty);
-        self.exchange(&assignments(old), assignments(new), dirty);
+        self.exchange(&clusters(old), clusters(new), common, dirty);
+        self.exchange(&assignments(old), assignments(new), common, dirty);
         self.replace_routes(host, old, new, common, dirty);
         listeners::replace(old, new, dirty);
     }
 
-    fn exchange(&mut self, old: &[Arc<Encoded>], new: Vec<Arc<Encoded>>, dirty: &mut Dirty) {
+    fn exchange(
+        &mut self,
+        old: &[Arc<Encoded>],
+        new: Vec<Arc<Encoded>>,
+        common: &mut Common<'_>,
+        dirty: &mut Dirty,
+    ) {
         for gone in old {
             if new.iter().all(|n| n.name != gone.name) {
                 self.take(gone.kind, &gone.name, dirty);
@@ -310,7 +326,7 @@ impl Outbound {
         }
         for encoded in new {
             if !old.iter().any(|o| Arc::ptr_eq(o, &encoded)) {
-                self.put(encoded, dirty);
+                self.put_patched(encoded, common, dirty);
             }
         }
     }
@@ -408,7 +424,7 @@ impl Outbound {
         let rest = Rest::of(&self.client, common.snapshot);
         for place in std::mem::take(&mut dirty.places) {
             match self.listener(&around, place, common.hosts) {
-                Some(encoded) => self.put(encoded, &mut dirty),
+                Some(encoded) => self.put_patched(encoded, common, &mut dirty),
                 None => {
                     let name = Str::new(format!("{}_{}", place.0, place.1));
                     self.take(ResourceType::Listener, &name, &mut dirty);
@@ -433,7 +449,9 @@ impl Outbound {
         let cache = &mut common.hosts.cache;
         match packing {
             Packing::Whole if stands => {
-                let encoded = table.assemble(name, rest, cache);
+                let front = self.client.front.as_deref();
+                let patches = self.client.patches.of_table(name, front);
+                let encoded = table.assemble(name, rest, &patches, cache);
                 self.put(encoded, dirty);
             }
             Packing::Whole => self.take(ResourceType::Route, name, dirty),
@@ -453,6 +471,10 @@ impl Outbound {
         if kind == ResourceType::Listener {
             self.pin(Some(&encoded), &name, dirty);
         }
+        if !self.added.is_empty() && self.added.contains_key(&(kind, name.clone())) {
+            // It may have stood there, and no name stands in two layers.
+            self.layer.remove(kind, &name);
+        }
         let layer = match self.is_on_demand(kind, &name) {
             true => &mut self.on_demand.layer,
             false => &mut self.layer,
@@ -468,6 +490,7 @@ impl Outbound {
         }
         if self.layer.remove(kind, name) || self.on_demand.layer.remove(kind, name) {
             dirty.names.push((kind, name.clone()));
+            self.reveal(kind, name, dirty);
         }
     }
 }

@@ -32,10 +32,9 @@ pub fn entries(
     all.map(|encoded| {
         let encoded = encoded.clone();
         let sources = sources.remove(&(encoded.kind, encoded.name.clone()));
-        Entry {
-            encoded,
-            sources: sources.unwrap_or_default().into(),
-        }
+        let sources = sources.into_iter().flatten();
+        let sources = sources.chain(encoded.patched.sources().cloned()).collect();
+        Entry { encoded, sources }
     })
     .collect()
 }

@@ -10,13 +10,14 @@ use crate::config::sidecar::OutboundMode;
 use crate::config::value::Span;
 use crate::ir::client::Client;
 use crate::ir::outbound_listener::PASSTHROUGH;
+use crate::ir::patches::Patch;
 use crate::ir::{
     Action, Forward, HttpTarget, Reached, Response, Route, RouteTable, VirtualHost, scopes,
 };
 use crate::model::Snapshot;
 use crate::text::{Hostname, Str};
 use crate::xds::encode::{Cache, Part};
-use crate::xds::{Encoded, route};
+use crate::xds::{Encoded, patch, route};
 
 /// The virtual hosts that have a domain here. No domain stands in two of them.
 ///
@@ -111,11 +112,23 @@ impl Table {
     }
 
     /// The whole table, with a last virtual host for what nobody claims.
-    pub fn assemble(&mut self, name: &Str, rest: Rest, cache: &mut Cache) -> Arc<Encoded> {
+    pub fn assemble(
+        &mut self,
+        name: &Str,
+        rest: Rest,
+        patches: &[Arc<Patch>],
+        cache: &mut Cache,
+    ) -> Arc<Encoded> {
         self.settle(cache);
         let runs = self.runs.values().map(|r| r.joined.clone());
         let parts = self.with_catch_all(runs.collect(), (name, rest), cache);
-        route::table(cache, &head(name, Reached::ByListener), &parts)
+        let head = head(name, Reached::ByListener);
+        if !patches.is_empty()
+            && let Some(patched) = patch::table(cache, &head, &parts, patches)
+        {
+            return patched;
+        }
+        route::table(cache, &head, &parts)
     }
 
     fn with_catch_all(
@@ -358,7 +371,7 @@ mod tests {
 
     fn assembled(table: &mut Table, cache: &mut Cache) -> Vec<u8> {
         let rest = Rest::Mode(OutboundMode::AllowAny);
-        let table = table.assemble(&Str::new_static("80"), rest, cache);
+        let table = table.assemble(&Str::new_static("80"), rest, &[], cache);
         table.chunks.concat()
     }
 

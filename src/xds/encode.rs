@@ -10,7 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Encoded, Ref, Render, ResourceType, Stamp, Version};
+use super::{Encoded, Ref, Render, ResourceType, Source, Stamp, Version};
 use crate::text::Str;
 
 /// Renders what was not rendered before; equal inputs give the same `Arc`.
@@ -20,6 +20,11 @@ pub struct Cache {
     parts: HashMap<Version, Weak<Part>>,
     /// What whole resources of parts refer to, by what their parts do.
     refs: HashMap<Version, Weak<[Ref]>>,
+    /// What patches made of a resource, or of some parts, by both.
+    patched: HashMap<u128, Weak<Encoded>>,
+    patched_parts: HashMap<u128, Weak<Part>>,
+    /// Patches that took a resource away, which is not there to say so.
+    pub removing: BTreeSet<Source>,
     /// Renders done since the start, by type: `Cluster` … `Secret`.
     pub renders: [u64; ResourceType::COUNT],
     sweep_at: usize,
@@ -34,6 +39,22 @@ pub struct Part {
     pub refs: Box<[Ref]>,
     /// Equal for equal `refs`.
     of_refs: Version,
+    /// By which EnvoyFilters.
+    patched: Patched,
+}
+
+/// The patches that something was changed by; nearly always none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patched(Option<Box<BTreeSet<Source>>>);
+
+impl Patched {
+    pub fn by(sources: BTreeSet<Source>) -> Self {
+        Self((!sources.is_empty()).then(|| Box::new(sources)))
+    }
+
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.0.iter().flat_map(|sources| sources.iter())
+    }
 }
 
 impl Cache {
@@ -44,13 +65,11 @@ impl Cache {
         }
         self.renders[R::KIND as usize] += 1;
         let name = input.name();
-        let chunk = frame(R::KIND, &name, version, &input.render().encode_to_vec(), 0);
+        let body = input.render().encode_to_vec();
         let encoded = Arc::new(Encoded {
-            stamp: stamp(R::KIND, name, version, input.refs().into()),
-            len: chunk.len(),
-            chunks: Box::new([chunk]),
             warming: input.warming(),
             eds: input.eds(),
+            ..encode(R::KIND, &name, version, &body, input.refs().into())
         });
         self.insert(version, &encoded);
         encoded
@@ -75,7 +94,18 @@ impl Cache {
         encode_key(tag, WireType::LengthDelimited, &mut bytes);
         encode_varint(body.len() as u64, &mut bytes);
         bytes.put_slice(&body);
-        self.keep(version, bytes, refs)
+        self.keep(version, bytes, refs, Patched::default())
+    }
+
+    /// The same of what is encoded already.
+    pub fn part_of(
+        &mut self,
+        version: Version,
+        bytes: Vec<u8>,
+        refs: impl IntoIterator<Item = Ref>,
+        patched: Patched,
+    ) -> Arc<Part> {
+        self.keep(version, BytesMut::from(&bytes[..]), refs, patched)
     }
 
     /// Parts that follow each other, as one.
@@ -92,7 +122,8 @@ impl Cache {
         for part in parts.clone() {
             bytes.put_slice(&part.bytes);
         }
-        self.keep(version, bytes, parts.flat_map(|p| p.refs.iter().cloned()))
+        let refs = parts.flat_map(|p| p.refs.iter().cloned());
+        self.keep(version, bytes, refs, Patched::default())
     }
 
     fn keep(
@@ -100,6 +131,7 @@ impl Cache {
         version: Version,
         bytes: BytesMut,
         refs: impl IntoIterator<Item = Ref>,
+        patched: Patched,
     ) -> Arc<Part> {
         let refs: BTreeSet<Ref> = refs.into_iter().collect();
         let refs: Box<[Ref]> = refs.into_iter().collect();
@@ -108,6 +140,7 @@ impl Cache {
             bytes: bytes.freeze(),
             of_refs: version_of("refs", 1, &refs),
             refs,
+            patched,
         });
         self.parts.insert(version, Arc::downgrade(&part));
         part
@@ -121,6 +154,7 @@ impl Cache {
         name: &Str,
         head: (&T, Vec<u8>),
         parts: &[Arc<Part>],
+        mut patched: BTreeSet<Source>,
     ) -> Arc<Encoded> {
         let (input, head_bytes) = head;
         let versions: Vec<u128> = parts.iter().map(|p| p.version.0).collect();
@@ -135,15 +169,34 @@ impl Cache {
         chunks.push(first);
         chunks.extend(parts.iter().map(|p| p.bytes.clone()));
         let refs = self.refs_of(parts);
+        let of_parts = parts.iter().flat_map(|p| p.patched.sources().cloned());
+        patched.extend(of_parts);
         let encoded = Arc::new(Encoded {
             stamp: stamp(kind, name.clone(), version, refs),
             len: chunks.iter().map(Bytes::len).sum(),
             chunks: chunks.into(),
             warming: super::Warming::Plain,
             eds: false,
+            patched: Patched::by(patched),
         });
         self.insert(version, &encoded);
         encoded
+    }
+
+    pub fn patched(&self, place: u128) -> Option<Arc<Encoded>> {
+        self.patched.get(&place).and_then(Weak::upgrade)
+    }
+
+    pub fn keep_patched(&mut self, place: u128, encoded: &Arc<Encoded>) {
+        self.patched.insert(place, Arc::downgrade(encoded));
+    }
+
+    pub fn patched_part(&self, place: u128) -> Option<Arc<Part>> {
+        self.patched_parts.get(&place).and_then(Weak::upgrade)
+    }
+
+    pub fn keep_patched_part(&mut self, place: u128, part: &Arc<Part>) {
+        self.patched_parts.insert(place, Arc::downgrade(part));
     }
 
     /// One list for all resources whose parts refer to the same: a scope's tables differ, their clusters do
@@ -163,13 +216,37 @@ impl Cache {
 
     fn insert(&mut self, version: Version, encoded: &Arc<Encoded>) {
         self.entries.insert(version, Arc::downgrade(encoded));
-        let size = |c: &Self| c.entries.len() + c.parts.len() + c.refs.len();
+        let size = |c: &Self| {
+            let patched = c.patched.len() + c.patched_parts.len();
+            c.entries.len() + c.parts.len() + c.refs.len() + patched
+        };
         if size(self) >= self.sweep_at {
             self.entries.retain(|_, w| w.strong_count() > 0);
             self.parts.retain(|_, w| w.strong_count() > 0);
             self.refs.retain(|_, w| w.strong_count() > 0);
+            self.patched.retain(|_, w| w.strong_count() > 0);
+            self.patched_parts.retain(|_, w| w.strong_count() > 0);
             self.sweep_at = 1024 + 2 * size(self);
         }
+    }
+}
+
+/// A resource that waits for nothing.
+pub(super) fn encode(
+    kind: ResourceType,
+    name: &Str,
+    version: Version,
+    body: &[u8],
+    refs: Arc<[Ref]>,
+) -> Encoded {
+    let chunk = frame(kind, name, version, body, 0);
+    Encoded {
+        stamp: stamp(kind, name.clone(), version, refs),
+        len: chunk.len(),
+        chunks: Box::new([chunk]),
+        warming: super::Warming::Plain,
+        eds: false,
+        patched: Patched::default(),
     }
 }
 
@@ -187,6 +264,7 @@ pub fn encode_with_version(kind: ResourceType, name: &Str, version: Str, body: &
         chunks: Box::new([chunk]),
         warming: super::Warming::Plain,
         eds: false,
+        patched: Patched::default(),
     }
 }
 
@@ -204,6 +282,7 @@ pub fn encode_owned(kind: ResourceType, name: &Str, version: Str, body: Bytes) -
         chunks: Box::new([head, body]),
         warming: super::Warming::Plain,
         eds: false,
+        patched: Patched::default(),
     }
 }
 
@@ -212,7 +291,7 @@ fn stamp(kind: ResourceType, name: Str, version: Version, refs: Arc<[Ref]>) -> A
     Arc::new(Stamp::new(kind, name, version, Some(refs)))
 }
 
-fn version_of<T: Serialize + ?Sized>(label: &str, epoch: u32, input: &T) -> Version {
+pub(super) fn version_of<T: Serialize + ?Sized>(label: &str, epoch: u32, input: &T) -> Version {
     let mut hasher = HashWriter(Xxh3::new());
     hasher.0.update(label.as_bytes());
     hasher.0.update(&epoch.to_le_bytes());
@@ -294,7 +373,14 @@ mod tests {
             ..Default::default()
         }
         .encode_to_vec();
-        let table = cache.assemble(ResourceType::Route, 1, &name, (&"80", head), &parts);
+        let table = cache.assemble(
+            ResourceType::Route,
+            1,
+            &name,
+            (&"80", head),
+            &parts,
+            BTreeSet::new(),
+        );
 
         let wire: Vec<u8> = table.chunks.concat();
         assert_eq!(wire.len(), table.len);

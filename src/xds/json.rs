@@ -1,19 +1,12 @@
 //! Messages as canonical proto-JSON for people and tools, secrets hidden. Nothing here reaches Envoy.
 
-use std::sync::LazyLock;
-
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+#[cfg(test)]
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage};
+use prost_reflect::DynamicMessage;
 use serde_json::Value;
 
 use super::Encoded;
-
-/// Descriptors of Envoy's API, trimmed (proto/README.md). Decoded at the first use only.
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(&include_bytes!("../../proto/envoy.bin")[..])
-        .expect("embedded at build time, and decoded by the tests below")
-});
+use crate::schema;
 
 /// Fields whose inline content nobody may read (`udpa.annotations.sensitive` in Envoy's API).
 const SENSITIVE: &[&str] = &[
@@ -41,25 +34,14 @@ pub enum JsonError {
 /// What an encoded resource carries, as JSON.
 pub fn resource(encoded: &Encoded) -> Result<Value, JsonError> {
     let url = encoded.kind.type_url();
-    let malformed = |e| JsonError::Malformed(url.to_owned(), e);
-    // The chunks are one `resources` entry of a response, so together they are a response.
-    let response =
-        DeltaDiscoveryResponse::decode(&encoded.chunks.concat()[..]).map_err(malformed)?;
-    let body = response
-        .resources
-        .into_iter()
-        .find_map(|r| r.resource)
-        .unwrap_or_default()
-        .value;
-    to_json(url, &body)
+    to_json(url, &encoded.body().unwrap_or_default())
 }
 
 /// Keys are sorted, each `Any` is expanded, 64-bit numbers are strings, and defaults are left out.
 pub fn to_json(type_url: &str, body: &[u8]) -> Result<Value, JsonError> {
     let name = type_url.rsplit_once('/').map_or(type_url, |(_, name)| name);
-    let descriptor = POOL
-        .get_message_by_name(name)
-        .ok_or_else(|| JsonError::UnknownType(name.to_owned()))?;
+    let descriptor =
+        schema::message(name).ok_or_else(|| JsonError::UnknownType(name.to_owned()))?;
     let message = DynamicMessage::decode(descriptor, body)
         .map_err(|e| JsonError::Malformed(name.to_owned(), e))?;
     let mut value =

@@ -6,6 +6,7 @@ mod headers;
 mod matcher;
 mod retry;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::Metadata;
@@ -52,6 +53,7 @@ pub fn table(cache: &mut Cache, table: &RouteTable, parts: &[Arc<Part>]) -> Arc<
         &table.name,
         (table, head),
         parts,
+        BTreeSet::new(),
     )
 }
 
@@ -113,7 +115,7 @@ pub(super) fn inbound(node: &InboundRoute) -> pb::VirtualHost {
     }
 }
 
-fn head(table: &RouteTable) -> RouteConfiguration {
+pub(super) fn head(table: &RouteTable) -> RouteConfiguration {
     RouteConfiguration {
         name: table.name.to_string(),
         // Hosts are listed without port; `reviews:9080` must find `reviews`.

@@ -24,7 +24,6 @@ const ISTIO_NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const ISTIO_SECURITY: &[&str] = &["v1", "v1beta1"];
 
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("networking.istio.io", &["EnvoyFilter"]),
     (
         "security.istio.io",
         &["AuthorizationPolicy", "RequestAuthentication"],
@@ -121,6 +120,7 @@ impl Kind {
             | Kind::Gateway => ISTIO_NETWORKING,
             Kind::ProxyConfig => &["v1beta1"],
             Kind::TrafficExtension => &["v1alpha1"],
+            Kind::EnvoyFilter => &["v1alpha3"],
             Kind::PeerAuthentication => ISTIO_SECURITY,
             Kind::MeshConfig => &[],
         }
@@ -147,6 +147,7 @@ impl Kind {
             | Kind::Gateway
             | Kind::ProxyConfig
             | Kind::TrafficExtension
+            | Kind::EnvoyFilter
             | Kind::MeshConfig => true,
         }
     }

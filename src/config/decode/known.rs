@@ -88,6 +88,7 @@ fn table(kind: Kind) -> &'static [&'static str] {
         | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
+        | Kind::EnvoyFilter
         | Kind::Secret
         | Kind::PeerAuthentication => &[],
         Kind::MeshConfig => MESH_CONFIG,
@@ -117,6 +118,7 @@ fn retired(kind: Kind) -> &'static [&'static str] {
         | Kind::TrafficExtension
         | Kind::Ingress
         | Kind::IngressClass
+        | Kind::EnvoyFilter
         | Kind::Secret => &[],
         Kind::VirtualService => &[
             "http.websocketUpgrade",

@@ -32,6 +32,7 @@ fn places(kind: Kind) -> &'static [Place] {
         | Kind::Gateway
         | Kind::ProxyConfig
         | Kind::TrafficExtension
+        | Kind::EnvoyFilter
         | Kind::Secret
         | Kind::MeshConfig => &[],
     }

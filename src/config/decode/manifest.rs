@@ -238,6 +238,7 @@ impl Manifest<'_> {
             | Kind::ProxyConfig
             | Kind::TrafficExtension
             | Kind::Ingress
+            | Kind::EnvoyFilter
             | Kind::Secret
             | Kind::MeshConfig => meta.namespace.unwrap_or(DEFAULT_NAMESPACE),
         };

@@ -201,6 +201,7 @@ fn spec(kind: Kind, root: &Node) -> Reading<Spec> {
         Kind::ProxyConfig => section(root).map(Spec::ProxyConfig),
         Kind::Ingress => section(root).map(Spec::Ingress),
         Kind::IngressClass => section(root).map(Spec::IngressClass),
+        Kind::EnvoyFilter => section(root).map(Spec::EnvoyFilter),
         Kind::Secret => {
             // What is wrong in one is not repeated: it may be a secret.
             let manifest = reader::read::<SecretManifest>(root, "").value;

@@ -68,7 +68,8 @@ impl Resource {
             | Kind::Sidecar
             | Kind::Gateway
             | Kind::ProxyConfig
-            | Kind::TrafficExtension => {
+            | Kind::TrafficExtension
+            | Kind::EnvoyFilter => {
                 for version in kind.versions() {
                     let found = discovery::pinned_kind(client, &named(kind, version)).await;
                     match found {
