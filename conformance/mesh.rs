@@ -32,6 +32,8 @@ mod identity;
 mod machines;
 #[path = "mesh/on_demand.rs"]
 mod on_demand;
+#[path = "mesh/patched_routes.rs"]
+mod patched_routes;
 #[path = "mesh/patches.rs"]
 mod patches;
 #[path = "mesh/protocols.rs"]
@@ -57,6 +59,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     extensions::SCENARIOS,
     resilience::SCENARIOS,
     patches::SCENARIOS,
+    patched_routes::SCENARIOS,
     scopes::SCENARIOS,
     identity::SCENARIOS,
     machines::SCENARIOS,

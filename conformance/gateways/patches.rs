@@ -7,8 +7,8 @@ use crate::harness::suite::Scenario;
 use crate::harness::wait::eventually;
 
 pub const SCENARIOS: &[Scenario] = &[
-    ("a_gateway_bounds_the_requests_of_one_host", limit),
-    ("a_gateway_runs_lua_in_front_of_its_routes", lua),
+    ("a_patched_gateway_bounds_the_requests_of_one_host", limit),
+    ("a_patched_gateway_runs_lua_in_front_of_its_routes", lua),
 ];
 
 const HTTP: &str = "  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.example.com']}

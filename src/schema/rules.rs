@@ -240,7 +240,7 @@ fn of_text(rule: &DynamicMessage, text: &str, path: &str, out: &mut Vec<Unfit>) 
     let chars = text.chars().count() as u64;
     let least = count(rule, "min_len").or_else(|| count(rule, "min_bytes"));
     match least {
-        Some(_) if text.is_empty() => fault(out, path, "this must not be empty"),
+        Some(least) if least > 0 && text.is_empty() => fault(out, path, "this must not be empty"),
         Some(least) if chars < least => {
             fault(
                 out,

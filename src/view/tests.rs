@@ -308,3 +308,58 @@ spec: {{hosts: [{hosts}], addresses: [240.0.0.2], resolution: DNS, ports: [{port
     fresh.edit("www.yaml", &after);
     assert_eq!(table(&edited), table(&fresh));
 }
+
+const PATCH: &str = "apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: timeout, namespace: ns-1}
+spec:
+  configPatches:
+  - applyTo: CLUSTER
+    match: {cluster: {service: shop.ns-0.svc.cluster.local, portNumber: 80}}
+    patch: {operation: MERGE, value: {connect_timeout: 3s}}
+";
+
+#[test]
+fn a_patch_of_one_namespace_joins_and_renders_nothing_and_is_named_where_it_met() {
+    let mut mesh = Mesh::new();
+    let nothing = Cost {
+        joins: 0,
+        clusters: 0,
+        assignments: 0,
+        listeners: 0,
+        tables: 0,
+    };
+    assert_eq!(mesh.edit("patch.yaml", PATCH), (nothing, 0));
+    let entries = |n: u64| {
+        let scope = mesh.engine.scope_of(ProxyId(n)).unwrap();
+        mesh.engine.entries(scope).unwrap()
+    };
+    let (patched, plain, other) = (entries(1), entries(2), entries(3));
+    for entry in &patched {
+        let same = plain
+            .iter()
+            .find(|p| p.encoded.kind == entry.encoded.kind && p.encoded.name == entry.encoded.name);
+        let Some(same) = same else {
+            panic!("{:?} is the patched client's alone", entry.encoded);
+        };
+        let met = entry.encoded.name == "outbound|80||shop.ns-0.svc.cluster.local"
+            && entry.encoded.kind == ResourceType::Cluster;
+        assert_eq!(
+            entry.encoded.version != same.encoded.version,
+            met,
+            "{:?}",
+            entry.encoded
+        );
+        let named = |e: &crate::xds::Entry| e.sources.iter().any(|s| s.key.name == "timeout");
+        assert_eq!((named(entry), named(same)), (met, false));
+    }
+    let arcs = |entries: &[crate::xds::Entry]| -> Vec<_> {
+        let clusters = entries
+            .iter()
+            .filter(|e| e.encoded.kind == ResourceType::Cluster);
+        clusters
+            .map(|e| std::sync::Arc::as_ptr(&e.encoded))
+            .collect()
+    };
+    assert_eq!(arcs(&plain), arcs(&other));
+}

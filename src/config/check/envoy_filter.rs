@@ -76,23 +76,18 @@ fn of_patch(path: &str, patch: &ConfigPatch) -> Vec<Fault> {
         matches,
         patch: act,
     } = patch;
+    let mut out = without_effect(path, patch);
     if *apply_to == ApplyTo::Invalid {
-        return vec![fault(
-            format!("{path}.applyTo"),
-            "a patch says what it applies to",
-        )];
+        let message = "a patch says what it applies to";
+        out.push(fault(format!("{path}.applyTo"), message));
+        return out;
     }
     if act.operation == Operation::Invalid {
-        return vec![fault(
-            format!("{path}.patch.operation"),
-            "a patch has an operation",
-        )];
+        let message = "a patch has an operation";
+        out.push(fault(format!("{path}.patch.operation"), message));
+        return out;
     }
-    let mut out = of_match(&format!("{path}.match"), *apply_to, matches);
-    if *apply_to == ApplyTo::Bootstrap {
-        let message = "a proxy's bootstrap is made in its pod, before it knows the control plane; this patch changes nothing";
-        out.push(idle(format!("{path}.applyTo"), message));
-    }
+    out.extend(of_match(&format!("{path}.match"), *apply_to, matches));
     out.extend(of_operation(path, patch));
     let place = format!("{path}.patch.value");
     match (&act.value, act.operation) {
@@ -104,6 +99,36 @@ fn of_patch(path: &str, patch: &ConfigPatch) -> Vec<Fault> {
         (Some(value), _) => out.extend(of_value(&place, patch, value)),
     }
     out
+}
+
+fn without_effect(path: &str, patch: &ConfigPatch) -> Vec<Fault> {
+    let matches = &patch.matches;
+    let port_name = matches.listener.as_ref().map(|l| l.port_name.is_empty());
+    let rows = [
+        (
+            patch.apply_to == ApplyTo::Bootstrap,
+            "applyTo",
+            "a proxy's bootstrap is made in its pod, before it knows the control plane; this patch changes nothing",
+        ),
+        (
+            matches.context == Context::Waypoint,
+            "match.context",
+            "there are no waypoints; this patch changes nothing",
+        ),
+        (
+            matches.waypoint.is_some(),
+            "match.waypoint",
+            "there are no waypoints; this patch changes nothing",
+        ),
+        (
+            port_name == Some(false),
+            "match.listener.portName",
+            "this field has no effect in Istio either",
+        ),
+    ];
+    let set = rows.into_iter().filter(|(set, _, _)| *set);
+    set.map(|(_, field, message)| idle(format!("{path}.{field}"), message))
+        .collect()
 }
 
 fn of_match(path: &str, apply_to: ApplyTo, matches: &ObjectMatch) -> Vec<Fault> {
@@ -131,21 +156,9 @@ fn of_match(path: &str, apply_to: ApplyTo, matches: &ObjectMatch) -> Vec<Fault> 
             out.push(fault(format!("{path}.{field}"), message));
         }
     }
-    if matches.waypoint.is_some() || matches.context == Context::Waypoint {
-        let message = "there are no waypoints; this patch changes nothing";
-        let field = match matches.waypoint {
-            Some(_) => "waypoint",
-            None => "context",
-        };
-        out.push(idle(format!("{path}.{field}"), message));
-    }
     out.extend(of_proxy(path, matches));
     if let Some(listener) = &matches.listener {
         let path = format!("{path}.listener");
-        if !listener.port_name.is_empty() {
-            let message = "this field has no effect in Istio either";
-            out.push(idle(format!("{path}.portName"), message));
-        }
         out.extend(istio_only(
             &format!("{path}.listenerFilter"),
             &listener.listener_filter,
