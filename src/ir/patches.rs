@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::front::Front;
 use crate::config::envoy_filter::{
-    ApplyTo, ClusterMatch, Context, ListenerMatch, Operation, RouteConfigurationMatch,
+    ApplyTo, ClusterMatch, Context, ListenerMatch, RouteConfigurationMatch,
 };
 use crate::text::Str;
 
@@ -250,28 +250,6 @@ pub fn matches_table(
     (wanted.port_number == 0 || front.serves(port, wanted.port_number))
         && (wanted.port_name.is_empty() || wanted.port_name == port_name)
         && (wanted.gateway.is_empty() || wanted.gateway == gateway)
-}
-
-/// The operation as it acts: into what is no list, whatever is inserted is added.
-pub fn operation(patch: &Patch) -> Operation {
-    let listed = match patch.spec.apply_to {
-        ApplyTo::HttpFilter
-        | ApplyTo::NetworkFilter
-        | ApplyTo::HttpRoute
-        | ApplyTo::ListenerFilter => true,
-        ApplyTo::Invalid
-        | ApplyTo::Listener
-        | ApplyTo::FilterChain
-        | ApplyTo::RouteConfiguration
-        | ApplyTo::VirtualHost
-        | ApplyTo::Cluster
-        | ApplyTo::ExtensionConfig
-        | ApplyTo::Bootstrap => false,
-    };
-    match patch.spec.patch.operation {
-        operation if operation.inserts() && !listed => Operation::Add,
-        operation => operation,
-    }
 }
 
 /// Istio's older names of Envoy's own extensions, which EnvoyFilters still use.

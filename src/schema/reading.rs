@@ -191,12 +191,9 @@ impl Reader {
         let mut out = std::collections::HashMap::new();
         for (key, value) in entries {
             let inside = below(path, key);
-            let key = match map_key(&key_kind, key) {
-                Some(key) => key,
-                None => {
-                    self.fault(&inside, "this is no key of the mapping");
-                    continue;
-                }
+            let Some(key) = map_key(&key_kind, key) else {
+                self.fault(&inside, "this is no key of the mapping");
+                continue;
             };
             if let Some(value) = self.single(&kind, value, &inside) {
                 out.insert(key, value);

@@ -145,10 +145,11 @@ fn of_rules(
             "repeated" => of_list(rule, field, value, path, out),
             "map" => of_map(rule, value, path, out),
             _ if field.is_list() || field.is_map() => {}
-            _ => match unwrapped(value, set) {
-                Some(value) => scalar(rule, &field.kind(), &value, path, out),
-                None => {}
-            },
+            _ => {
+                if let Some(value) = unwrapped(value, set) {
+                    scalar(rule, &field.kind(), &value, path, out);
+                }
+            }
         }
     }
 }

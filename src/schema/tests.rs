@@ -2,8 +2,8 @@ use serde_json::json;
 
 use super::*;
 
-fn unfit(name: &str, json: serde_json::Value) -> Vec<(String, String)> {
-    let found = read(message(name).unwrap(), &json).unwrap_err();
+fn unfit(name: &str, json: &serde_json::Value) -> Vec<(String, String)> {
+    let found = read(message(name).unwrap(), json).unwrap_err();
     found.into_iter().map(|u| (u.path, u.message)).collect()
 }
 
@@ -25,11 +25,11 @@ fn every_fault_has_its_path() {
     let filter = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
     let got = unfit(
         filter,
-        json!({"nam": "x", "typed_config": {"@type": url, "source_codes": {"a": {"inline_strin": ""}}}}),
+        &json!({"nam": "x", "typed_config": {"@type": url, "source_codes": {"a": {"inline_strin": ""}}}}),
     );
     let paths: Vec<&str> = got.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["nam", "typed_config.source_codes.a.inline_strin"]);
-    let got = unfit(filter, json!({"typed_config": {"@type": "a/own.Type"}}));
+    let got = unfit(filter, &json!({"typed_config": {"@type": "a/own.Type"}}));
     let wanted = (
         "typed_config.@type".to_owned(),
         "Envoy's API has no `own.Type`".to_owned(),
@@ -45,7 +45,7 @@ fn what_a_typed_struct_says_is_judged_by_the_type_that_it_names() {
         "type_url": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
         "value": {"inline_code": 7},
     }});
-    let got = unfit(config, json);
+    let got = unfit(config, &json);
     assert_eq!(got[0].0, "typed_config.value.inline_code");
 }
 

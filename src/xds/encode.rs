@@ -45,11 +45,11 @@ pub struct Part {
 
 /// The patches that something was changed by; nearly always none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Patched(Option<Box<BTreeSet<Source>>>);
+pub struct Patched(Option<Box<[Source]>>);
 
 impl Patched {
     pub fn by(sources: BTreeSet<Source>) -> Self {
-        Self((!sources.is_empty()).then(|| Box::new(sources)))
+        Self((!sources.is_empty()).then(|| sources.into_iter().collect()))
     }
 
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
@@ -101,11 +101,11 @@ impl Cache {
     pub fn part_of(
         &mut self,
         version: Version,
-        bytes: Vec<u8>,
+        bytes: &[u8],
         refs: impl IntoIterator<Item = Ref>,
         patched: Patched,
     ) -> Arc<Part> {
-        self.keep(version, BytesMut::from(&bytes[..]), refs, patched)
+        self.keep(version, BytesMut::from(bytes), refs, patched)
     }
 
     /// Parts that follow each other, as one.

@@ -135,7 +135,7 @@ pub fn table(
         let version = encode::version_of("vhosts of patches", EPOCH, &(&table.name, &contents));
         let bytes = of_hosts(hosts)?;
         let refs = applied.refs.iter().cloned();
-        parts.push(cache.part_of(version, bytes, refs, Patched::default()));
+        parts.push(cache.part_of(version, &bytes, refs, Patched::default()));
     }
     let body = head.encode_to_vec();
     Some(cache.assemble(
@@ -174,7 +174,7 @@ fn run(
         let version = encode::version_of("patched run", EPOCH, &version);
         let Applied { sources, refs } = applied;
         let refs = base.refs.iter().cloned().chain(refs);
-        cache.part_of(version, of_hosts(hosts)?, refs, Patched::by(sources))
+        cache.part_of(version, &of_hosts(hosts)?, refs, Patched::by(sources))
     };
     cache.keep_patched_part(place, &part);
     Some(part)
@@ -233,10 +233,31 @@ fn contents(patches: &[&Patch]) -> Vec<u128> {
     patches.iter().map(|p| p.content).collect()
 }
 
-fn lists_of(operation: Operation) -> Lists {
-    match operation {
-        Operation::MergeAndReplaceList => Lists::Replace,
-        _ => Lists::Append,
+/// What a patch does, with its value.
+enum Act<'p> {
+    Remove,
+    Merge(&'p DynamicMessage, Lists),
+    Replace(&'p DynamicMessage),
+    /// Beside what is there; of what is no list, anywhere.
+    Put(&'p DynamicMessage),
+    /// Without a value, where one is needed: such a patch was refused before.
+    Nothing,
+}
+
+fn act(patch: &Patch) -> Act<'_> {
+    match (patch.spec.patch.operation, &patch.value) {
+        (Operation::Remove, _) => Act::Remove,
+        (_, None) | (Operation::Invalid, _) => Act::Nothing,
+        (Operation::Merge, Some(value)) => Act::Merge(value, Lists::Append),
+        (Operation::MergeAndReplaceList, Some(value)) => Act::Merge(value, Lists::Replace),
+        (Operation::Replace, Some(value)) => Act::Replace(value),
+        (
+            Operation::Add
+            | Operation::InsertBefore
+            | Operation::InsertAfter
+            | Operation::InsertFirst,
+            Some(value),
+        ) => Act::Put(value),
     }
 }
 

@@ -116,6 +116,15 @@ fn kind_of(patch: &Patch) -> Option<ResourceType> {
     match patch.spec.apply_to {
         ApplyTo::Cluster => Some(ResourceType::Cluster),
         ApplyTo::Listener => Some(ResourceType::Listener),
-        _ => None,
+        ApplyTo::Invalid
+        | ApplyTo::FilterChain
+        | ApplyTo::NetworkFilter
+        | ApplyTo::HttpFilter
+        | ApplyTo::RouteConfiguration
+        | ApplyTo::VirtualHost
+        | ApplyTo::HttpRoute
+        | ApplyTo::ExtensionConfig
+        | ApplyTo::Bootstrap
+        | ApplyTo::ListenerFilter => None,
     }
 }

@@ -3,8 +3,7 @@
 use prost_reflect::{DynamicMessage, Value};
 
 use super::merge::{self, Lists};
-use super::{Applied, lists_of, merge_typed, put_list, take_list};
-use crate::config::envoy_filter::Operation;
+use super::{Act, Applied, act, merge_typed, put_list, take_list};
 use crate::ir::patches::Patch;
 use crate::schema::{child, text};
 
@@ -15,18 +14,16 @@ pub fn cluster(
     applied: &mut Applied,
 ) -> Option<DynamicMessage> {
     for patch in patches {
-        match patch.spec.patch.operation {
-            Operation::Remove => {
+        match act(patch) {
+            Act::Remove => {
                 applied.note(patch);
                 return None;
             }
-            operation if operation.merges() => {
-                if let Some(value) = &patch.value {
-                    applied.note(patch);
-                    merge_cluster(&mut cluster, value, lists_of(operation));
-                }
+            Act::Merge(value, lists) => {
+                applied.note(patch);
+                merge_cluster(&mut cluster, value, lists);
             }
-            _ => {}
+            Act::Replace(_) | Act::Put(_) | Act::Nothing => {}
         }
     }
     Some(cluster)

@@ -2,6 +2,7 @@
 
 use prost_reflect::{DynamicMessage, Value};
 
+use super::{Act, act};
 use crate::config::envoy_filter::{FilterClass, Operation};
 use crate::ir::patches::{Patch, current_name};
 use crate::schema::text;
@@ -80,44 +81,65 @@ pub fn edit_at(
     meant: &dyn Fn(&Value) -> bool,
     shape: Shape,
 ) -> bool {
-    let operation = patch.spec.patch.operation;
-    if operation == Operation::Remove {
-        let before = items.len();
-        if !matches!(anchor, Anchor::None) {
-            items.retain(|item| !meant(item));
-        }
-        return items.len() < before;
-    }
-    let Some(value) = patch.value.clone().map(Value::Message) else {
-        return false;
-    };
-    let end = end(items, &value, shape);
-    let at = items.iter().position(meant);
-    let place = match (operation, anchor) {
-        (Operation::Add, _) => Some(by_class(items, patch.spec.patch.filter_class, end)),
-        (Operation::InsertFirst, Anchor::None) => Some(0),
-        (Operation::InsertFirst, _) if shape.first_needs_anchor => at.map(|_| 0),
-        (Operation::InsertFirst, _) => Some(0),
-        (Operation::InsertBefore, Anchor::None) => Some(0),
-        (Operation::InsertAfter, Anchor::None) => Some(end),
-        (Operation::InsertBefore | Operation::InsertAfter, Anchor::Front) => Some(0),
-        (Operation::InsertBefore | Operation::InsertAfter, Anchor::End) => Some(end),
-        (Operation::InsertBefore, Anchor::Named(_)) => at,
-        (Operation::InsertAfter, Anchor::Named(_)) => at.map(|at| (at + 1).min(end.max(at))),
-        (Operation::Replace, Anchor::None) => None,
-        (Operation::Replace, _) => {
-            if let Some(item) = at.and_then(|at| items.get_mut(at)) {
-                *item = value;
-                return true;
+    let value = match act(patch) {
+        Act::Remove => {
+            let before = items.len();
+            if !matches!(anchor, Anchor::None) {
+                items.retain(|item| !meant(item));
             }
-            None
+            return items.len() < before;
         }
-        _ => None,
+        Act::Replace(value) => {
+            let named = !matches!(anchor, Anchor::None);
+            let item = items.iter_mut().find(|item| named && meant(item));
+            return item
+                .map(|item| *item = Value::Message(value.clone()))
+                .is_some();
+        }
+        Act::Merge(..) | Act::Nothing => return false,
+        Act::Put(value) => Value::Message(value.clone()),
     };
+    let place = place(items, patch, anchor, &value, shape, meant);
     if let Some(place) = place {
         items.insert(place, value);
     }
     place.is_some()
+}
+
+/// Where a value goes; nowhere beside what is not there.
+fn place(
+    items: &[Value],
+    patch: &Patch,
+    anchor: &Anchor,
+    value: &Value,
+    shape: Shape,
+    meant: &dyn Fn(&Value) -> bool,
+) -> Option<usize> {
+    let end = end(items, value, shape);
+    let at = items.iter().position(meant);
+    match (patch.spec.patch.operation, anchor) {
+        (Operation::Add, _) => Some(by_class(items, patch.spec.patch.filter_class, end)),
+        (Operation::InsertFirst, Anchor::Named(_) | Anchor::Front | Anchor::End)
+            if shape.first_needs_anchor =>
+        {
+            at.map(|_| 0)
+        }
+        (Operation::InsertFirst, _)
+        | (Operation::InsertBefore, Anchor::None | Anchor::Front)
+        | (Operation::InsertAfter, Anchor::Front) => Some(0),
+        (Operation::InsertAfter, Anchor::None | Anchor::End)
+        | (Operation::InsertBefore, Anchor::End) => Some(end),
+        (Operation::InsertBefore, Anchor::Named(_)) => at,
+        (Operation::InsertAfter, Anchor::Named(_)) => at.map(|at| (at + 1).min(end.max(at))),
+        (
+            Operation::Invalid
+            | Operation::Merge
+            | Operation::MergeAndReplaceList
+            | Operation::Remove
+            | Operation::Replace,
+            _,
+        ) => None,
+    }
 }
 
 /// Where the list ends for what is added: before an item behind which nothing can stand, unless it is one itself.

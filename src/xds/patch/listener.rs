@@ -4,11 +4,9 @@ use prost_reflect::{DynamicMessage, Value};
 
 use super::list::{self, Anchor, Shape};
 use super::merge::{self, Lists};
-use super::{Applied, lists_of, put_list, route, take_list};
-use crate::config::envoy_filter::{
-    ApplyTo, FilterChainMatch, FilterMatch, ListenerMatch, Operation,
-};
-use crate::ir::patches::{self, Patch, current_name};
+use super::{Act, Applied, act, put_list, route, take_list};
+use crate::config::envoy_filter::{ApplyTo, FilterChainMatch, FilterMatch, ListenerMatch};
+use crate::ir::patches::{Patch, current_name};
 use crate::schema::{self, child, text};
 use crate::text::Str;
 
@@ -35,18 +33,16 @@ pub fn listener(
 ) -> Option<DynamicMessage> {
     inline_routes(&mut listener, patches, applied);
     for patch in of(patches, ApplyTo::Listener) {
-        match patches::operation(patch) {
-            Operation::Remove => {
+        match act(patch) {
+            Act::Remove => {
                 applied.note(patch);
                 return None;
             }
-            operation if operation.merges() => {
+            Act::Merge(value, lists) => {
                 applied.note(patch);
-                if let Some(value) = &patch.value {
-                    merge::merge(&mut listener, value, lists_of(operation));
-                }
+                merge::merge(&mut listener, value, lists);
             }
-            _ => {}
+            Act::Replace(_) | Act::Put(_) | Act::Nothing => {}
         }
     }
     listener_filters(&mut listener, patches, applied);
@@ -106,7 +102,7 @@ fn chains(listener: &mut DynamicMessage, patches: &[&Patch], applied: &mut Appli
         }
     }
     for patch in of(patches, ApplyTo::FilterChain) {
-        if let (Operation::Add, Some(value)) = (patches::operation(patch), &patch.value) {
+        if let Act::Put(value) = act(patch) {
             applied.note(patch);
             chains.push(Value::Message(value.clone()));
         }
@@ -124,18 +120,16 @@ fn chain_stays(
         if !matches_chain(wanted(patch), chain, is_virtual) {
             continue;
         }
-        match patches::operation(patch) {
-            Operation::Remove => {
+        match act(patch) {
+            Act::Remove => {
                 applied.note(patch);
                 return false;
             }
-            operation if operation.merges() => {
+            Act::Merge(value, lists) => {
                 applied.note(patch);
-                if let Some(value) = &patch.value {
-                    merge_chain(chain, value, lists_of(operation));
-                }
+                merge_chain(chain, value, lists);
             }
-            _ => {}
+            Act::Replace(_) | Act::Put(_) | Act::Nothing => {}
         }
     }
     network_filters(chain, patches, is_virtual, applied);
@@ -266,12 +260,9 @@ fn edit_manager(filter: &mut DynamicMessage, edit: impl FnOnce(&mut DynamicMessa
 
 /// Into all filters that match, or into every one.
 fn merge_filters(filters: &mut [Value], patch: &Patch, anchor: &Anchor, applied: &mut Applied) {
-    let Some(value) = patch.value.as_ref() else {
+    let Act::Merge(value, _) = act(patch) else {
         return;
     };
-    if !patch.spec.patch.operation.merges() {
-        return;
-    }
     for filter in filters.iter_mut().filter_map(Value::as_message_mut) {
         let config = child(filter, "typed_config");
         if let Some(config) = config.filter(|_| anchor.is_at(filter)) {

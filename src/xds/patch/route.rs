@@ -4,8 +4,8 @@ use prost_reflect::{DynamicMessage, Value};
 
 use super::list::{self, Anchor, Shape};
 use super::merge;
-use super::{Applied, lists_of, put_list, take_list};
-use crate::config::envoy_filter::{ApplyTo, Operation, RouteAction, VirtualHostMatch};
+use super::{Act, Applied, act, put_list, take_list};
+use crate::config::envoy_filter::{ApplyTo, RouteAction, VirtualHostMatch};
 use crate::ir::patches::{self, Patch};
 use crate::schema::{self, text};
 
@@ -38,21 +38,21 @@ pub fn inline(
 /// What is merged into the table itself, its virtual hosts aside or not.
 pub fn head(table: &mut DynamicMessage, patches: &[&Patch], applied: &mut Applied) {
     for patch in of(patches, ApplyTo::RouteConfiguration) {
-        let operation = patch.spec.patch.operation;
-        if let Some(value) = patch.value.as_ref().filter(|_| operation.merges()) {
+        if let Act::Merge(value, lists) = act(patch) {
             applied.note(patch);
-            merge::merge(table, value, lists_of(operation));
+            merge::merge(table, value, lists);
         }
     }
 }
 
 /// Virtual hosts of the patches' own.
 pub fn added(patches: &[&Patch], applied: &mut Applied) -> Vec<DynamicMessage> {
-    let adding = of(patches, ApplyTo::VirtualHost);
-    let adding = adding.filter(|p| patches::operation(p) == Operation::Add);
-    let hosts = adding.filter_map(|patch| {
-        let value = patch.value.clone();
-        value.inspect(|_| applied.note(patch))
+    let hosts = of(patches, ApplyTo::VirtualHost).filter_map(|patch| match act(patch) {
+        Act::Put(value) => {
+            applied.note(patch);
+            Some(value.clone())
+        }
+        Act::Remove | Act::Merge(..) | Act::Replace(_) | Act::Nothing => None,
     });
     hosts.collect()
 }
@@ -67,24 +67,20 @@ pub fn virtual_host(
         if !matches_host(patch, &host) {
             continue;
         }
-        match patches::operation(patch) {
-            Operation::Remove => {
+        match act(patch) {
+            Act::Remove => {
                 applied.note(patch);
                 return None;
             }
-            Operation::Replace => {
-                if let Some(value) = &patch.value {
-                    applied.note(patch);
-                    host = value.clone();
-                }
+            Act::Replace(value) => {
+                applied.note(patch);
+                host = value.clone();
             }
-            operation if operation.merges() => {
-                if let Some(value) = &patch.value {
-                    applied.note(patch);
-                    merge::merge(&mut host, value, lists_of(operation));
-                }
+            Act::Merge(value, lists) => {
+                applied.note(patch);
+                merge::merge(&mut host, value, lists);
             }
-            _ => {}
+            Act::Put(_) | Act::Nothing => {}
         }
     }
     routes(&mut host, patches, applied);
@@ -109,7 +105,7 @@ fn routes(host: &mut DynamicMessage, patches: &[&Patch], applied: &mut Applied) 
         _ => true,
     });
     for patch in meeting {
-        if !patch.spec.patch.operation.inserts() {
+        if !matches!(act(patch), Act::Put(_)) {
             continue;
         }
         let anchor = match wanted_host(patch).and_then(|v| v.route.as_ref()) {
@@ -129,18 +125,16 @@ fn route_stays(route: &mut DynamicMessage, patches: &[&Patch], applied: &mut App
         if !matches_route(patch, route) {
             continue;
         }
-        match patch.spec.patch.operation {
-            Operation::Remove => {
+        match act(patch) {
+            Act::Remove => {
                 applied.note(patch);
                 return false;
             }
-            operation if operation.merges() => {
-                if let Some(value) = &patch.value {
-                    applied.note(patch);
-                    merge::merge(route, value, lists_of(operation));
-                }
+            Act::Merge(value, lists) => {
+                applied.note(patch);
+                merge::merge(route, value, lists);
             }
-            _ => {}
+            Act::Replace(_) | Act::Put(_) | Act::Nothing => {}
         }
     }
     true

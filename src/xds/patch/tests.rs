@@ -10,9 +10,9 @@ fn message(name: &str, json: &Json) -> DynamicMessage {
     schema::read(schema::message(name).unwrap(), json).unwrap()
 }
 
-fn merged(name: &str, old: Json, new: Json, lists: Lists) -> Json {
-    let mut into = message(name, &old);
-    merge::merge(&mut into, &message(name, &new), lists);
+fn merged(name: &str, old: &Json, new: &Json, lists: Lists) -> Json {
+    let mut into = message(name, old);
+    merge::merge(&mut into, &message(name, new), lists);
     serde_json::to_value(&into).unwrap()
 }
 
@@ -31,7 +31,7 @@ fn lists_grow_messages_merge_and_what_was_written_counts() {
         "circuitBreakers": {"thresholds": [{"maxRetries": 2}]},
         "commonLbConfig": {"updateMergeWindow": "1s"},
     });
-    let got = merged(name, old.clone(), new.clone(), Lists::Append);
+    let got = merged(name, &old, &new, Lists::Append);
     let wanted = json!({
         "connectTimeout": "2s",
         "perConnectionBufferLimitBytes": 0,
@@ -39,7 +39,7 @@ fn lists_grow_messages_merge_and_what_was_written_counts() {
         "commonLbConfig": {"healthyPanicThreshold": {"value": 50.0}, "updateMergeWindow": "1s"},
     });
     assert_eq!(got, wanted);
-    let got = merged(name, old, new, Lists::Replace);
+    let got = merged(name, &old, &new, Lists::Replace);
     assert_eq!(
         got["circuitBreakers"]["thresholds"],
         json!([{"maxRetries": 2}])
@@ -47,7 +47,7 @@ fn lists_grow_messages_merge_and_what_was_written_counts() {
 }
 
 /// The patches of one EnvoyFilter, as a proxy gets them.
-fn patches(list: Json) -> Vec<Arc<Patch>> {
+fn patches(list: &Json) -> Vec<Arc<Patch>> {
     let spec: EnvoyFilter = serde_json::from_value(json!({"configPatches": list})).unwrap();
     let meta = crate::config::Meta {
         name: "f".into(),
@@ -91,7 +91,7 @@ fn encoded(version: &str) -> Arc<Encoded> {
 #[test]
 fn equal_patches_of_one_resource_are_made_once_and_know_their_object() {
     let list = json!([{"applyTo": "CLUSTER", "patch": {"operation": "MERGE", "value": {"connect_timeout": "3s"}}}]);
-    let (once, again) = (patches(list.clone()), patches(list));
+    let (once, again) = (patches(&list), patches(&list));
     let mut cache = Cache::default();
     let base = encoded("1");
     let first = resource(&mut cache, &base, &once).unwrap();
