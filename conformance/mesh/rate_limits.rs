@@ -136,11 +136,12 @@ impl Limiter {
 }
 
 async fn serve(listener: tokio::net::TcpListener, counts: Arc<Counts>) {
+    let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let counts = counts.clone();
         let answer = service_fn(move |request| answer(request, counts.clone()));
         let protocol = http2::Builder::new(TokioExecutor::new());
-        tokio::spawn(protocol.serve_connection(TokioIo::new(stream), answer));
+        connections.spawn(protocol.serve_connection(TokioIo::new(stream), answer));
     }
 }
 
