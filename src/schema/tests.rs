@@ -61,10 +61,6 @@ fn a_whole_message_keeps_the_bounds_and_a_part_of_one_only_where_it_is_set() {
     let whole = paths(Extent::Whole);
     assert!(whole.contains(&"stat_prefix".to_owned()), "{whole:?}");
     assert!(
-        whole.contains(&"token_bucket.max_tokens".to_owned()),
-        "{whole:?}"
-    );
-    assert!(
         whole.contains(&"token_bucket.fill_interval".to_owned()),
         "{whole:?}"
     );

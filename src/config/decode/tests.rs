@@ -190,7 +190,7 @@ fn kinds_that_mean_nothing_are_silent_and_unknown_ones_are_told() {
         other => panic!("{other:?}"),
     };
     assert_eq!(
-        code(of("networking.istio.io/v1alpha3", "EnvoyFilter")),
+        code(of("inference.networking.k8s.io/v1", "InferencePool")),
         Code::NotYetInEffect
     );
     assert_eq!(code(of("example.com/v1", "Widget")), Code::UnknownKind);
