@@ -13,6 +13,10 @@ pub const SCENARIOS: &[Scenario] = &[
         "a_port_of_a_backend_is_found_by_its_name_when_it_comes",
         by_name,
     ),
+    (
+        "an_extension_stands_at_the_gateway_for_what_an_ingress_serves",
+        extended,
+    ),
 ];
 
 fn ingress(name: &str, spec: &str) -> String {
@@ -134,6 +138,40 @@ fn by_tls() -> Result<()> {
     let _more = edge.mesh.apply("more", &ingress("more", &more))?;
     let closed = edge.secure(edge.pki.client("shop.example.com"), "/closed");
     edge.until(&closed, 503).map(drop)
+}
+
+fn extended() -> Result<()> {
+    let edge = Edge::enter()?;
+    let spec = format!(
+        "  rules:
+  - host: shop.example.com
+    http: {{paths: [{{path: /, pathType: Prefix, {TO_REVIEWS}}}]}}
+"
+    );
+    let script = "---
+apiVersion: extensions.istio.io/v1alpha1
+kind: TrafficExtension
+metadata: {name: guard, namespace: edge}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  phase: AUTHZ
+  match: [{mode: CLIENT, ports: [{number: 80}]}]
+  lua:
+    inlineCode: |
+      function envoy_on_request(handle)
+        if handle:headers():get(':path') == '/admin' then
+          handle:respond({[':status'] = '403'}, 'not here')
+        end
+      end
+";
+    let _applied = edge.apply(&format!("{}{}", class(OURS), ingress("shop", &spec)))?;
+    let admin = edge.call("shop.example.com", "/admin");
+    edge.until(&admin, 200)?;
+    let script = edge.mesh.apply("guard", script)?;
+    edge.until(&admin, 403)?;
+    edge.until(&edge.call("shop.example.com", "/"), 200)?;
+    drop(script);
+    edge.until(&admin, 200).map(drop)
 }
 
 fn by_class() -> Result<()> {

@@ -119,12 +119,10 @@ fn defined_later() -> Result<()> {
     Ok(())
 }
 
-fn permissions() -> Result<()> {
-    let world = World::start()?;
-    world.put_all(NAMESPACES)?;
-    let role = |istio: &str| {
-        format!(
-            "apiVersion: rbac.authorization.k8s.io/v1
+/// What the guest may read, of Istio's kinds these alone.
+fn role(istio: &str) -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {{name: reader}}
 rules:
@@ -140,8 +138,12 @@ rules:
 - apiGroups: [networking.istio.io, security.istio.io]
   resources: [{istio}]
   verbs: [list, watch]"
-        )
-    };
+    )
+}
+
+fn permissions() -> Result<()> {
+    let world = World::start()?;
+    world.put_all(NAMESPACES)?;
     let most = "virtualservices, destinationrules, workloadentries, peerauthentications";
     world.put_yaml(&role(most))?;
     world.put_yaml(

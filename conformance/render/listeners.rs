@@ -272,6 +272,7 @@ fn inbound_http(retries: Option<HttpRetry>) -> HttpManager {
             operation: "reviews.shop.svc.cluster.local:80/*".into(),
             retries,
         }),
+        extensions: Vec::new(),
         access_log: Some(default_log()),
     }
 }
@@ -289,6 +290,7 @@ fn outbound_http(table: &str) -> FilterChain {
             routes: Routes::Rds(table.into()),
             loading: Loading::AtOnce,
             edge: None,
+            extensions: Vec::new(),
             access_log: None,
         })),
         ..chain("", tcp(""))

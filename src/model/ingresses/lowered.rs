@@ -165,25 +165,26 @@ pub fn precedence(rule: &Rule) -> (bool, Reverse<usize>, bool) {
     )
 }
 
-/// None takes every path.
-fn uri(path: &IngressPath) -> Option<StringMatch> {
+fn uri(path: &IngressPath) -> StringMatch {
     let text = path.path.as_str();
     match path.path_type {
-        PathType::Exact => Some(StringMatch::Exact(path.path.clone())),
+        PathType::Exact => StringMatch::Exact(path.path.clone()),
         PathType::Prefix => below(text),
         PathType::ImplementationSpecific => match text {
-            "" | "*" | "/*" | ".*" => None,
+            "" | "*" | "/*" | ".*" => below(""),
             _ => match text.strip_suffix(".*").or_else(|| text.strip_suffix("/*")) {
                 Some(prefix) => below(prefix),
-                None => Some(StringMatch::Exact(path.path.clone())),
+                None => StringMatch::Exact(path.path.clone()),
             },
         },
     }
 }
 
-fn below(text: &str) -> Option<StringMatch> {
-    let trimmed = text.trim_end_matches('/');
-    (!trimmed.is_empty()).then(|| StringMatch::Segments(Str::new(trimmed)))
+fn below(text: &str) -> StringMatch {
+    match text.trim_end_matches('/') {
+        "" => StringMatch::Prefix(Str::new_static("/")),
+        trimmed => StringMatch::Segments(Str::new(trimmed)),
+    }
 }
 
 impl Ways<'_> {
@@ -194,9 +195,10 @@ impl Ways<'_> {
         Hostname::parse(&format!("{}.{namespace}.svc.{domain}", service.name)).ok()
     }
 
-    fn route(&self, uri: Option<Option<StringMatch>>, backend: &Backend) -> HttpRoute {
+    /// None matches whatever no path took.
+    fn route(&self, uri: Option<StringMatch>, backend: &Backend) -> HttpRoute {
         let matches = uri.map(|uri| HttpMatchRequest {
-            uri: uri.or_else(|| Some(StringMatch::Prefix(Str::new_static("/")))),
+            uri: Some(uri),
             ..HttpMatchRequest::default()
         });
         let route = HttpRoute {
