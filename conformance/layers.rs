@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "backoff",
             "config",
             "model::proxy",
+            "model::registration",
             "xds",
             "view",
             "ca",

@@ -63,7 +63,8 @@ fn by_path() -> Result<()> {
 "
     );
     let _applied = edge.apply(&format!("{}{}", class(OURS), ingress("shop", &spec)))?;
-    edge.until(&edge.call("shop.example.com", "/shop"), 200)?;
+    // What was there before said nothing of this path.
+    edge.until(&edge.call("shop.example.com", "/shop/closed"), 503)?;
     let reply = edge.ask("shop.example.com", "/shop/any/thing?x=1")?;
     let name = reply.seen()?["name"]
         .as_str()
