@@ -184,7 +184,7 @@ impl Ground {
         intake.begin();
         info!(ports = %doors.ports, "serving");
         tasks.run("intake", intake.run(batches, entered, stop.clone()));
-        let plane = Plane {
+        Plane {
             webhooks,
             replica,
             engine,
@@ -196,8 +196,8 @@ impl Ground {
             inbox,
             registrar,
             read,
-        };
-        plane.run(settings, dir, stop, tasks);
+        }
+        .run(settings, dir, stop, tasks);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use crate::admission::Webhooks;
 use crate::ca::authority::Authority;
 use crate::ca::standby::Standby;
 use crate::cli::settings::Settings;
+use crate::config::ingress::Fronted;
 use crate::controllers::{
     Installed, authority, default_revision, events, ingress, injector, keys, leader, roots, status,
     webhooks,
@@ -156,18 +157,10 @@ pub fn run(
         "events",
         events::run(installed.clone(), pod, found, leads, stop.clone()),
     );
-    if let Some(replica) = replica.filter(|_| settings.status) {
-        let peers = replica.peers(&authority, &installed);
-        let (at, leads) = (installed.clone(), leading.clone());
-        tasks.run(
-            "status",
-            status::run(at, (replica.own, peers), (leads, common), stop.clone()),
-        );
-    }
     if settings.status {
-        let (at, leads) = (installed.clone(), leading.clone());
-        let written = ingress::run(at, followed.reached, leads, stop.clone());
-        tasks.run("status of Ingresses", written);
+        let told = replica.map(|replica| (replica.peers(&authority, &installed), replica.own));
+        let leads = (leading.clone(), common);
+        tell_statuses(&installed, told, followed.reached, leads, (stop, tasks));
     }
     let kept = roots::run(
         installed.clone(),
@@ -194,4 +187,21 @@ pub fn run(
         injector::run(installed, followed.injected, publish, stop.clone()),
     );
     Webhooks::new(injection, metrics)
+}
+
+/// What became of objects, and where Ingresses are reached: of revisions that share them one says it.
+fn tell_statuses(
+    installed: &Installed,
+    told: Option<(Peers, Own)>,
+    reached: watch::Receiver<Fronted>,
+    (leading, common): (watch::Receiver<bool>, watch::Receiver<bool>),
+    (stop, tasks): (&CancellationToken, &mut Tasks),
+) {
+    let written = ingress::run(installed.clone(), reached, common.clone(), stop.clone());
+    tasks.run("status of Ingresses", written);
+    if let Some((peers, own)) = told {
+        let leads = (leading, common);
+        let written = status::run(installed.clone(), (own, peers), leads, stop.clone());
+        tasks.run("status", written);
+    }
 }
