@@ -168,14 +168,7 @@ impl Snapshot {
                 Arc::make_mut(&mut self.gateways).set(key, gateway);
                 facts.fronts = true;
             }
-            Kind::TrafficExtension => {
-                let extension = object.and_then(|o| match &o.spec {
-                    Spec::TrafficExtension(spec) => Some((o, &**spec)),
-                    _ => None,
-                });
-                Arc::make_mut(&mut self.extensions).set(key, extension);
-                self.touch_namespace(&key.namespace, facts);
-            }
+            Kind::TrafficExtension => self.apply_extension(key, object, facts),
             Kind::Ingress => self.apply_ingress(key, change.object.as_ref(), facts),
             Kind::IngressClass => {
                 let class = object.and_then(|o| match &o.spec {
@@ -184,17 +177,28 @@ impl Snapshot {
                 });
                 self.apply_ingress_class(key, class, facts);
             }
-            Kind::EnvoyFilter => {
-                let filter = object.and_then(|o| match &o.spec {
-                    Spec::EnvoyFilter(spec) => Some((&o.meta, &**spec)),
-                    _ => None,
-                });
-                Arc::make_mut(&mut self.envoy_filters).set(key, filter);
-                facts.everyone |= key.namespace == self.mesh.root_namespace;
-                facts.namespaces.insert(key.namespace.clone());
-            }
+            Kind::EnvoyFilter => self.apply_filter(key, object, facts),
             Kind::MeshConfig => self.apply_mesh(object, facts, sets),
         }
+    }
+
+    fn apply_extension(&mut self, key: &Key, object: Option<&Object>, facts: &mut Facts) {
+        let extension = object.and_then(|o| match &o.spec {
+            Spec::TrafficExtension(spec) => Some((o, &**spec)),
+            _ => None,
+        });
+        Arc::make_mut(&mut self.extensions).set(key, extension);
+        self.touch_namespace(&key.namespace, facts);
+    }
+
+    fn apply_filter(&mut self, key: &Key, object: Option<&Object>, facts: &mut Facts) {
+        let filter = object.and_then(|o| match &o.spec {
+            Spec::EnvoyFilter(spec) => Some((&o.meta, &**spec)),
+            _ => None,
+        });
+        Arc::make_mut(&mut self.envoy_filters).set(key, filter);
+        facts.everyone |= key.namespace == self.mesh.root_namespace;
+        facts.namespaces.insert(key.namespace.clone());
     }
 
     fn apply_service(
