@@ -86,6 +86,7 @@ fn proxy(number: usize) -> Proxy {
         topology: None,
         packing: None,
         metadata: Default::default(),
+        families: Default::default(),
         id: Str::new(format!("sidecar~10.1.0.1~caller.{}~x", namespace(number))),
         ip: [10, 1, 0, 1].into(),
         name: Str::new("caller"),

@@ -61,6 +61,7 @@ pub fn proxies() -> Vec<Proxy> {
         topology: None,
         packing,
         metadata: Labels::new(),
+        families: Default::default(),
     };
     let captured = Interception::Redirect;
     let scoped = Some(RoutePacking::Scoped);
