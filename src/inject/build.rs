@@ -1,13 +1,34 @@
 //! The build of a proxy's image: `debug`, `distroless`, or the one that its tag says nothing of.
 
-use crate::config::proxy_config::IMAGE_TYPES;
+use super::InjectError;
+use crate::config::proxy_config::{IMAGE_TYPES, ProxyConfig};
 use crate::text::Str;
+
+/// By this annotation a pod asks for one.
+pub(super) const ANNOTATION: &str = "sidecar.istio.io/proxyImageType";
 
 /// The build that no tag names.
 const DEFAULT: &str = "default";
 
+/// The build that is asked for: by the annotation, else by the proxy's configuration.
+pub(super) fn chosen(
+    image: &str,
+    annotation: Option<&str>,
+    proxy: &ProxyConfig,
+) -> Result<Str, InjectError> {
+    let said = proxy.image.as_ref().map(|image| image.image_type.as_str());
+    let Some(wanted) = annotation.or(said.filter(|said| !said.is_empty())) else {
+        return Ok(Str::new(image));
+    };
+    let wrong = |why: String| match annotation {
+        Some(own) => InjectError::annotation(ANNOTATION, own, why),
+        None => InjectError::Values(format!("image.imageType {wanted}: {why}")),
+    };
+    of_type(image, wanted).map_err(wrong)
+}
+
 /// The same image in another build. Envoy's own images say it before the version (`debug-v1.40.0`), Istio's behind it.
-pub(super) fn of_type(image: &str, wanted: &str) -> Result<Str, String> {
+fn of_type(image: &str, wanted: &str) -> Result<Str, String> {
     if !IMAGE_TYPES.contains(&wanted) {
         return Err(format!("say one of {}", IMAGE_TYPES.join(", ")));
     }

@@ -142,7 +142,11 @@ impl Choices {
                 Role::Sidecar => read.interception(&proxy)?,
                 Role::Router => InterceptionMode::None,
             },
-            image: read.image(&injection.values.global.image(image), &proxy)?,
+            image: build::chosen(
+                &injection.values.global.image(image),
+                read.text(build::ANNOTATION),
+                &proxy,
+            )?,
             resources: match role {
                 Role::Sidecar => read.resources(&values.resources),
                 // Those of a sidecar say nothing of a gateway.
@@ -287,21 +291,6 @@ impl Read<'_> {
             }
         };
         Ok(mode)
-    }
-
-    /// The build that is asked for: by the annotation, else by the proxy's configuration.
-    fn image(&self, image: &str, proxy: &ProxyConfig) -> Result<Str, InjectError> {
-        let key = "sidecar.istio.io/proxyImageType";
-        let own = self.text(key);
-        let said = proxy.image.as_ref().map(|image| image.image_type.as_str());
-        let Some(wanted) = own.or(said.filter(|said| !said.is_empty())) else {
-            return Ok(Str::new(image));
-        };
-        let wrong = |why: String| match own {
-            Some(own) => InjectError::annotation(key, own, why),
-            None => InjectError::Values(format!("image.imageType {wanted}: {why}")),
-        };
-        build::of_type(image, wanted).map_err(wrong)
     }
 
     /// A port on which the proxy listens itself cannot be its status port, too.
