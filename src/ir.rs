@@ -30,8 +30,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
-use crate::config::destination_rule::HttpCookie;
+use crate::config::connection_pool::{
+    BackendUtilization, ConnectionPool, OutlierDetection, RetryBudget, Warmup,
+};
+use crate::config::destination_rule::{HttpCookie, ProxyProtocolVersion};
 use crate::config::http_action::{
     CorsPolicy, HeaderChanges, HttpFaultInjection, HttpRedirect, Percent, RegexRewrite,
 };
@@ -65,7 +67,7 @@ pub struct Cluster {
     pub tls: UpstreamTls,
     /// `metadata.filter_metadata.istio`, read by istioctl and Kiali; absent for the fixed clusters.
     pub origin: Option<Origin>,
-    /// What bounds its use; few clusters have any.
+    /// What few clusters have: bounds of their use, and how connections begin.
     pub limits: Option<Box<Limits>>,
 }
 
@@ -77,6 +79,16 @@ pub struct Limits {
     pub warmup: Option<Warmup>,
     /// Whether localities have shares (`locality_weighted_lb_config`).
     pub shared_out: bool,
+    /// Whether Envoy is to weigh the client's zone against the others (`zone_aware_lb_config`), where it knows its own.
+    pub zones: Option<Zones>,
+    /// Connections begin with where they came from.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Zones {
+    /// None is Envoy's 6.
+    pub min_cluster_size: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -107,7 +119,7 @@ pub enum UpstreamProtocol {
     Tcp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum LoadBalancer {
     LeastRequest,
     RoundRobin,
@@ -121,6 +133,8 @@ pub enum LoadBalancer {
     },
     /// The cluster decides (original destination).
     ClusterProvided,
+    /// By the load that endpoints report.
+    Utilization(Box<BackendUtilization>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

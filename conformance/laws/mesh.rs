@@ -748,6 +748,7 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
     ]);
     (lb, any::<bool>(), near).prop_map(|(simple, by_source, near)| LoadBalancer {
         locality_lb_setting: near,
+        zone_aware_lb_setting: by_source.then(Box::default),
         simple: (!by_source).then_some(simple),
         consistent_hash: by_source.then(|| ConsistentHash {
             use_source_ip: Some(true),
@@ -784,6 +785,8 @@ fn destination_rule() -> impl Strategy<Value = DestinationRule> {
             })
         }),
         retry_budget: None,
+        proxy_protocol: None,
+        tunnel: None,
         tls: tls.map(|mode| ClientTls {
             mode,
             ..ClientTls::default()

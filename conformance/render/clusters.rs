@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fairlead::config::connection_pool::{
-    ConnectionPool, Http2KeepAlive, HttpSettings, OutlierDetection, RetryBudget, TcpKeepalive,
-    TcpSettings, Warmup,
+    BackendUtilization, ConnectionPool, Http2KeepAlive, HttpSettings, OutlierDetection,
+    RetryBudget, TcpKeepalive, TcpSettings, Warmup,
 };
+use fairlead::config::destination_rule::ProxyProtocolVersion;
 use fairlead::config::value::Span;
 use fairlead::ir::{
     Address, Certificates, Cluster, Discovery, Endpoint, Health, Limits, LoadAssignment,
     LoadBalancer, LocalityEndpoints, Lookup, MutualTls, Origin, Origination, Roots, TlsMode,
-    UpstreamProtocol, UpstreamTls,
+    UpstreamProtocol, UpstreamTls, Zones,
 };
 use fairlead::model::proxy::Families;
 use fairlead::text::Str;
@@ -123,10 +124,58 @@ fn limited(add: &mut Add<'_>) {
         c.limits = Some(Box::new(limits()));
         c.protocol = UpstreamProtocol::Http2;
     });
+    add("by the load that endpoints report", |c| {
+        c.limits = Some(Box::new(limits()));
+        c.load_balancer = LoadBalancer::Utilization(Box::new(BackendUtilization {
+            metric_names_for_computing_utilization: vec!["named_metrics.queue".into()],
+            error_utilization_penalty_percent: Some(150),
+            weight_update_period: Some(Span(Duration::from_secs(1))),
+            ..BackendUtilization::default()
+        }));
+    });
+    add("the same, by shares of localities", |c| {
+        c.load_balancer = LoadBalancer::Utilization(Box::default());
+        c.limits = Some(Box::new(Limits {
+            shared_out: true,
+            ..Limits::default()
+        }));
+    });
+    add("with statuses that count as errors", |c| {
+        c.protocol = UpstreamProtocol::Http1;
+        c.limits = Some(Box::new(Limits {
+            outliers: Some(OutlierDetection {
+                outlier_detection_http_error_codes: vec![429, 503],
+                ..OutlierDetection::default()
+            }),
+            ..Limits::default()
+        }));
+    });
+    add("zones weighed", |c| {
+        c.limits = Some(Box::new(Limits {
+            zones: Some(Zones {
+                min_cluster_size: Some(3),
+            }),
+            ..Limits::default()
+        }));
+    });
+    add("begun by the PROXY protocol, 1", |c| {
+        c.limits = Some(Box::new(announced(ProxyProtocolVersion::V1)));
+    });
+    add("begun by the PROXY protocol, 2, then mTLS", |c| {
+        c.limits = Some(Box::new(announced(ProxyProtocolVersion::V2)));
+        c.tls = UpstreamTls::Auto(mutual());
+    });
     add("warmed up, round robin", |c| {
         c.limits = Some(Box::new(limits()));
         c.load_balancer = LoadBalancer::RoundRobin;
     });
+}
+
+fn announced(version: ProxyProtocolVersion) -> Limits {
+    Limits {
+        proxy_protocol: Some(version),
+        ..Limits::default()
+    }
 }
 
 fn looked_up(cluster: &mut Cluster, lookup: Lookup) {
@@ -153,6 +202,8 @@ fn limits() -> Limits {
     let seconds = |s| Some(Span(Duration::from_secs(s)));
     Limits {
         shared_out: false,
+        zones: None,
+        proxy_protocol: None,
         pool: ConnectionPool {
             tcp: TcpSettings {
                 max_connections: 1,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use fairlead::config::destination_rule::Tunnel;
 use fairlead::config::value::Span;
 use fairlead::config::virtual_service::HttpRetry;
 use fairlead::ir::{
@@ -26,6 +27,7 @@ pub fn listeners() -> Vec<Case<Listener>> {
         ("inbound, no port to leave out", except(vec![])),
         ("inbound, one port to leave out", except(vec![65535])),
         ("a listener of its own on a socket file", own_socket_file()),
+        ("bytes through a tunnel", tunnelled()),
     ];
     let named = |(number, (label, listener)): (u16, (&'static str, Listener))| {
         let address = match listener.address {
@@ -101,6 +103,7 @@ fn tcp_service() -> Listener {
             hash_source_ip: HashSourceIp::Yes,
             idle_timeout: Some(Span(Duration::from_secs(60))),
             max_duration: Some(Span(Duration::from_secs(3600))),
+            tunnel: None,
         },
         access_log: Some(default_log()),
         ..tcp("db")
@@ -112,6 +115,31 @@ fn tcp_service() -> Listener {
         chains: vec![chain("", proxy)],
         default_chain: None,
         ..http_port()
+    }
+}
+
+fn tunnelled() -> Listener {
+    let through = |protocol: &str, host: &str| {
+        let flow = Flow {
+            tunnel: Some(Box::new(Tunnel {
+                protocol: protocol.into(),
+                target_host: host.into(),
+                target_port: 443,
+            })),
+            ..Flow::default()
+        };
+        TcpProxy { flow, ..tcp(host) }
+    };
+    let posted = FilterChain {
+        matches: ChainMatch {
+            destination_port: Some(443),
+            ..ChainMatch::default()
+        },
+        ..chain("posted", through("POST", "fd00::1"))
+    };
+    Listener {
+        chains: vec![posted, chain("", through("", "wiki.example.com"))],
+        ..tcp_service()
     }
 }
 

@@ -10,6 +10,7 @@ mod header_value;
 mod http_action;
 mod ingress;
 mod l4_route;
+mod load_balancer;
 mod locality;
 mod mesh;
 mod peer_authentication;
@@ -53,7 +54,7 @@ pub fn faults(spec: &Spec, meta: &Meta, not_yet: &NotYet) -> Vec<Fault> {
         Spec::WorkloadGroup(spec) => workload_group::faults(spec),
         Spec::ServiceEntry(spec) => service_entry::faults(spec, &meta.namespace),
         Spec::VirtualService(spec) => virtual_service::faults(spec, &meta.namespace),
-        Spec::DestinationRule(spec) => destination_rule::faults(spec, &meta.namespace, not_yet),
+        Spec::DestinationRule(spec) => destination_rule::faults(spec, &meta.namespace),
         Spec::PeerAuthentication(spec) => peer_authentication::faults(spec),
         Spec::Sidecar(spec) => sidecar::faults(spec, not_yet),
         Spec::Gateway(spec) => gateway::faults(spec),

@@ -1,11 +1,12 @@
 //! How much of a destination a client uses, and when it leaves some of it out: connection pools, outlier detection,
-//! warm-up, retry budgets.
+//! warm-up, retry budgets, weights by load.
 //!
 //! Field meaning: <https://istio.io/latest/docs/reference/config/networking/destination-rule/>.
 
 use serde::{Deserialize, Serialize};
 
 use super::value::{Decimal, Span};
+use crate::text::Str;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -82,6 +83,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     /// Below this share of healthy endpoints all are used; 0 never.
     pub min_health_percent: u32,
+    /// Statuses that count as errors, instead of all from 500 on.
+    pub outlier_detection_http_error_codes: Vec<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,6 +94,8 @@ pub struct RetryBudget {
     pub percent: Option<Decimal>,
     /// Absent is 3.
     pub min_retry_concurrency: Option<u32>,
+    /// How long a request counts as active; absent only while it is.
+    pub budget_interval: Option<Span>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,4 +106,15 @@ pub struct Warmup {
     pub minimum_percent: Option<Decimal>,
     /// Absent is 1.
     pub aggression: Option<Decimal>,
+}
+
+/// Endpoints get requests by what they report of their load. What is absent is Envoy's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendUtilization {
+    pub metric_names_for_computing_utilization: Vec<Str>,
+    pub error_utilization_penalty_percent: Option<u32>,
+    pub weight_expiration_period: Option<Span>,
+    pub weight_stabilization_period: Option<Span>,
+    pub weight_update_period: Option<Span>,
 }

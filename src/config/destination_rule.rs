@@ -1,11 +1,13 @@
-//! DestinationRule: subsets, client TLS, load balancer.
+//! DestinationRule: subsets, client TLS, load balancer, tunnels.
 //!
 //! Field meaning: <https://istio.io/latest/docs/reference/config/networking/destination-rule/>.
 
 use serde::{Deserialize, Serialize};
 
-use super::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
-use super::locality::LocalityLb;
+use super::connection_pool::{
+    BackendUtilization, ConnectionPool, OutlierDetection, RetryBudget, Warmup,
+};
+use super::locality::{self, LocalityLb, ZoneAwareLb};
 use super::meta::Labels;
 use super::value::Span;
 use crate::text::Str;
@@ -43,6 +45,32 @@ pub struct TrafficPolicy {
     pub tls: Option<ClientTls>,
     pub port_level_settings: Vec<PortTrafficPolicy>,
     pub retry_budget: Option<RetryBudget>,
+    pub proxy_protocol: Option<ProxyProtocol>,
+    pub tunnel: Option<Box<Tunnel>>,
+}
+
+/// Each connection begins with where it came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyProtocol {
+    pub version: ProxyProtocolVersion,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProxyProtocolVersion {
+    #[default]
+    V1,
+    V2,
+}
+
+/// Byte streams go through an HTTP proxy to the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tunnel {
+    /// `CONNECT`, which empty is too, or `POST`.
+    pub protocol: Str,
+    pub target_host: Str,
+    pub target_port: u16,
 }
 
 /// Replaces the policy blocks of its level for one port, wholesale.
@@ -62,9 +90,11 @@ pub struct LoadBalancer {
     pub simple: Option<SimpleLb>,
     pub consistent_hash: Option<ConsistentHash>,
     pub locality_lb_setting: Option<LocalityLb>,
+    pub zone_aware_lb_setting: Option<Box<ZoneAwareLb>>,
     /// Deprecated: `warmup.duration`.
     pub warmup_duration_secs: Option<Span>,
     pub warmup: Option<Warmup>,
+    pub backend_utilization: Option<Box<BackendUtilization>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,16 +127,22 @@ impl DestinationRule {
 
     /// Whether it may matter where a client is.
     pub fn minds_localities(&self) -> bool {
+        let minds = |lb: &LoadBalancer| {
+            lb.locality_lb_setting.is_some() || lb.zone_aware_lb_setting.is_some()
+        };
         let mut levels = self.levels();
-        levels
-            .any(|(lb, outliers)| outliers || lb.is_some_and(|lb| lb.locality_lb_setting.is_some()))
+        levels.any(|(lb, outliers)| outliers || lb.is_some_and(minds))
     }
 
     /// Label keys of clients that its `failoverPriority` asks for.
     pub fn priority_keys(&self) -> impl Iterator<Item = Str> {
         let balancers = self.levels().filter_map(|(lb, _)| lb);
-        let settings = balancers.filter_map(|lb| lb.locality_lb_setting.as_ref());
-        settings.flat_map(LocalityLb::label_keys)
+        balancers.flat_map(|lb| {
+            let of_locality = lb.locality_lb_setting.iter();
+            let of_zone = lb.zone_aware_lb_setting.iter();
+            let of_zone = of_zone.flat_map(|zones| locality::label_keys(&zones.failover_priority));
+            of_locality.flat_map(LocalityLb::label_keys).chain(of_zone)
+        })
     }
 }
 

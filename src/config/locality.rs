@@ -1,4 +1,4 @@
-//! Where endpoints are preferred: `localityLbSetting` of DestinationRules and of the mesh.
+//! Where endpoints are preferred: `localityLbSetting` of DestinationRules and of the mesh, `zoneAwareLbSetting`.
 //!
 //! <https://istio.io/latest/docs/reference/config/networking/destination-rule/#LocalityLoadBalancerSetting>
 
@@ -45,9 +45,27 @@ impl LocalityLb {
 
     /// The keys of `failoverPriority`.
     pub fn label_keys(&self) -> impl Iterator<Item = Str> {
-        let each = self.failover_priority.iter();
-        each.map(|text| Str::new(text.split_once('=').map_or(text.as_str(), |(key, _)| key)))
+        label_keys(&self.failover_priority)
     }
+}
+
+/// Keys of labels, each `key` or `key=value`.
+pub fn label_keys(labels: &[Str]) -> impl Iterator<Item = Str> {
+    let each = labels.iter();
+    each.map(|text| Str::new(text.split_once('=').map_or(text.as_str(), |(key, _)| key)))
+}
+
+/// The client's own region comes first, within which Envoy weighs its zone against the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ZoneAwareLb {
+    /// True unless it is said.
+    pub enabled: Option<bool>,
+    /// These two order the other regions.
+    pub failover: Vec<Failover>,
+    pub failover_priority: Vec<Str>,
+    /// With fewer endpoints zones do not count; absent is Envoy's 6.
+    pub min_cluster_size: Option<u32>,
 }
 
 /// Whether `region/zone/subzone`, cut short or with `*` for any, is where something is.

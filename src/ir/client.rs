@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::front::Front;
 use super::patches::{Patch, Patches};
-use super::spread::Where;
+use super::spread::{self, Where};
 use crate::config::meta::Labels;
 use crate::config::sidecar::OutboundMode;
 use crate::model::Snapshot;
@@ -152,9 +152,15 @@ fn place(
     let known = workload.map(|w| &w.locality).filter(|l| !l[0].is_empty());
     let mut keys: BTreeSet<Str> = minded.into_iter().flatten().cloned().collect();
     keys.extend(of_mesh.label_keys());
+    let node = workload.map(|w| &w.node).filter(|node| !node.is_empty());
+    let value = |key: &Str| match key.as_str() {
+        spread::CLUSTER => Some(&snapshot.settings.cluster),
+        spread::NODE => node.or_else(|| labels.get(key)),
+        _ => labels.get(key),
+    };
     let asked = keys
         .iter()
-        .filter_map(|key| Some((key.clone(), labels.get(key)?.clone())));
+        .filter_map(|key| Some((key.clone(), value(key)?.clone())));
     Some(Arc::new(Where {
         locality: known.unwrap_or(&proxy.locality).clone(),
         labels: asked.collect(),

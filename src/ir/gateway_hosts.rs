@@ -200,7 +200,6 @@ fn called<'a>(facts: &'a HostFacts<'_>, gate: &Gate, protocol: Protocol) -> l4_r
         port: gate.served.server().port.number,
         protocol,
         domain: facts.domain,
-        flow: Flow::default(),
     }
 }
 

@@ -220,7 +220,7 @@ impl Made<'_> {
             filter: NetworkFilter::Tcp(TcpProxy {
                 stat_prefix: bytes.to.prefix.clone(),
                 targets: bytes.to.targets.clone(),
-                flow: bytes.flow,
+                flow: bytes.flow.clone(),
                 upstream_alpn: None,
                 connect: Connect::AtOnce,
                 access_log: access_log(self.mesh),

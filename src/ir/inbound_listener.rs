@@ -442,7 +442,7 @@ impl<'a> Chains<'a> {
             filter: match speaks {
                 Speaks::Http => NetworkFilter::Http(Box::new(self.http.clone())),
                 Speaks::Bytes => NetworkFilter::Tcp(TcpProxy {
-                    flow: self.flow,
+                    flow: self.flow.clone(),
                     ..tcp(self.cluster.clone(), connect, self.mesh)
                 }),
             },

@@ -2,9 +2,11 @@
 
 use super::outbound::{Apart, Bytes, Targets};
 use super::relation::{Followed, Lead};
+use super::traffic_policy;
 use super::{Flow, Target};
 use crate::config::l4_route::{L4Match, RouteDestination};
 use crate::model::protocol::Protocol;
+use crate::model::rules::Obeyed;
 use crate::text::{Hostname, Str};
 
 /// The port that is called.
@@ -12,7 +14,6 @@ pub struct Called<'a> {
     pub port: u16,
     pub protocol: Protocol,
     pub domain: &'a str,
-    pub flow: Flow,
 }
 
 /// What is told apart, and what becomes of the rest; None leaves that to the Service.
@@ -107,12 +108,7 @@ impl Called<'_> {
         let target = |d: &RouteDestination| {
             let namespace = &followed.entry.key.namespace;
             let host = Hostname::expand(&d.destination.host, namespace, self.domain).ok()?;
-            let port = match &d.destination.port {
-                Some(port) => port.number,
-                None => lead(followed, &host)
-                    .and_then(|lead| lead.only_port)
-                    .unwrap_or(self.port),
-            };
+            let port = self.port_of(followed, d, &host);
             let subset = &d.destination.subset;
             Some(Target {
                 cluster: Str::new(format!("outbound|{port}|{subset}|{host}")),
@@ -130,9 +126,33 @@ impl Called<'_> {
         };
         Some(Bytes {
             to: Targets { targets, prefix },
-            flow: self.flow,
+            flow: self.flow(followed, route),
             server: None,
         })
+    }
+
+    fn port_of(&self, followed: &Followed, to: &RouteDestination, host: &Hostname) -> u16 {
+        let only = || lead(followed, host).and_then(|lead| lead.only_port);
+        let stated = to.destination.port.as_ref().map(|port| port.number);
+        stated.or_else(only).unwrap_or(self.port)
+    }
+
+    /// As the rule of the first destination says: of several, no subset's own.
+    fn flow(&self, followed: &Followed, route: &[RouteDestination]) -> Flow {
+        let Some(first) = route.first() else {
+            return Flow::default();
+        };
+        let namespace = &followed.entry.key.namespace;
+        let Ok(host) = Hostname::expand(&first.destination.host, namespace, self.domain) else {
+            return Flow::default();
+        };
+        let rule = lead(followed, &host).and_then(|lead| lead.rule.as_ref());
+        let subset = match route {
+            [only] => only.destination.subset.as_str(),
+            _ => "",
+        };
+        let port = self.port_of(followed, first, &host);
+        traffic_policy::flow(rule.map(Obeyed::merged).as_ref(), port, subset)
     }
 }
 

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{Address, Direction, Extension, Target};
+use crate::config::destination_rule::Tunnel;
 use crate::config::gateway::TlsVersion;
 use crate::config::proxy_config::ForwardClientCert;
 use crate::config::value::Span;
@@ -174,13 +175,15 @@ pub enum Connect {
 }
 
 /// What a DestinationRule says of byte streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Flow {
     /// `consistentHash.useSourceIp`.
     pub hash_source_ip: HashSourceIp,
     /// None is Envoy's hour.
     pub idle_timeout: Option<Span>,
     pub max_duration: Option<Span>,
+    /// Through an HTTP proxy.
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

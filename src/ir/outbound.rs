@@ -298,52 +298,49 @@ impl Called<'_> {
         match class {
             Class::Http => Asks::Http { table: of_port() },
             // What is told apart by where it goes, or by name, is not looked into.
-            Class::Auto if !apart.is_empty() => {
-                self.bytes(way, apart, traffic_policy::flow(self.rule, number))
-            }
-            Class::Tcp => self.bytes(way, apart, traffic_policy::flow(self.rule, number)),
+            Class::Auto if !apart.is_empty() => self.bytes(way, apart),
+            Class::Tcp => self.bytes(way, apart),
             Class::Auto => Asks::Detect {
                 table: if shared {
                     of_port()
                 } else {
                     Str::new(format!("{}:{number}", self.service.host))
                 },
-                bytes: match self.bytes(way, Vec::new(), traffic_policy::flow(self.rule, number)) {
+                bytes: match self.bytes(way, Vec::new()) {
                     Asks::Tcp(bytes)
                     | Asks::Told {
                         rest: Some(bytes), ..
                     } => bytes,
-                    _ => self.own_bytes(super::Flow::default()),
+                    _ => self.own_bytes(),
                 },
             },
         }
     }
 
     /// To the Service itself.
-    fn own_bytes(&self, flow: super::Flow) -> Bytes {
+    fn own_bytes(&self) -> Bytes {
         let cluster = cluster_name(self.port.number, "", &self.service.host);
         Bytes {
             to: Targets {
                 prefix: cluster.clone(),
                 targets: vec![Target { cluster, weight: 1 }],
             },
-            flow,
+            flow: traffic_policy::flow(self.rule, self.port.number, ""),
             server: None,
         }
     }
 
-    fn bytes(&self, way: &Way, apart: Vec<Apart>, flow: super::Flow) -> Asks {
+    fn bytes(&self, way: &Way, apart: Vec<Apart>) -> Asks {
         let followed = self.relation.followed.as_ref();
         let followed = followed.filter(|_| way.virtuals == Virtuals::Imported);
         let called = l4_routes::Called {
             port: self.port.number,
             protocol: self.port.protocol,
             domain: self.facts.domain,
-            flow,
         };
         let ways = followed.map(|f| l4_routes::of_virtual(f, &called, &apart));
         let l4_routes::Ways { mut told, rest } = ways.unwrap_or_default();
-        let rest = rest.unwrap_or_else(|| self.own_bytes(flow));
+        let rest = rest.unwrap_or_else(|| self.own_bytes());
         if apart.is_empty() {
             return match told.is_empty() {
                 true => Asks::Tcp(rest),

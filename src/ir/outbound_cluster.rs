@@ -6,10 +6,13 @@ use super::assignments;
 use super::http_routes;
 use super::outbound::{Assignment, HostFacts, Speaking};
 use super::spread::{self, Spread, Where};
-use super::traffic_policy::{self, Server};
-use super::{Cluster, Discovery, LoadBalancer, Lookup, Origin, UpstreamProtocol, UpstreamTls};
+use super::traffic_policy::{self, Policy, Server};
+use super::{
+    Cluster, Discovery, Limits, LoadBalancer, Lookup, Origin, UpstreamProtocol, UpstreamTls,
+};
 use crate::config::Source;
 use crate::config::connection_pool::{ConnectionPool, H2UpgradePolicy};
+use crate::model::endpoints::Member;
 use crate::model::protocol::Protocol;
 use crate::model::proxy::Families;
 use crate::model::rules::Merged;
@@ -27,8 +30,15 @@ pub(super) fn through(
 ) -> Joined {
     let (cluster, spread, sources) = join(facts, service, port, by, subset);
     let number = port.number;
+    let unopened = cluster.limits.map(|limits| {
+        Box::new(Limits {
+            proxy_protocol: None,
+            ..*limits
+        })
+    });
     let cluster = Cluster {
         name: Str::new(format!("outbound_.{number}_.{subset}_.{}", service.host)),
+        limits: unopened,
         discovery: Discovery::Eds,
         protocol: UpstreamProtocol::Tcp,
         tls: UpstreamTls::Off,
@@ -82,7 +92,7 @@ pub(super) fn join(
         .map(|s| http_routes::config_path(&s.key));
     let cluster = Cluster {
         name: cluster_name(port.number, subset, &service.host),
-        discovery: match (balancer, service.resolution) {
+        discovery: match (&balancer, service.resolution) {
             (None, _) => Discovery::OriginalDst {
                 sources: Vec::new(),
                 port: service.entry.as_ref().and_then(|_| port.instead()),
@@ -92,20 +102,20 @@ pub(super) fn join(
             }
             (Some(_), _) => Discovery::Eds,
         },
-        protocol: upstream_protocol(protocol),
+        protocol: spoken(&policy, protocol, pool),
         connect_timeout: pool
             .and_then(|p| p.tcp.connect_timeout)
             .unwrap_or(mesh.connect_timeout),
-        load_balancer: balancer.unwrap_or(LoadBalancer::ClusterProvided),
         tls: original_dst_tls(
             traffic_policy::upstream_tls(&policy, &server),
-            balancer,
+            balancer.as_ref(),
             || {
                 let set = facts.endpoints;
                 let root = &mesh.root_namespace;
                 set.is_some_and(|s| s.all_speak_mtls(port.number, facts.policies, root))
             },
         ),
+        load_balancer: balancer.unwrap_or(LoadBalancer::ClusterProvided),
         origin: Some(Origin {
             host: service.host.to_str(),
             name: service.name.clone(),
@@ -179,7 +189,9 @@ fn looked_up(
         families,
     };
     let root = facts.mesh.root_namespace.as_str();
-    let names = assignments::of_set(facts.endpoints, (facts.policies, root), &assignment);
+    let nowhere = |_: &Member| None;
+    let policies = (facts.policies, root);
+    let names = assignments::of_set(facts.endpoints, policies, &assignment, &nowhere);
     let count: usize = names.localities.iter().map(|l| l.endpoints.len()).sum();
     let lookup = if count == 1 { lookup } else { Lookup::Every };
     Discovery::Dns(lookup, families, Box::new(names))
@@ -188,7 +200,7 @@ fn looked_up(
 /// An original destination has no endpoint metadata to choose by: mTLS only if every endpoint speaks it.
 fn original_dst_tls(
     tls: UpstreamTls,
-    balancer: Option<LoadBalancer>,
+    balancer: Option<&LoadBalancer>,
     all_speak_mtls: impl Fn() -> bool,
 ) -> UpstreamTls {
     match tls {
@@ -230,10 +242,20 @@ fn protocol(own: Protocol, pool: Option<&ConnectionPool>) -> Protocol {
         {
             Protocol::Auto
         }
-        (Protocol::Http, Some(http)) if http.h2_upgrade_policy == H2UpgradePolicy::Upgrade => {
-            Protocol::Http2
-        }
+        (Protocol::Http, Some(_)) if upgraded(pool) => Protocol::Http2,
         (own, _) => own,
+    }
+}
+
+fn upgraded(pool: Option<&ConnectionPool>) -> bool {
+    pool.is_some_and(|pool| pool.http.h2_upgrade_policy == H2UpgradePolicy::Upgrade)
+}
+
+/// An upgrade of bytes is for the proxy that they go through.
+fn spoken(policy: &Policy, protocol: Protocol, pool: Option<&ConnectionPool>) -> UpstreamProtocol {
+    match policy.tunnel.is_some() && upgraded(pool) {
+        true => UpstreamProtocol::Http2,
+        false => upstream_protocol(protocol),
     }
 }
 

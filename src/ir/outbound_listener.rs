@@ -223,7 +223,7 @@ fn bytes_chain(around: &Surroundings<'_>, stream: Stream<'_>) -> FilterChain {
         filter: NetworkFilter::Tcp(TcpProxy {
             stat_prefix: bytes.to.prefix.clone(),
             targets: bytes.to.targets.clone(),
-            flow: bytes.flow,
+            flow: bytes.flow.clone(),
             upstream_alpn: alpn.map(Str::new_static),
             connect: Connect::AtOnce,
             access_log: access_log(around.mesh),

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::traffic_policy::Policy;
+use super::traffic_policy::{self, Policy};
 use super::{Endpoint, LocalityEndpoints};
-use crate::config::locality::{Locality, LocalityLb, covers};
+use crate::config::locality::{Locality, LocalityLb, ZoneAwareLb, covers};
 use crate::config::mesh::MeshConfig;
 use crate::config::meta::Labels;
 use crate::text::Str;
@@ -27,12 +27,21 @@ pub enum Spread {
     Nearest { from: Locality, then: Option<Str> },
     /// Those first that have more of these labels, in their order.
     Alike(Vec<(Str, Str)>),
+    /// Its own region, then `then`, then the others: of these, those first that are more alike.
+    OwnRegion {
+        region: Str,
+        then: Option<Str>,
+        alike: Vec<(Str, Str)>,
+    },
 }
 
 /// None where all are alike to the client.
 pub fn of(policy: &Policy, mesh: &MeshConfig, from: Option<&Where>) -> Option<Spread> {
     let from = from?;
     let own = policy.load_balancer.as_ref();
+    if let Some(zones) = own.and_then(traffic_policy::zone_aware) {
+        return own_region(zones, from);
+    }
     let own = own.and_then(|lb| lb.locality_lb_setting.as_ref());
     let setting = own.unwrap_or(&mesh.locality_lb_setting);
     if !setting.is_on() {
@@ -43,13 +52,24 @@ pub fn of(policy: &Policy, mesh: &MeshConfig, from: Option<&Where>) -> Option<Sp
     }
     policy.outlier_detection.as_ref()?;
     if !setting.failover_priority.is_empty() {
-        return Some(Spread::Alike(alike(setting, from)));
+        return Some(Spread::Alike(alike(&setting.failover_priority, from)));
     }
     let [region, ..] = &from.locality;
     let then = setting.failover.iter().find(|f| f.from == *region);
     (!region.is_empty()).then(|| Spread::Nearest {
         from: from.locality.clone(),
         then: then.map(|f| f.to.clone()),
+    })
+}
+
+/// Regions come one after another even where nobody detects outliers, as in Istio.
+fn own_region(zones: &ZoneAwareLb, from: &Where) -> Option<Spread> {
+    let [region, ..] = &from.locality;
+    let then = zones.failover.iter().find(|f| f.from == *region);
+    (!region.is_empty()).then(|| Spread::OwnRegion {
+        region: region.clone(),
+        then: then.map(|f| f.to.clone()),
+        alike: alike(&zones.failover_priority, from),
     })
 }
 
@@ -66,42 +86,60 @@ fn shares(setting: &LocalityLb, from: &Locality) -> Option<Spread> {
     Some(Spread::Shares(shares))
 }
 
-/// A label without a value is to be as the client's.
-fn alike(setting: &LocalityLb, from: &Where) -> Vec<(Str, Str)> {
-    let each = setting.failover_priority.iter();
-    each.map(|text| match text.split_once('=') {
-        Some((key, value)) => (Str::new(key), Str::new(value)),
-        None => (
-            text.clone(),
-            Str::new(value(text, &from.locality, &from.labels)),
-        ),
-    })
-    .collect()
+/// The node that something is on, and the cluster, count as labels of these names, as in Istio.
+pub const NODE: &str = "kubernetes.io/hostname";
+pub const CLUSTER: &str = "topology.istio.io/cluster";
+
+/// A label without a value is to be as the client's. All endpoints are of the client's own cluster: it tells none apart,
+/// and another has none.
+fn alike(labels: &[Str], from: &Where) -> Vec<(Str, Str)> {
+    let mut out = Vec::new();
+    for text in labels {
+        let (key, stated) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (text.as_str(), None),
+        };
+        let node = from.labels.get(NODE).map_or("", Str::as_str);
+        let own = value(key, &from.locality, &from.labels, node);
+        match stated {
+            Some(other) if key == CLUSTER && other != own => break,
+            _ if key == CLUSTER => {}
+            stated => out.push((Str::new(key), Str::new(stated.unwrap_or(own)))),
+        }
+    }
+    out
 }
 
 /// Where something is counts as labels of its own, as in Istio.
-fn value<'a>(key: &str, locality: &'a Locality, labels: &'a Labels) -> &'a str {
+fn value<'a>(key: &str, locality: &'a Locality, labels: &'a Labels, node: &'a str) -> &'a str {
     let [region, zone, subzone] = locality;
     match key {
         "topology.kubernetes.io/region" => region,
         "topology.kubernetes.io/zone" => zone,
         "topology.istio.io/subzone" => subzone,
+        NODE if !node.is_empty() => node,
         key => labels.get(key).map_or("", Str::as_str),
     }
 }
 
 /// An endpoint with what of it decides its place.
-pub type Placed<'a> = (&'a Locality, &'a Labels, Endpoint);
+pub struct Placed<'a> {
+    pub locality: &'a Locality,
+    pub labels: &'a Labels,
+    /// Empty unless the spread minds nodes.
+    pub node: Str,
+    pub endpoint: Endpoint,
+}
 
 /// Endpoints by locality, and where something is preferred by how much.
 pub fn grouped(spread: Option<&Spread>, placed: Vec<Placed<'_>>) -> Vec<LocalityEndpoints> {
     let mut groups: BTreeMap<(u32, &Locality), Vec<Endpoint>> = BTreeMap::new();
-    for (locality, labels, endpoint) in placed {
-        let priority = spread.map_or(0, |spread| spread.priority(locality, labels));
+    for one in placed {
+        let priority = spread.map_or(0, |spread| spread.priority(&one));
         groups
-            .entry((priority, locality))
+            .entry((priority, one.locality))
             .or_default()
-            .push(endpoint);
+            .push(one.endpoint);
     }
     // Envoy wants them without gaps.
     let mut ranks: Vec<u32> = groups.keys().map(|(priority, _)| *priority).collect();
@@ -123,7 +161,18 @@ pub fn grouped(spread: Option<&Spread>, placed: Vec<Placed<'_>>) -> Vec<Locality
 }
 
 impl Spread {
-    fn priority(&self, locality: &Locality, labels: &Labels) -> u32 {
+    /// Whether it matters on which node an endpoint is.
+    pub fn minds_nodes(&self) -> bool {
+        match self {
+            Self::Shares(_) | Self::Nearest { .. } => false,
+            Self::Alike(alike) | Self::OwnRegion { alike, .. } => {
+                alike.iter().any(|(key, _)| key == NODE)
+            }
+        }
+    }
+
+    fn priority(&self, one: &Placed<'_>) -> u32 {
+        let locality = one.locality;
         match self {
             Self::Shares(_) => 0,
             Self::Nearest { from, then } => {
@@ -137,15 +186,31 @@ impl Spread {
                     (same, _) => 3 - same as u32,
                 }
             }
-            Self::Alike(wanted) => {
-                let has = |(key, value): &&(Str, Str)| {
-                    self::value(key, locality, labels) == value.as_str()
-                };
-                let shared = wanted.iter().take_while(has).count();
-                (wanted.len() - shared) as u32
+            Self::Alike(wanted) => lacking(wanted, one),
+            Self::OwnRegion {
+                region,
+                then,
+                alike,
+            } => {
+                if locality[0] == *region {
+                    return 0;
+                }
+                let tiers = alike.len() as u32 + 1;
+                let first = then.as_ref().is_none_or(|then| locality[0] == *then);
+                let before = if first { 1 } else { 1 + tiers };
+                before + lacking(alike, one)
             }
         }
     }
+}
+
+/// How many of these labels, in their order, something has not.
+fn lacking(wanted: &[(Str, Str)], one: &Placed<'_>) -> u32 {
+    let has = |(key, wanted): &&(Str, Str)| {
+        value(key, one.locality, one.labels, &one.node) == wanted.as_str()
+    };
+    let shared = wanted.iter().take_while(has).count();
+    (wanted.len() - shared) as u32
 }
 
 /// What several localities have of one pattern they share by their endpoints' weights; what none has is lost, and
@@ -193,7 +258,13 @@ mod tests {
         let localities: Vec<Locality> = places.iter().map(|text| locality(text)).collect();
         let none = Labels::new();
         let placed = localities.iter().zip(1..);
-        let placed = placed.map(|(l, n)| (l, &none, endpoint(n))).collect();
+        let placed = placed.map(|(locality, n)| Placed {
+            locality,
+            labels: &none,
+            node: Str::default(),
+            endpoint: endpoint(n),
+        });
+        let placed = placed.collect();
         let line = |g: LocalityEndpoints| {
             let count = g.endpoints.len();
             (g.locality.join("/"), g.priority, g.share, count)
@@ -216,6 +287,47 @@ mod tests {
             ranks,
             [("r/z/s", 0), ("r/z/other", 1), ("eu/a/b", 2), ("us/z/s", 3)]
         );
+    }
+
+    #[test]
+    fn the_own_region_comes_first_as_a_whole_and_the_others_in_their_order() {
+        let spread = Spread::OwnRegion {
+            region: "r".into(),
+            then: Some("eu".into()),
+            alike: vec![("topology.kubernetes.io/zone".into(), "z".into())],
+        };
+        let places = ["us/z/s", "us/y/s", "r/z/s", "r/y/s", "eu/y/s", "eu/z/s"];
+        let found = groups(&spread, &places);
+        let ranks: Vec<(&str, u32)> = found.iter().map(|(l, p, ..)| (l.as_str(), *p)).collect();
+        let expected = [
+            ("r/y/s", 0),
+            ("r/z/s", 0),
+            ("eu/z/s", 1),
+            ("eu/y/s", 2),
+            ("us/z/s", 3),
+            ("us/y/s", 4),
+        ];
+        assert_eq!(ranks, expected);
+    }
+
+    #[test]
+    fn a_cluster_tells_nothing_apart_and_after_another_one_nothing_counts() {
+        let labels = Labels::from([(CLUSTER.into(), "east".into()), (NODE.into(), "n1".into())]);
+        let from = Where {
+            locality: locality("r/z/s"),
+            labels,
+        };
+        let of = |labels: &[&str]| {
+            let labels: Vec<Str> = labels.iter().map(Str::new).collect();
+            let found = alike(&labels, &from);
+            let lines = found.iter().map(|(key, value)| format!("{key}={value}"));
+            lines.collect::<Vec<_>>()
+        };
+        let node = "kubernetes.io/hostname=n1";
+        assert_eq!(of(&[CLUSTER, NODE]), [node]);
+        assert_eq!(of(&["topology.istio.io/cluster=east", NODE]), [node]);
+        let other = ["a=b", "topology.istio.io/cluster=west", NODE];
+        assert_eq!(of(&other), ["a=b"]);
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use super::spread::Spread;
 use super::{
     Certificates, Flow, HashPolicy, HashSourceIp, Limits, LoadBalancer, MutualTls, Origination,
-    Roots, UpstreamTls,
+    Roots, UpstreamTls, Zones,
 };
 use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget, Warmup};
 use crate::config::destination_rule::{
-    self, ClientTls, ConsistentHash, SimpleLb, TlsMode, TrafficPolicy,
+    self, ClientTls, ConsistentHash, ProxyProtocol, SimpleLb, TlsMode, TrafficPolicy, Tunnel,
 };
+use crate::config::locality::ZoneAwareLb;
 use crate::config::secret;
 use crate::config::{Key, Source};
 use crate::model::policies::Mode;
@@ -24,6 +25,8 @@ pub struct Policy {
     pub outlier_detection: Option<Box<OutlierDetection>>,
     pub tls: Option<ClientTls>,
     pub retry_budget: Option<RetryBudget>,
+    pub proxy_protocol: Option<ProxyProtocol>,
+    pub tunnel: Option<Box<Tunnel>>,
     pub sources: Vec<Source>,
 }
 
@@ -40,6 +43,8 @@ pub fn policy(merged: Option<&Merged>, port: u16, subset: &str) -> Policy {
         policy.outlier_detection = top.outlier_detection.clone();
         policy.tls = top.tls.clone();
         policy.retry_budget = top.retry_budget.clone();
+        policy.proxy_protocol = top.proxy_protocol;
+        policy.tunnel = top.tunnel.clone();
         policy.sources.push(source(key, "spec.trafficPolicy"));
         replace_by_port(&mut policy, top, port);
     }
@@ -53,6 +58,8 @@ pub fn policy(merged: Option<&Merged>, port: u16, subset: &str) -> Policy {
             policy.connection_pool = own.connection_pool.clone().or(policy.connection_pool);
             policy.outlier_detection = own.outlier_detection.clone().or(policy.outlier_detection);
             policy.retry_budget = own.retry_budget.clone().or(policy.retry_budget);
+            policy.proxy_protocol = own.proxy_protocol.or(policy.proxy_protocol);
+            policy.tunnel = own.tunnel.clone().or(policy.tunnel);
             policy.tls = own.tls.clone().or(policy.tls);
             replace_by_port(&mut policy, own, port);
         }
@@ -93,6 +100,13 @@ pub fn limits(policy: &Policy, spread: Option<&Spread>) -> Option<Box<Limits>> {
         retry_budget: policy.retry_budget.clone(),
         warmup,
         shared_out: matches!(spread, Some(Spread::Shares(_))),
+        zones: match spread {
+            Some(Spread::OwnRegion { .. }) => balancer.and_then(zone_aware).map(|zones| Zones {
+                min_cluster_size: zones.min_cluster_size,
+            }),
+            _ => None,
+        },
+        proxy_protocol: policy.proxy_protocol.map(|p| p.version),
     };
     (limits != Limits::default()).then(|| Box::new(limits))
 }
@@ -120,6 +134,9 @@ pub fn load_balancer(policy: &Policy) -> Option<LoadBalancer> {
                 minimum_size: ring.or(hash.minimum_ring_size).unwrap_or(DEFAULT_RING),
             },
         });
+    }
+    if let Some(load) = &spec.backend_utilization {
+        return Some(LoadBalancer::Utilization(load.clone()));
     }
     match spec.simple.unwrap_or_default() {
         SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest => {
@@ -156,9 +173,15 @@ pub fn hash_policies(policy: &Policy) -> Vec<HashPolicy> {
     header.or(cookie).or(source).or(query).into_iter().collect()
 }
 
-/// What it says of byte streams to a port.
-pub fn flow(rule: Option<&Merged>, port: u16) -> Flow {
-    let policy = policy(rule, port, "");
+/// Its settings for zones, unless they are turned off.
+pub fn zone_aware(lb: &destination_rule::LoadBalancer) -> Option<&ZoneAwareLb> {
+    let setting = lb.zone_aware_lb_setting.as_deref();
+    setting.filter(|zones| zones.enabled.unwrap_or(true))
+}
+
+/// What it says of byte streams to a port and subset.
+pub fn flow(rule: Option<&Merged>, port: u16, subset: &str) -> Flow {
+    let policy = policy(rule, port, subset);
     let hashes = hash_policies(&policy);
     let tcp = policy.connection_pool.as_ref().map(|pool| &pool.tcp);
     Flow {
@@ -169,6 +192,7 @@ pub fn flow(rule: Option<&Merged>, port: u16) -> Flow {
         },
         idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
         max_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
+        tunnel: policy.tunnel.clone(),
     }
 }
 

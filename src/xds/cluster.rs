@@ -1,7 +1,9 @@
 //! Renders clusters. Their endpoints are in `endpoint`, their transport sockets in `cluster/tls`.
 
 mod limits;
+mod proxy_protocol;
 mod tls;
+mod utilization;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -60,8 +62,8 @@ impl Render for Cluster {
             // The delimiter by which stats_tags cut the name out again.
             alt_stat_name: format!("{};", self.name),
             connect_timeout: Some(proto::duration(self.connect_timeout)),
-            lb_policy: lb_policy(self.load_balancer).into(),
-            lb_config: lb_config(self.load_balancer),
+            lb_policy: lb_policy(&self.load_balancer).into(),
+            lb_config: lb_config(&self.load_balancer),
             circuit_breakers: Some(limits::circuit_breakers(self.limits.as_deref())),
             typed_extension_protocol_options: protocol_options(self),
             transport_socket: sockets.every,
@@ -71,7 +73,11 @@ impl Render for Cluster {
         };
         discover(self, &mut cluster);
         if let Some(limits) = self.limits.as_deref() {
-            limit(self.load_balancer, limits, &mut cluster);
+            limit(&self.load_balancer, limits, &mut cluster);
+        }
+        if let LoadBalancer::Utilization(load) = &self.load_balancer {
+            let policy = utilization::policy(load, self.limits.as_deref());
+            cluster.load_balancing_policy = Some(policy);
         }
         cluster
     }
@@ -96,7 +102,7 @@ impl Render for Cluster {
     }
 }
 
-fn limit(balancer: LoadBalancer, limits: &Limits, cluster: &mut pb::Cluster) {
+fn limit(balancer: &LoadBalancer, limits: &Limits, cluster: &mut pb::Cluster) {
     cluster.upstream_connection_options = limits::keepalive(&limits.pool);
     if let Some(outliers) = &limits.outliers {
         cluster.outlier_detection = Some(limits::outlier_detection(outliers));
@@ -107,16 +113,33 @@ fn limit(balancer: LoadBalancer, limits: &Limits, cluster: &mut pb::Cluster) {
             ..Default::default()
         });
     }
-    if limits.shared_out {
+    if let Some(specifier) = localities(balancer, limits) {
         let common = cluster.common_lb_config.get_or_insert_default();
-        common.locality_config_specifier = Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
-            LocalityWeightedLbConfig {},
-        ));
+        common.locality_config_specifier = Some(specifier);
+    }
+    if let Some(version) = limits.proxy_protocol {
+        proxy_protocol::announce(version, cluster);
     }
     if let Some(warmup) = &limits.warmup
         && let Some(config) = limits::warmup(balancer, warmup)
     {
         cluster.lb_config = Some(config);
+    }
+}
+
+/// How localities count. A policy of its own says that itself: Envoy refuses the two together.
+fn localities(balancer: &LoadBalancer, limits: &Limits) -> Option<LocalityConfigSpecifier> {
+    let own = matches!(balancer, LoadBalancer::Utilization(_));
+    let shares = LocalityWeightedLbConfig {};
+    match &limits.zones {
+        _ if own => None,
+        Some(zones) => Some(LocalityConfigSpecifier::ZoneAwareLbConfig(
+            limits::zone_aware(zones),
+        )),
+        None if limits.shared_out => {
+            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(shares))
+        }
+        None => None,
     }
 }
 
@@ -204,10 +227,11 @@ fn bind(sources: &[IpAddr]) -> Option<BindConfig> {
     })
 }
 
-fn lb_policy(balancer: LoadBalancer) -> LbPolicy {
+fn lb_policy(balancer: &LoadBalancer) -> LbPolicy {
     match balancer {
         LoadBalancer::LeastRequest => LbPolicy::LeastRequest,
-        LoadBalancer::RoundRobin => LbPolicy::RoundRobin,
+        // What `load_balancing_policy` says goes before it.
+        LoadBalancer::RoundRobin | LoadBalancer::Utilization(_) => LbPolicy::RoundRobin,
         LoadBalancer::Random => LbPolicy::Random,
         LoadBalancer::RingHash { .. } => LbPolicy::RingHash,
         LoadBalancer::Maglev { .. } => LbPolicy::Maglev,
@@ -215,24 +239,25 @@ fn lb_policy(balancer: LoadBalancer) -> LbPolicy {
     }
 }
 
-fn lb_config(balancer: LoadBalancer) -> Option<LbConfig> {
+fn lb_config(balancer: &LoadBalancer) -> Option<LbConfig> {
     match balancer {
         LoadBalancer::RingHash { minimum_size } => {
             Some(LbConfig::RingHashLbConfig(RingHashLbConfig {
-                minimum_ring_size: proto::uint64(minimum_size),
+                minimum_ring_size: proto::uint64(*minimum_size),
                 ..Default::default()
             }))
         }
         LoadBalancer::Maglev {
             table_size: Some(size),
         } => Some(LbConfig::MaglevLbConfig(MaglevLbConfig {
-            table_size: proto::uint64(size),
+            table_size: proto::uint64(*size),
         })),
         LoadBalancer::Maglev { table_size: None }
         | LoadBalancer::LeastRequest
         | LoadBalancer::RoundRobin
         | LoadBalancer::Random
-        | LoadBalancer::ClusterProvided => None,
+        | LoadBalancer::ClusterProvided
+        | LoadBalancer::Utilization(_) => None,
     }
 }
 
@@ -240,6 +265,7 @@ fn lb_config(balancer: LoadBalancer) -> Option<LbConfig> {
 fn protocol_options(node: &Cluster) -> HashMap<String, Any> {
     const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     let pool = node.limits.as_deref().map(|l| &l.pool);
+    let outliers = node.limits.as_deref().and_then(|l| l.outliers.as_ref());
     let http1 = Http1ProtocolOptions::default;
     let http2 = || pool.map_or_else(Default::default, |p| limits::http2(&p.http));
     let explicit = |config| {
@@ -261,6 +287,7 @@ fn protocol_options(node: &Cluster) -> HashMap<String, Any> {
     };
     let options = HttpProtocolOptions {
         common_http_protocol_options: pool.and_then(limits::common_options),
+        outlier_detection: outliers.and_then(limits::counted_statuses),
         upstream_protocol_options: Some(protocol),
         upstream_http_protocol_options: match &node.tls {
             UpstreamTls::Originate(origination) => name_from_request(origination),

@@ -1,5 +1,7 @@
 //! Renders filter chains: match, downstream TLS, TCP proxy. HTTP is in `http`.
 
+use std::net::Ipv6Addr;
+
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::substitution_format_string::Format;
 use envoy_types::pb::envoy::config::core::v3::{
@@ -15,7 +17,7 @@ use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::f
 use envoy_types::pb::envoy::extensions::filters::network::set_filter_state::v3::Config as SetFilterState;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+    ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight,
 };
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
@@ -26,6 +28,7 @@ use ipnet::IpNet;
 use prost::{Message, Name};
 
 use super::{Ref, ResourceType, access_log, http, proto, server_tls, tls};
+use crate::config::destination_rule::Tunnel;
 use crate::ir::{
     ChainMatch, Connect, DownstreamTls, FilterChain, HashSourceIp, InboundTls, NetworkFilter,
     Target, TcpProxy, TransportProtocol,
@@ -159,8 +162,25 @@ fn tcp_proxy(node: &TcpProxy) -> tcp::TcpProxy {
         idle_timeout: node.flow.idle_timeout.map(proto::duration),
         max_downstream_connection_duration: node.flow.max_duration.map(proto::duration),
         upstream_connect_mode: mode.into(),
+        tunneling_config: node.flow.tunnel.as_deref().map(tunnel),
         max_early_data_bytes: early_data,
         access_log: access_log::file(node.access_log.as_ref()),
+        ..Default::default()
+    }
+}
+
+fn tunnel(node: &Tunnel) -> TunnelingConfig {
+    let Tunnel {
+        target_host: host,
+        target_port: port,
+        ..
+    } = node;
+    TunnelingConfig {
+        hostname: match host.parse::<Ipv6Addr>() {
+            Ok(ip) => format!("[{ip}]:{port}"),
+            Err(_) => format!("{host}:{port}"),
+        },
+        use_post: node.protocol == "POST",
         ..Default::default()
     }
 }

@@ -92,7 +92,7 @@ pub fn plaintext() -> TransportSocket {
     transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {})
 }
 
-fn transport_socket<M: Message + Name>(name: &str, config: &M) -> TransportSocket {
+pub fn transport_socket<M: Message + Name>(name: &str, config: &M) -> TransportSocket {
     TransportSocket {
         name: name.to_owned(),
         config_type: Some(transport_socket::ConfigType::TypedConfig(proto::any(

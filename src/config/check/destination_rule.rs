@@ -1,29 +1,26 @@
-//! DestinationRule: host, subsets, the blocks of a traffic policy.
+//! DestinationRule: host, subsets, the blocks of a traffic policy. Load balancers are in `load_balancer`.
 
 use std::collections::BTreeSet;
 
 use super::{
-    NotYet, connection_pool, export_to, fault, host, is_label, locality, port, selector, span,
+    connection_pool, export_to, fault, host, is_label, load_balancer, port, selector, span,
 };
-use crate::config::connection_pool::{ConnectionPool, OutlierDetection};
+use crate::config::connection_pool::{ConnectionPool, OutlierDetection, RetryBudget};
 use crate::config::decode::reader::Fault;
 use crate::config::destination_rule::{
-    ClientTls, ConsistentHash, DestinationRule, LoadBalancer, PortTrafficPolicy, TlsMode,
-    TrafficPolicy,
+    ClientTls, DestinationRule, PortTrafficPolicy, TlsMode, TrafficPolicy, Tunnel,
 };
 use crate::config::value::Decimal;
 use crate::diagnostic::Code;
+use crate::text::Hostname;
 
-/// Envoy's bound on a Maglev table.
-const MAX_MAGLEV: u64 = 5_000_011;
-
-pub(super) fn faults(spec: &DestinationRule, namespace: &str, not_yet: &NotYet) -> Vec<Fault> {
+pub(super) fn faults(spec: &DestinationRule, namespace: &str) -> Vec<Fault> {
     let mut out = Vec::new();
     out.extend(host("spec.host", &spec.host));
     out.extend(
         spec.traffic_policy
             .iter()
-            .flat_map(|p| policy("spec.trafficPolicy", p, not_yet)),
+            .flat_map(|p| policy("spec.trafficPolicy", p)),
     );
     let mut names = BTreeSet::new();
     for (i, subset) in spec.subsets.iter().enumerate() {
@@ -38,7 +35,7 @@ pub(super) fn faults(spec: &DestinationRule, namespace: &str, not_yet: &NotYet) 
             out.push(fault(format!("{path}.name"), message));
         }
         let policies = subset.traffic_policy.iter();
-        out.extend(policies.flat_map(|p| policy(&format!("{path}.trafficPolicy"), p, not_yet)));
+        out.extend(policies.flat_map(|p| policy(&format!("{path}.trafficPolicy"), p)));
     }
     out.extend(export_to("spec.exportTo", namespace, &spec.export_to));
     if let Some(workloads) = &spec.workload_selector {
@@ -54,16 +51,7 @@ pub(super) fn faults(spec: &DestinationRule, namespace: &str, not_yet: &NotYet) 
     out
 }
 
-/// Whether some field below `path` was set without being in effect yet.
-fn sets_below(not_yet: &NotYet, path: &str) -> bool {
-    let prefix = format!("{path}.");
-    not_yet
-        .range(prefix.clone()..)
-        .next()
-        .is_some_and(|p| p.starts_with(&prefix))
-}
-
-fn policy(path: &str, policy: &TrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
+fn policy(path: &str, policy: &TrafficPolicy) -> Vec<Fault> {
     let TrafficPolicy {
         load_balancer,
         connection_pool,
@@ -71,15 +59,17 @@ fn policy(path: &str, policy: &TrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
         tls,
         port_level_settings,
         retry_budget,
+        proxy_protocol: _,
+        tunnel,
     } = policy;
     let mut out = Vec::new();
-    if *policy == TrafficPolicy::default() && !sets_below(not_yet, path) {
+    if *policy == TrafficPolicy::default() {
         out.push(fault(path, "a traffic policy must say something"));
     }
     out.extend(
         load_balancer
             .iter()
-            .flat_map(|lb| balancer(&format!("{path}.loadBalancer"), lb, not_yet)),
+            .flat_map(|lb| load_balancer::faults(&format!("{path}.loadBalancer"), lb)),
     );
     if outlier_detection.is_none()
         && let Some(setting) = load_balancer
@@ -100,23 +90,23 @@ fn policy(path: &str, policy: &TrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
         connection_pool.as_deref(),
         outlier_detection.as_deref(),
     ));
-    if let Some(percent) = retry_budget.as_ref().and_then(|b| b.percent)
-        && percent > Decimal(100_000)
-    {
-        let message = format!("{} is no percentage from 0 to 100", percent.value());
-        out.push(fault(format!("{path}.retryBudget.percent"), message));
-    }
+    out.extend(
+        retry_budget
+            .iter()
+            .flat_map(|b| budget(&format!("{path}.retryBudget"), b)),
+    );
+    out.extend(
+        tunnel
+            .iter()
+            .flat_map(|t| tunnelled(&format!("{path}.tunnel"), t)),
+    );
     for (i, one) in port_level_settings.iter().enumerate() {
-        out.extend(port_policy(
-            &format!("{path}.portLevelSettings[{i}]"),
-            one,
-            not_yet,
-        ));
+        out.extend(port_policy(&format!("{path}.portLevelSettings[{i}]"), one));
     }
     out
 }
 
-fn port_policy(path: &str, one: &PortTrafficPolicy, not_yet: &NotYet) -> Vec<Fault> {
+fn port_policy(path: &str, one: &PortTrafficPolicy) -> Vec<Fault> {
     let PortTrafficPolicy {
         port: selector,
         load_balancer,
@@ -132,18 +122,47 @@ fn port_policy(path: &str, one: &PortTrafficPolicy, not_yet: &NotYet) -> Vec<Fau
         outlier_detection.as_deref(),
     ));
     let limited = connection_pool.is_some() || outlier_detection.is_some();
-    if load_balancer.is_none() && tls.is_none() && !limited && !sets_below(not_yet, path) {
+    if load_balancer.is_none() && tls.is_none() && !limited {
         out.push(fault(path, "the settings of a port must say something"));
     }
     out.extend(
         load_balancer
             .iter()
-            .flat_map(|lb| balancer(&format!("{path}.loadBalancer"), lb, not_yet)),
+            .flat_map(|lb| load_balancer::faults(&format!("{path}.loadBalancer"), lb)),
     );
     out.extend(
         tls.iter()
             .flat_map(|t| client_tls(&format!("{path}.tls"), t)),
     );
+    out
+}
+
+fn budget(path: &str, budget: &RetryBudget) -> Vec<Fault> {
+    let mut out = Vec::new();
+    if let Some(percent) = budget.percent.filter(|p| *p > Decimal(100_000)) {
+        let message = format!("{} is no percentage from 0 to 100", percent.value());
+        out.push(fault(format!("{path}.percent"), message));
+    }
+    out.extend(span(
+        &format!("{path}.budgetInterval"),
+        budget.budget_interval,
+    ));
+    out
+}
+
+fn tunnelled(path: &str, tunnel: &Tunnel) -> Vec<Fault> {
+    let mut out = Vec::new();
+    if !matches!(tunnel.protocol.as_str(), "" | "CONNECT" | "POST") {
+        let message = format!("`{}` is neither CONNECT nor POST", tunnel.protocol);
+        out.push(fault(format!("{path}.protocol"), message));
+    }
+    let host = tunnel.target_host.as_str();
+    let is_name = Hostname::parse(host).is_ok_and(|name| !name.is_wildcard());
+    if !is_name && host.parse::<std::net::IpAddr>().is_err() {
+        let message = format!("`{host}` is neither a host name nor an IP address");
+        out.push(fault(format!("{path}.targetHost"), message));
+    }
+    out.extend(port(&format!("{path}.targetPort"), tunnel.target_port));
     out
 }
 
@@ -175,105 +194,14 @@ fn limits(
                 out.push(fault(format!("{path}.{name}"), message));
             }
         }
-    }
-    out
-}
-
-fn balancer(path: &str, lb: &LoadBalancer, not_yet: &NotYet) -> Vec<Fault> {
-    let other = not_yet.contains(&format!("{path}.backendUtilization"));
-    let ways = [lb.simple.is_some(), lb.consistent_hash.is_some(), other];
-    let mut out = Vec::new();
-    if ways.iter().filter(|set| **set).count() > 1 {
-        let message = "only one of simple, consistentHash, backendUtilization may be set";
-        out.push(fault(path, message));
-    }
-    out.extend(warmup(path, lb));
-    if let Some(setting) = &lb.locality_lb_setting {
-        out.extend(locality::faults(
-            &format!("{path}.localityLbSetting"),
-            setting,
-        ));
-    }
-    if let Some(hash) = &lb.consistent_hash {
-        out.extend(consistent_hash(&format!("{path}.consistentHash"), hash));
-    }
-    out
-}
-
-fn warmup(path: &str, lb: &LoadBalancer) -> Vec<Fault> {
-    let mut out = Vec::new();
-    out.extend(span(
-        &format!("{path}.warmupDurationSecs"),
-        lb.warmup_duration_secs,
-    ));
-    if let Some(warmup) = &lb.warmup {
-        let path = format!("{path}.warmup");
-        out.extend(span(&format!("{path}.duration"), warmup.duration));
-        if warmup.duration.is_none() {
-            out.push(fault(
-                format!("{path}.duration"),
-                "a warm-up needs a duration",
-            ));
+        let codes = outliers.outlier_detection_http_error_codes.iter();
+        for (i, code) in codes.enumerate().filter(|(_, c)| !(100..600).contains(*c)) {
+            let message = format!("{code} is no status from 100 to 599");
+            let at = format!("{path}.outlierDetectionHttpErrorCodes[{i}]");
+            out.push(fault(at, message));
         }
-        let percent = warmup.minimum_percent.filter(|p| *p > Decimal(100_000));
-        out.extend(percent.map(|p| {
-            let message = format!("{} is no percentage from 0 to 100", p.value());
-            fault(format!("{path}.minimumPercent"), message)
-        }));
-        let aggression = warmup.aggression.filter(|a| *a < Decimal(1000));
-        out.extend(
-            aggression.map(|_| fault(format!("{path}.aggression"), "the aggression is at least 1")),
-        );
     }
     out
-}
-
-fn consistent_hash(path: &str, hash: &ConsistentHash) -> Vec<Fault> {
-    let mut out = Vec::new();
-    let keys = [
-        hash.http_header_name.is_some(),
-        hash.http_cookie.is_some(),
-        hash.use_source_ip.is_some(),
-        hash.http_query_parameter_name.is_some(),
-    ];
-    if keys.iter().filter(|set| **set).count() > 1 {
-        let message = "only one of httpHeaderName, httpCookie, useSourceIp, httpQueryParameterName may be set";
-        out.push(fault(path, message));
-    }
-    if hash.http_cookie.as_ref().is_some_and(|c| c.name.is_empty()) {
-        out.push(fault(
-            format!("{path}.httpCookie.name"),
-            "a cookie needs a name",
-        ));
-    }
-    let tables = [
-        hash.ring_hash.is_some(),
-        hash.maglev.is_some(),
-        hash.minimum_ring_size.is_some_and(|n| n > 0),
-    ];
-    if tables.iter().filter(|set| **set).count() > 1 {
-        out.push(fault(
-            path,
-            "only one of ringHash, maglev, minimumRingSize may be set",
-        ));
-    }
-    if let Some(size) = hash.maglev.as_ref().map(|m| m.table_size.unwrap_or(0))
-        && (size >= MAX_MAGLEV || !is_prime(size))
-    {
-        let message = format!("`{size}` is no prime below {MAX_MAGLEV}");
-        out.push(fault(format!("{path}.maglev.tableSize"), message));
-    }
-    out
-}
-
-/// Envoy's own test, in which 1 passes.
-fn is_prime(n: u64) -> bool {
-    let odd_factors = (3u64..).step_by(2).take_while(|f| f * f <= n);
-    match n {
-        0 => false,
-        1..4 => true,
-        _ => !n.is_multiple_of(2) && odd_factors.into_iter().all(|f| !n.is_multiple_of(f)),
-    }
 }
 
 fn client_tls(path: &str, tls: &ClientTls) -> Vec<Fault> {

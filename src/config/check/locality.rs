@@ -2,7 +2,8 @@
 
 use super::fault;
 use crate::config::decode::reader::Fault;
-use crate::config::locality::LocalityLb;
+use crate::config::locality::{Failover, LocalityLb};
+use crate::text::Str;
 
 const WHOLE: u32 = 100;
 
@@ -28,7 +29,15 @@ pub(super) fn faults(path: &str, spec: &LocalityLb) -> Vec<Fault> {
             out.push(fault(format!("{at}.to"), message));
         }
     }
-    for (i, one) in spec.failover.iter().enumerate() {
+    out.extend(regions(path, &spec.failover));
+    out.extend(labels(path, &spec.failover_priority));
+    out
+}
+
+/// `failover` below `path`.
+pub(super) fn regions(path: &str, failover: &[Failover]) -> Vec<Fault> {
+    let mut out = Vec::new();
+    for (i, one) in failover.iter().enumerate() {
         let at = format!("{path}.failover[{i}]");
         for (field, region) in [("from", &one.from), ("to", &one.to)] {
             if region.is_empty() || region.contains(['/', '*']) {
@@ -40,7 +49,13 @@ pub(super) fn faults(path: &str, spec: &LocalityLb) -> Vec<Fault> {
             out.push(fault(at, "a region cannot fail over to itself"));
         }
     }
-    for (i, label) in spec.failover_priority.iter().enumerate() {
+    out
+}
+
+/// `failoverPriority` below `path`.
+pub(super) fn labels(path: &str, labels: &[Str]) -> Vec<Fault> {
+    let mut out = Vec::new();
+    for (i, label) in labels.iter().enumerate() {
         let key = label.split('=').next().unwrap_or_default();
         if key.is_empty() {
             let message = format!("`{label}` is no label");

@@ -3,20 +3,28 @@
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget as RetryBudgetPb;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::ZoneAwareLbConfig;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     LbConfig, LeastRequestLbConfig, RoundRobinLbConfig, SlowStartConfig,
 };
+use envoy_types::pb::envoy::config::common::matcher::v3::match_predicate::{MatchSet, Rule};
+use envoy_types::pb::envoy::config::common::matcher::v3::{HttpHeadersMatch, MatchPredicate};
 use envoy_types::pb::envoy::config::core::v3::{
     Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings, RuntimeDouble,
     TcpKeepalive,
 };
+use envoy_types::pb::envoy::config::route::v3::HeaderMatcher;
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::OutlierDetection as HttpOutliers;
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
 use crate::config::connection_pool::{
     ConnectionPool, HttpSettings, OutlierDetection, RetryBudget, Warmup,
 };
 use crate::config::value::Decimal;
-use crate::ir::{Limits, LoadBalancer};
+use crate::ir::{Limits, LoadBalancer, Zones};
 use crate::xds::proto;
 
 /// Envoy's own defaults (1024, and 3 retries) would answer 503 under load.
@@ -45,7 +53,7 @@ fn budget(node: &RetryBudget) -> RetryBudgetPb {
     RetryBudgetPb {
         budget_percent: Some(percent(node.percent.unwrap_or(Decimal(20_000)))),
         min_retry_concurrency: proto::uint32(node.min_retry_concurrency.unwrap_or(3)),
-        ..Default::default()
+        budget_interval: node.budget_interval.map(proto::duration),
     }
 }
 
@@ -82,6 +90,42 @@ pub fn outlier_detection(node: &OutlierDetection) -> pb::OutlierDetection {
         detection.enforcing_local_origin_success_rate = proto::uint32(0);
     }
     detection
+}
+
+/// None leaves it to Envoy's, which are those from 500 on.
+pub fn counted_statuses(node: &OutlierDetection) -> Option<HttpOutliers> {
+    let is = |code: &u32| MatchPredicate {
+        rule: Some(Rule::HttpResponseHeadersMatch(HttpHeadersMatch {
+            headers: vec![HeaderMatcher {
+                name: ":status".to_owned(),
+                header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+                    match_pattern: Some(MatchPattern::Exact(code.to_string())),
+                    ignore_case: false,
+                })),
+                ..Default::default()
+            }],
+        })),
+    };
+    let counted = match node.outlier_detection_http_error_codes.as_slice() {
+        [] => return None,
+        [only] => is(only),
+        // Envoy takes no set of one.
+        several => MatchPredicate {
+            rule: Some(Rule::OrMatch(MatchSet {
+                rules: several.iter().map(is).collect(),
+            })),
+        },
+    };
+    Some(HttpOutliers {
+        error_matcher: Some(counted),
+    })
+}
+
+pub fn zone_aware(node: &Zones) -> ZoneAwareLbConfig {
+    ZoneAwareLbConfig {
+        min_cluster_size: node.min_cluster_size.and_then(|n| proto::uint64(n.into())),
+        ..Default::default()
+    }
 }
 
 pub fn keepalive(pool: &ConnectionPool) -> Option<pb::UpstreamConnectionOptions> {
@@ -133,16 +177,20 @@ pub fn http2(http: &HttpSettings) -> Http2ProtocolOptions {
     }
 }
 
-/// Only the balancers that weigh endpoints can warm them up.
-pub fn warmup(balancer: LoadBalancer, node: &Warmup) -> Option<LbConfig> {
-    let slow_start = SlowStartConfig {
+pub fn slow_start(node: &Warmup) -> SlowStartConfig {
+    SlowStartConfig {
         slow_start_window: node.duration.map(proto::duration),
         aggression: Some(RuntimeDouble {
             default_value: node.aggression.unwrap_or(Decimal(1000)).value(),
             runtime_key: String::new(),
         }),
         min_weight_percent: Some(percent(node.minimum_percent.unwrap_or(Decimal(10_000)))),
-    };
+    }
+}
+
+/// Only the balancers that weigh endpoints can warm them up; the one by load has it in its own policy.
+pub fn warmup(balancer: &LoadBalancer, node: &Warmup) -> Option<LbConfig> {
+    let slow_start = slow_start(node);
     match balancer {
         LoadBalancer::LeastRequest => Some(LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
             slow_start_config: Some(slow_start),
@@ -154,7 +202,8 @@ pub fn warmup(balancer: LoadBalancer, node: &Warmup) -> Option<LbConfig> {
         LoadBalancer::Random
         | LoadBalancer::RingHash { .. }
         | LoadBalancer::Maglev { .. }
-        | LoadBalancer::ClusterProvided => None,
+        | LoadBalancer::ClusterProvided
+        | LoadBalancer::Utilization(_) => None,
     }
 }
 
