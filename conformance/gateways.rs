@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use libtest_mimic::Trial;
 
+use self::edge::Edge;
+use self::harness::script::Script;
 use self::harness::suite::{self, Scenario, outcome};
 
 mod harness;
@@ -23,8 +26,18 @@ fn main() -> ExitCode {
         let run = *scenario;
         Trial::test(*name, move || outcome(run()))
     };
+    let script = match Script::read("gateways", include_str!("scenarios/gateways.yaml")) {
+        Ok(script) => Arc::new(script),
+        Err(fault) => return suite::broken("gateways", &fault),
+    };
+    let told = (0..script.scenarios.len()).map(|at| {
+        let script = script.clone();
+        let name = script.name(at);
+        Trial::test(name, move || outcome(Edge::play(&script, at)))
+    });
     let all = [scenarios::SCENARIOS, ingress::SCENARIOS, patches::SCENARIOS];
-    suite::run("gateways", programs(), all.into_iter().flatten().map(trial))
+    let all = all.into_iter().flatten().map(trial).chain(told);
+    suite::run("gateways", programs(), all)
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.

@@ -25,6 +25,7 @@ pub mod packing;
 pub mod pki;
 pub mod pod;
 pub mod process;
+pub mod script;
 pub mod suite;
 pub mod validate;
 pub mod wait;

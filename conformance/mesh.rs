@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use fairlead::model::proxy::RoutePacking;
 use libtest_mimic::Trial;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::harness::packing;
+use self::harness::script::Script;
 use self::harness::suite::{self, Scenario, outcome};
+use self::shop::Shop;
 
 mod harness;
 
@@ -18,6 +21,8 @@ mod actions;
 mod admin_pages;
 #[path = "mesh/capture.rs"]
 mod capture;
+#[path = "mesh/corpus.rs"]
+mod corpus;
 #[path = "mesh/extensions.rs"]
 mod extensions;
 #[path = "mesh/external.rs"]
@@ -32,6 +37,8 @@ mod identity;
 mod machines;
 #[path = "mesh/on_demand.rs"]
 mod on_demand;
+#[path = "mesh/oracle.rs"]
+mod oracle;
 #[path = "mesh/patched_routes.rs"]
 mod patched_routes;
 #[path = "mesh/patches.rs"]
@@ -48,6 +55,16 @@ mod routing;
 mod scopes;
 #[path = "mesh/shop.rs"]
 mod shop;
+
+/// Scenarios that are written as data.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("matches", include_str!("scenarios/matches.yaml")),
+    ("actions", include_str!("scenarios/actions.yaml")),
+    ("retries", include_str!("scenarios/retries.yaml")),
+    ("balance", include_str!("scenarios/balance.yaml")),
+    ("bytes", include_str!("scenarios/bytes.yaml")),
+    ("services", include_str!("scenarios/services.yaml")),
+];
 
 const SCENARIOS: &[&[Scenario]] = &[
     capture::SCENARIOS,
@@ -77,9 +94,62 @@ fn main() -> ExitCode {
         let (name, packings) = (cell.name(), sample.packings(&cell.name()).into_iter());
         packings.map(move |packing| trial(&name, packing, move || cell.check()))
     });
+    let scripts = SCRIPTS.iter().map(|(file, text)| Script::read(file, text));
+    let scripts: anyhow::Result<Vec<Script>> = scripts.collect();
+    let scripts = match scripts {
+        Ok(scripts) => scripts,
+        Err(fault) => return suite::broken("mesh", &fault),
+    };
+    let told = scripts.into_iter().flat_map(|script| {
+        let script = Arc::new(script);
+        let each = 0..script.scenarios.len();
+        let trials = each.flat_map(|at| told(&sample, &script, at));
+        trials.collect::<Vec<_>>()
+    });
+    let told: Vec<Trial> = told.collect();
     let on_demand = on_demand::SCENARIOS.iter();
     let on_demand = on_demand.map(|(name, scenario)| trial(name, RoutePacking::OnDemand, scenario));
-    suite::run("mesh", programs(), named.chain(cells).chain(on_demand))
+    let all = named.chain(cells).chain(told).chain(on_demand);
+    suite::run("mesh", programs(), all.chain([of_corpus(), of_oracle()]))
+}
+
+/// A scenario of a script, in each packing that is drawn for it.
+fn told(sample: &Sample, script: &Arc<Script>, at: usize) -> Vec<Trial> {
+    let name = script.name(at);
+    let packings = sample.packings(&name).into_iter();
+    packings
+        .map(|packing| {
+            let script = script.clone();
+            trial(&name, packing, move || Shop::play(&script, at))
+        })
+        .collect()
+}
+
+/// By the seed that the run prints.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the entry point reads FAIRLEAD_SEED"
+)]
+fn of_oracle() -> Trial {
+    let seed = std::env::var("FAIRLEAD_SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_default();
+    let run = move || outcome(oracle::agrees(seed));
+    Trial::test("requests_land_where_the_configuration_says", run)
+}
+
+/// Without a corpus it is there to be seen, and proves nothing.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the corpus is no part of the project, so only the environment can name it"
+)]
+fn of_corpus() -> Trial {
+    const NAME: &str = "every_folder_of_the_corpus_is_taken_by_real_envoys";
+    match std::env::var_os("FAIRLEAD_CORPUS").map(PathBuf::from) {
+        Some(root) => Trial::test(NAME, move || outcome(corpus::every_folder(&root))),
+        None => Trial::test(NAME, || Ok(()))
+            .with_ignored_flag(true)
+            .with_kind("FAIRLEAD_CORPUS names no folder"),
+    }
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.

@@ -1,7 +1,7 @@
 //! A workload for demos and tests that describes each request it gets.
 //!
-//! Three kinds of listener: HTTP (HTTP/1.1 and HTTP/2 by preface, gRPC by content type), TCP that answers
-//! the client, and TCP where the server speaks first. It knows nothing of the mesh.
+//! Four kinds of listener: HTTP (HTTP/1.1 and HTTP/2 by preface, gRPC by content type), TCP that answers
+//! the client, TCP where the server speaks first, and the end of a tunnel. It knows nothing of the mesh.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +31,9 @@ pub enum Talk {
     TcpEcho,
     /// Says who it is at once, then echoes bytes.
     ServerFirst,
+    /// The end of a tunnel: takes any `CONNECT`, and any upgrade to WebSocket, says who it is and where the client wanted
+    /// to go, then echoes bytes.
+    Tunnel,
 }
 
 /// Where a listener is bound.
@@ -183,7 +186,35 @@ fn converse(
             .map(drop)
             .boxed(),
         Talk::ServerFirst => echo(stream, greeting, Greet::AtOnce).map(drop).boxed(),
+        Talk::Tunnel => tunnel(stream, workload).map(drop).boxed(),
     }
+}
+
+/// Longer requests lead nowhere.
+const MAX_TUNNEL_HEAD: usize = 8 * 1024;
+
+async fn tunnel(mut stream: Box<dyn Stream>, workload: Arc<Answerer>) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_TUNNEL_HEAD {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let mut words = head.split_whitespace();
+    let (method, target) = (words.next(), words.next().unwrap_or_default());
+    let upgrades = head.to_ascii_lowercase().contains("upgrade: websocket");
+    let answer = match method {
+        Some("CONNECT") => "200 OK",
+        Some("GET") if upgrades => {
+            "101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket"
+        }
+        _ => "405 Method Not Allowed\r\nconnection: close\r\ncontent-length: 0",
+    };
+    let head = format!("HTTP/1.1 {answer}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    if answer.starts_with("405") {
+        return stream.shutdown().await;
+    }
+    echo(stream, workload.greeting(target), Greet::AfterFirstBytes).await
 }
 
 #[derive(PartialEq)]
@@ -274,6 +305,20 @@ mod tests {
             got.starts_with("reviews v1 ") && got.ends_with("\none two"),
             "{got}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_says_where_it_was_to_lead() {
+        let got = talking(Talk::Tunnel, async |mut c| {
+            c.write_all(b"CONNECT 192.0.2.1:443 HTTP/1.1\r\nhost: a\r\n\r\n")
+                .await
+                .unwrap();
+            let head = read_some(&mut c, "\r\n\r\n").await;
+            c.write_all(b"hi").await.unwrap();
+            head + &read_some(&mut c, "hi").await
+        })
+        .await;
+        assert_eq!(got, "HTTP/1.1 200 OK\r\n\r\nreviews v1 192.0.2.1:443\nhi");
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! The mesh that scenarios of gateways share: a shop behind a proxy at its edge, and a stranger before it.
 
+use std::net::SocketAddr;
 use std::sync::MutexGuard;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::client::{Call, Reply, Target};
 use crate::harness::manifest::ServiceSpec;
@@ -10,6 +11,7 @@ use crate::harness::mesh::{Applied, Mesh};
 use crate::harness::packing::Shared;
 use crate::harness::pki::{Pair, Pki, Tls};
 use crate::harness::pod::{App, Pod, PodSpec};
+use crate::harness::script::{Script, Stage};
 use crate::harness::wait::eventually;
 
 /// Namespace `shop` has reviews v1 and v2 (HTTP 9080; v1 is in region `here`, as the storefront is, v2 `there`, as gateways) and a ledger (TCP 7000); `edge` has the proxies `ingress` (its
@@ -23,6 +25,8 @@ pub(crate) struct Edge {
     pub(crate) pki: Pki,
     pub(crate) mesh: Mesh,
     _others: Vec<Pod>,
+    /// Whether the script is applied, which then stays.
+    told: bool,
 }
 
 static EDGES: Shared<Edge> = Shared::new();
@@ -72,6 +76,7 @@ impl Edge {
             pki: Pki::new("outside")?,
             mesh,
             _others: others,
+            told: false,
         };
         eventually("the shop is open", || {
             edge.storefront
@@ -80,6 +85,20 @@ impl Edge {
                 .map(drop)
         })?;
         Ok(edge)
+    }
+
+    /// A scenario of the script, all of which stay applied from the first on.
+    pub(crate) fn play(script: &Script, at: usize) -> Result<()> {
+        let mut edge = Self::enter()?;
+        if !edge.told {
+            let pair = edge.pki.issue(&["secure.tale"])?;
+            edge.secret("tales", &pair, None)?.keep();
+            edge.mesh.configure("tales", TALES)?;
+            let objects = script.objects(&*edge)?;
+            edge.mesh.configure("script", &objects)?;
+            edge.told = true;
+        }
+        script.check(at, &*edge)
     }
 
     pub(crate) fn apply(&self, yaml: &str) -> Result<Applied> {
@@ -137,6 +156,80 @@ impl Edge {
             .apply(&format!("secret-{name}"), &secret.to_string())
     }
 }
+
+impl Stage for Edge {
+    fn pod(&self, name: &str) -> Result<&Pod> {
+        match name {
+            "" => Ok(&self.stranger),
+            "storefront" => Ok(&self.storefront),
+            _ => anyhow::bail!("no pod {name} asks"),
+        }
+    }
+
+    fn address(&self, name: &str) -> Result<SocketAddr> {
+        if name.is_empty() {
+            return Ok(self.ingress.at(8080));
+        }
+        let (host, port) = name.rsplit_once(':').context("an address has a port")?;
+        let port = port.parse()?;
+        match host {
+            "ingress" => Ok(self.ingress.at(port)),
+            "stranger" => Ok(self.stranger.at(port)),
+            _ => self.storefront.address(name),
+        }
+    }
+
+    fn tls(&self, name: &str) -> Result<Tls> {
+        Ok(self.pki.client(name))
+    }
+
+    fn words(&self) -> Vec<(String, String)> {
+        vec![("stranger".to_owned(), self.stranger.ip().to_string())]
+    }
+}
+
+/// What the script's scenarios share: Gateways of the ingress, and subsets of reviews under a name of their own.
+const TALES: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: tales, namespace: edge}
+spec:
+  selector: {app: ingress}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.gateways.tale', 'office/*.private', 'office/more.office.private', 'edge/office.private']}
+  - {port: {number: 8081, name: http-led, protocol: HTTP}, hosts: [led.tale], tls: {httpsRedirect: true}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: tales-secure, namespace: edge}
+spec:
+  selector: {app: ingress}
+  servers:
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [secure.tale], tls: {mode: SIMPLE, credentialName: tales}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: tales-bytes, namespace: edge}
+spec:
+  selector: {app: ingress}
+  servers:
+  - {port: {number: 7100, name: tcp, protocol: TCP}, hosts: ['*']}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: books, namespace: shop}
+spec: {clusterIP: 240.9.0.9, selector: {app: reviews}, ports: [{name: http, port: 9080, targetPort: 9080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: books, namespace: shop}
+spec:
+  host: books
+  trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: false}}}
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v2, labels: {version: v2}}
+";
 
 /// A Gateway of the ingress with these servers, and a VirtualService of `shop` that is bound to it.
 pub(crate) fn bound(servers: &str, spec: &str) -> String {

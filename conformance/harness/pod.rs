@@ -39,6 +39,7 @@ pub enum App {
     Http,
     TcpEcho,
     ServerFirst,
+    Tunnel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +207,7 @@ impl Pod {
                 App::Http => "--http",
                 App::TcpEcho => "--tcp-echo",
                 App::ServerFirst => "--server-first",
+                App::Tunnel => "--tunnel",
             };
             let any = match self.spec.families {
                 Families::V4 => "0.0.0.0",

@@ -42,16 +42,16 @@ fn run_with(
         false => programs.and_then(|programs| isolation::enter(&programs)),
     };
     if let Err(fault) = entered {
-        #[expect(
-            clippy::print_stderr,
-            reason = "without namespaces there is no test to report"
-        )]
-        {
-            eprintln!("{suite}: {fault:#}");
-        }
-        return ExitCode::FAILURE;
+        return broken(suite, &fault);
     }
     libtest_mimic::run(arguments, trials.into_iter().collect()).exit_code()
+}
+
+/// What keeps a suite from having any test.
+#[expect(clippy::print_stderr, reason = "there is no test to report")]
+pub fn broken(suite: &str, fault: &anyhow::Error) -> ExitCode {
+    eprintln!("{suite}: {fault:#}");
+    ExitCode::FAILURE
 }
 
 /// One scenario's outcome, as the runner takes it.

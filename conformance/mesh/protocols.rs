@@ -77,6 +77,7 @@ pub(crate) fn cells() -> Vec<Cell> {
             App::Http => &[Traffic::Http1, Traffic::Http2, Traffic::Grpc],
             App::TcpEcho => &[Traffic::Tcp],
             App::ServerFirst => &[Traffic::ServerFirst],
+            App::Tunnel => &[],
         };
         traffic.iter().map(|traffic| (*declared, *traffic))
     });

@@ -1,7 +1,7 @@
 //! The mesh that most scenarios share: a shop, its neighbour, and a stranger outside.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,7 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use crate::harness::manifest::ServiceSpec;
 use crate::harness::mesh::{Applied, Mesh};
 use crate::harness::packing::Shared;
+use crate::harness::pki::Tls;
 use crate::harness::pod::{App, Pod, PodSpec};
+use crate::harness::script::{Script, Stage};
 use crate::harness::wait::eventually;
 
 /// Namespace `shop` has storefront, reviews v1 and v2 (HTTP 9080), ratings (HTTP 80, TCP 7000).
@@ -17,10 +19,13 @@ pub(crate) struct Shop {
     pub(crate) storefront: Pod,
     /// In namespace `office`.
     pub(crate) neighbour: Pod,
-    /// Without a sidecar, and no service: HTTP 80 and 8080, TCP 7000.
+    /// Without a sidecar, and no service: HTTP 80 and 8080, TCP 7000, TCP where the server speaks first 7001, tunnels 3128.
     pub(crate) stranger: Pod,
     pub(crate) mesh: Mesh,
-    _others: Vec<Pod>,
+    /// reviews v1 and v2, ratings.
+    others: [Pod; 3],
+    /// The scripts that are applied, for as long as the mesh is there.
+    scripts: BTreeSet<&'static str>,
 }
 
 static SHOPS: Shared<Shop> = Shared::new();
@@ -57,9 +62,13 @@ impl Shop {
         let ratings = Pod::start(&mesh, ratings)?;
         let stranger = PodSpec::new("stranger")
             .in_namespace("outside")
+            .label("version", "outside")
             .without_sidecar();
         let stranger = stranger.serves(8080, App::Http).serves(7000, App::TcpEcho);
         let stranger = stranger.serves(80, App::Http);
+        let stranger = stranger
+            .serves(7001, App::ServerFirst)
+            .serves(3128, App::Tunnel);
         let neighbour = PodSpec::new("neighbour")
             .in_namespace("office")
             .service_account("clerk");
@@ -68,13 +77,34 @@ impl Shop {
             neighbour: Pod::start(&mesh, neighbour)?,
             stranger: Pod::start(&mesh, stranger)?,
             mesh,
-            _others: vec![reviews_v1, reviews_v2, ratings],
+            others: [reviews_v1, reviews_v2, ratings],
+            scripts: BTreeSet::new(),
         };
         eventually("the shop is open", || {
             shop.version_of("http://reviews:9080/")?;
             Ok(())
         })?;
         Ok(shop)
+    }
+
+    /// A scenario of a script, all of which stay applied from the first on.
+    pub(crate) fn play(script: &Script, at: usize) -> Result<()> {
+        let mut shop = Self::enter()?;
+        if shop.scripts.is_empty() {
+            let books = ServiceSpec {
+                selector: BTreeMap::from([("app".to_owned(), "reviews".to_owned())]),
+                ..ServiceSpec::new("shop", "books")
+            };
+            shop.mesh.add_service(books.port("http", 9080, 9080))?;
+            let subsets = SUBSETS.replace("reviews", "books");
+            shop.mesh.configure("books", &subsets)?;
+        }
+        if shop.scripts.insert(script.file) {
+            let objects = script.objects(&*shop)?;
+            let name = format!("script-{}", script.file);
+            shop.mesh.configure(&name, &objects)?;
+        }
+        script.check(at, &*shop)
     }
 
     pub(crate) fn apply(&self, yaml: &str) -> Result<Applied> {
@@ -134,6 +164,47 @@ impl Shop {
             );
             Ok(())
         })
+    }
+}
+
+impl Stage for Shop {
+    fn pod(&self, name: &str) -> Result<&Pod> {
+        match name {
+            "" => Ok(&self.storefront),
+            "neighbour" => Ok(&self.neighbour),
+            "stranger" => Ok(&self.stranger),
+            _ => anyhow::bail!("no pod {name} asks"),
+        }
+    }
+
+    /// Whoever asks at the stranger's port 80 is routed by the host that it names.
+    fn address(&self, name: &str) -> Result<SocketAddr> {
+        if name.is_empty() {
+            return Ok(self.stranger.at(80));
+        }
+        let (host, port) = name.rsplit_once(':').context("an address has a port")?;
+        let port = port.parse()?;
+        match host {
+            "stranger" => Ok(self.stranger.at(port)),
+            "v1" => Ok(self.others[0].at(port)),
+            _ => self.storefront.address(name),
+        }
+    }
+
+    fn tls(&self, name: &str) -> Result<Tls> {
+        anyhow::bail!("nobody here has a certificate for {name}")
+    }
+
+    fn words(&self) -> Vec<(String, String)> {
+        let [v1, v2, ratings] = &self.others;
+        let named = [
+            ("v1", v1),
+            ("v2", v2),
+            ("ratings", ratings),
+            ("stranger", &self.stranger),
+        ];
+        let word = |(name, pod): (&str, &Pod)| (name.to_owned(), pod.ip().to_string());
+        named.map(word).into()
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Args {
     /// Listen for TCP; speaks first.
     #[arg(long, value_name = "IP:PORT")]
     server_first: Vec<SocketAddr>,
+    /// Listen for `CONNECT`, as the end of a tunnel.
+    #[arg(long, value_name = "IP:PORT")]
+    tunnel: Vec<SocketAddr>,
     /// Answer so many attempts of each request with 503 (header `echo-fail-first` asks for the same).
     #[arg(long, value_name = "N", default_value_t = 0)]
     fail_first: u32,
@@ -54,6 +57,7 @@ impl Args {
         all.extend(unix);
         all.extend(tcp(Talk::TcpEcho, &self.tcp_echo));
         all.extend(tcp(Talk::ServerFirst, &self.server_first));
+        all.extend(tcp(Talk::Tunnel, &self.tunnel));
         all
     }
 }
@@ -63,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let places = args.places();
     ensure!(
         !places.is_empty(),
-        "give at least one of --http, --unix, --tcp-echo, --server-first"
+        "give at least one of --http, --unix, --tcp-echo, --server-first, --tunnel"
     );
     let workload = Workload {
         name: args.name.clone(),

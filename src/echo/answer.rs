@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use serde::Serialize;
@@ -26,6 +26,10 @@ const MAX_DELAY: Duration = Duration::from_secs(600);
 const ASK_FAIL_FIRST: &str = "echo-fail-first";
 const ASK_DELAY_MS: &str = "echo-delay-ms";
 const ASK_STATUS: &str = "echo-status";
+/// Of the attempts that are to fail.
+const ASK_FAIL_STATUS: &str = "echo-fail-status";
+/// `<version> <name>: <value>`: a header of the answers of that version.
+const ASK_HEADER: &str = "echo-header";
 
 pub(super) struct Answerer {
     workload: Workload,
@@ -80,11 +84,22 @@ impl Answerer {
             .get(CONTENT_TYPE)
             .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
         let status = self.status(&head.headers, attempt);
-        Ok(if is_grpc {
+        let mut answer = if is_grpc {
             grpc(status, &text)
         } else {
             plain(status, text)
-        })
+        };
+        let asked = head.headers.get_all(ASK_HEADER).iter();
+        let asked = asked.filter_map(|line| self.own_header(line.to_str().ok()?));
+        answer.headers_mut().extend(asked);
+        Ok(answer)
+    }
+
+    fn own_header(&self, line: &str) -> Option<(HeaderName, HeaderValue)> {
+        let (version, header) = line.split_once(' ')?;
+        let (name, value) = header.split_once(": ")?;
+        (version == self.workload.version).then_some(())?;
+        Some((name.parse().ok()?, value.parse().ok()?))
     }
 
     fn count_attempt(&self, headers: &HeaderMap) -> u32 {
@@ -106,11 +121,9 @@ impl Answerer {
     fn status(&self, headers: &HeaderMap, attempt: u32) -> StatusCode {
         let fail_first = number(headers, ASK_FAIL_FIRST).unwrap_or(self.workload.fail_first);
         if attempt <= fail_first {
-            return StatusCode::SERVICE_UNAVAILABLE;
+            return stated(headers, ASK_FAIL_STATUS).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         }
-        number(headers, ASK_STATUS)
-            .and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok())
-            .unwrap_or(StatusCode::OK)
+        stated(headers, ASK_STATUS).unwrap_or(StatusCode::OK)
     }
 
     fn describe(
@@ -161,6 +174,11 @@ fn protocol(version: Version) -> String {
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u32> {
     headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+fn stated(headers: &HeaderMap, name: &str) -> Option<StatusCode> {
+    let code = u16::try_from(number(headers, name)?).ok()?;
+    StatusCode::from_u16(code).ok()
 }
 
 fn plain(status: StatusCode, text: Bytes) -> Response<BoxBody<Bytes, Infallible>> {
@@ -252,6 +270,17 @@ mod tests {
             app.status(&headers(&[(ASK_STATUS, "70000")]), 1),
             StatusCode::OK
         );
+    }
+
+    #[test]
+    fn a_header_is_answered_by_the_version_that_was_asked_for_it() {
+        let app = answerer(0);
+        let header = app.own_header("v2 x-load: cpu=1").unwrap();
+        assert_eq!(
+            (header.0.as_str(), header.1),
+            ("x-load", HeaderValue::from_static("cpu=1"))
+        );
+        assert!(app.own_header("v1 x-load: cpu=1").is_none());
     }
 
     #[test]
