@@ -1,16 +1,23 @@
 //! What is worth saying about a whole set of objects that no single one shows.
 //!
 //! Faults inside objects are told at decode, versions that wait by acceptance; both are in `findings`.
-//! A new analyzer is a file here and a line in `ANALYZERS`.
+//! A new analyzer is a file here and a line in `ANALYZERS`. Where Istio's analyzers say the same, the message ends with
+//! their code.
 
 mod destinations;
 mod endpoints;
 mod gateways;
 mod hosts;
 mod ingresses;
+mod pods;
+mod rules;
+mod sidecars;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
+use self::pods::Pods;
 use crate::acceptance::Acceptance;
 use crate::config::decode::PodTemplate;
 use crate::config::{Key, Object};
@@ -20,6 +27,8 @@ use crate::text::Str;
 /// The objects in force, as analyzers see them.
 struct Mesh<'a> {
     objects: Vec<&'a Object>,
+    by_key: BTreeMap<Key, &'a Object>,
+    pods: Pods<'a>,
     templates: Vec<&'a PodTemplate>,
     acceptance: &'a Acceptance,
     domain: &'a str,
@@ -37,6 +46,11 @@ const ANALYZERS: &[fn(&Mesh<'_>) -> Vec<Diagnostic>] = &[
     ingresses::without_service,
     ingresses::in_conflict,
     ingresses::without_proxy,
+    gateways::without_port,
+    rules::unreachable,
+    rules::of_one_host,
+    sidecars::of_one_workload,
+    sidecars::of_one_host,
 ];
 
 /// All that is to be said: by file, line and object, most severe first within a line.
@@ -52,8 +66,11 @@ pub fn findings(acceptance: &Acceptance, domain: &str) -> Vec<Diagnostic> {
 
 /// What the analyzers alone have to say.
 pub fn analyzed(acceptance: &Acceptance, domain: &str) -> Vec<Diagnostic> {
+    let objects: Vec<&Object> = acceptance.objects().map(|o| &**o).collect();
     let mesh = Mesh {
-        objects: acceptance.objects().map(|o| &**o).collect(),
+        by_key: objects.iter().map(|o| (o.key(), *o)).collect(),
+        pods: Pods::of(&objects),
+        objects,
         templates: acceptance.templates().collect(),
         acceptance,
         domain,

@@ -39,6 +39,8 @@ pub enum Code {
     Conflict,
     /// What was told before is mended.
     Recovered,
+    /// A rule that no request can reach: what stands before it takes all of it.
+    Unreachable,
     /// A Deployment (or another pod template) whose Service has no endpoints from it.
     NoEndpoints,
 }

@@ -47,7 +47,8 @@ fn unresolved(
         if let Ok(host) = host
             && !hosts.contains(&host)
         {
-            let message = format!("no Service has the host {host}; requests routed there get 503");
+            let message =
+                format!("no Service has the host {host}; requests routed there get 503 (IST0101)");
             out.push(warning(format!("{field}.host"), message));
         }
     }
@@ -63,13 +64,11 @@ fn unresolved(
             },
             name: delegate.name.clone(),
         };
-        let is_there = |o: &&&Object| {
-            let delegates = matches!(&o.spec, Spec::VirtualService(vs) if vs.hosts.is_empty());
-            delegates && o.key() == key
-        };
-        if !mesh.objects.iter().any(|o| is_there(&o)) {
-            let message =
-                format!("no delegate {key} without hosts is there; this rule takes no request");
+        let found = mesh.by_key.get(&key).map(|o| &o.spec);
+        if !matches!(found, Some(Spec::VirtualService(vs)) if vs.hosts.is_empty()) {
+            let message = format!(
+                "no delegate {key} without hosts is there; this rule takes no request (IST0101)"
+            );
             out.push(warning(format!("spec.http[{i}].delegate"), message));
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mesh;
+use crate::config::core::{Service, TargetPort};
 use crate::config::gateway::{Gateway, ServedHost, Server, Sort};
 use crate::config::meta::{Labels, selects};
 use crate::config::virtual_service::VirtualService;
@@ -34,7 +35,8 @@ pub(super) fn of_virtual_services(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
             match gateways.get(&(&namespace, &name)) {
                 Some(gateway) => served.extend(hosts(gateway, &namespace)),
                 None => {
-                    let message = format!("no Gateway {namespace}/{name}; nothing is routed there");
+                    let message =
+                        format!("no Gateway {namespace}/{name}; nothing is routed there (IST0101)");
                     let field = format!("spec.gateways[{i}]");
                     out.push(mesh.warning(Code::Unresolved, &object.key(), field, message));
                 }
@@ -68,7 +70,8 @@ fn unserved(
     let unserved = hosts.filter(|(_, host)| !is_served(host));
     unserved
         .map(|(i, host)| {
-            let message = format!("no server of its gateways has the host {host} for {namespace}");
+            let message =
+                format!("no server of its gateways has the host {host} for {namespace} (IST0132)");
             let field = format!("spec.hosts[{i}]");
             mesh.warning(Code::Unresolved, &object.key(), field, message)
         })
@@ -96,22 +99,18 @@ fn hosts(gateway: &Gateway, namespace: &str) -> Vec<ServedHost> {
 
 /// Where the proxies of a selector are, as far as pods are known.
 pub(super) fn homes<'a>(mesh: &'a Mesh<'_>, selector: &Labels) -> BTreeSet<&'a Str> {
-    let pods = mesh
-        .objects
-        .iter()
-        .filter(|o| matches!(o.spec, Spec::Pod(_)));
-    let serving = pods.filter(|pod| selects(selector, &pod.meta.labels));
-    serving.map(|pod| &pod.meta.namespace).collect()
+    let serving = mesh.pods.selected(selector);
+    serving.into_iter().map(|pod| &pod.meta.namespace).collect()
 }
 
 /// A Gateway that no pod serves, where pods are known at all (IST0101).
 pub(super) fn without_proxy(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
-    if !mesh.objects.iter().any(|o| matches!(o.spec, Spec::Pod(_))) {
+    if mesh.pods.is_empty() {
         return Vec::new();
     }
     let idle = all(mesh).filter(|(_, spec)| homes(mesh, &spec.selector).is_empty());
     idle.map(|(object, _)| {
-        let message = "no pod has the labels of this selector; nobody serves the Gateway";
+        let message = "no pod has the labels of this selector; nobody serves the Gateway (IST0101)";
         mesh.warning(
             Code::Unresolved,
             &object.key(),
@@ -160,43 +159,154 @@ pub(super) fn lacks(mesh: &Mesh<'_>, namespace: &Str, name: &Str) -> Option<Stri
         namespace: namespace.clone(),
         name: name.clone(),
     };
-    let found = mesh.objects.iter().find(|object| object.key() == key);
-    match found.map(|object| &object.spec) {
+    match mesh.by_key.get(&key).map(|object| &object.spec) {
         Some(Spec::Secret(secret)) if secret.pair.is_some() => None,
         Some(_) => Some(format!(
-            "Secret {namespace}/{name} has no certificate and key in PEM; this server stays closed"
+            "Secret {namespace}/{name} has no certificate and key in PEM; this server stays closed (IST0101)"
         )),
         None => Some(format!(
-            "no Secret {namespace}/{name}; this server stays closed"
+            "no Secret {namespace}/{name}; this server stays closed (IST0101)"
         )),
     }
 }
 
-/// Servers that cannot share a port with those of an older Gateway of the same proxies (IST0145).
+/// A Gateway in the order that Istio has them in, with what tells its place among those of the same proxies.
+struct Standing<'a> {
+    object: &'a Object,
+    server: &'a Server,
+    index: usize,
+    serving: Serving<'a>,
+}
+
+/// By whom a Gateway is served: the pods, or where none are known by whom its labels select.
+#[derive(PartialEq)]
+enum Serving<'a> {
+    Pods(BTreeSet<Key>),
+    Whoever(&'a Labels),
+}
+
+impl Serving<'_> {
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pods(a), Self::Pods(b)) => !a.is_disjoint(b),
+            (a, b) => a == b,
+        }
+    }
+}
+
+/// Servers that cannot share a port with those of an older Gateway of the same proxies (IST0145). Ports are those that
+/// the proxies listen on, by their Services.
 pub(super) fn in_conflict(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
     let mut gateways: Vec<(&Object, &Gateway)> = all(mesh).collect();
-    gateways.sort_by_key(|(object, _)| {
-        let (created, name, namespace) = object.meta.age();
-        (created, name.to_owned(), namespace.to_owned())
-    });
-    let mut out = Vec::new();
-    for (at, (object, spec)) in gateways.iter().enumerate() {
-        for (i, server) in spec.servers.iter().enumerate() {
-            let before = gateways[..at].iter().copied();
-            let before = before.filter(|(_, other)| other.selector == spec.selector);
-            let before = before.flat_map(|(o, other)| other.servers.iter().map(move |s| (o, s)));
-            let own = spec.servers[..i].iter().map(|s| (*object, s));
-            let found = before.chain(own).find_map(|(o, other)| {
-                let why = conflict(other, server)?;
-                Some(format!(
-                    "{why} stands before this one, in {}; this server is left out",
-                    o.key()
-                ))
+    gateways.sort_by(|(a, _), (b, _)| a.meta.age().cmp(&b.meta.age()));
+    let services = services(mesh);
+    let mut places: BTreeMap<(u16, &str), Vec<Standing<'_>>> = BTreeMap::new();
+    for (object, spec) in gateways {
+        let targets = targets(mesh, spec, &services);
+        for (index, server) in spec.servers.iter().enumerate() {
+            let number = server.port.number;
+            let bind = match server.bind.as_str() {
+                "" => "0.0.0.0",
+                own => own,
+            };
+            let port = targets.get(&number).copied().unwrap_or(number);
+            places.entry((port, bind)).or_default().push(Standing {
+                object,
+                server,
+                index,
+                serving: serving(mesh, spec),
             });
-            if let Some(message) = found {
-                let field = format!("spec.servers[{i}]");
-                out.push(mesh.warning(Code::Conflict, &object.key(), field, message));
+        }
+    }
+    let several = places.into_values();
+    let mut out: Vec<Diagnostic> = several.flat_map(|all| of_place(mesh, &all)).collect();
+    out.sort();
+    out
+}
+
+fn of_place(mesh: &Mesh<'_>, servers: &[Standing<'_>]) -> Vec<Diagnostic> {
+    let mut out = Vec::new();
+    for (at, one) in servers.iter().enumerate() {
+        let before = servers[..at]
+            .iter()
+            .filter(|o| o.serving.meets(&one.serving));
+        let found = before.filter_map(|other| {
+            let why = conflict(other.server, one.server)?;
+            Some(format!(
+                "{why} stands before this one, in {}; this server is left out (IST0145)",
+                other.object.key()
+            ))
+        });
+        if let Some(message) = found.into_iter().next() {
+            let field = format!("spec.servers[{}]", one.index);
+            out.push(mesh.warning(Code::Conflict, &one.object.key(), field, message));
+        }
+    }
+    out
+}
+
+fn serving<'a>(mesh: &Mesh<'_>, gateway: &'a Gateway) -> Serving<'a> {
+    match mesh.pods.is_empty() {
+        true => Serving::Whoever(&gateway.selector),
+        false => {
+            let pods = mesh.pods.selected(&gateway.selector);
+            Serving::Pods(pods.into_iter().map(Object::key).collect())
+        }
+    }
+}
+
+/// Services with a selector, by their namespace.
+type Services<'a> = BTreeMap<&'a Str, Vec<&'a Service>>;
+
+fn services<'a>(mesh: &'a Mesh<'_>) -> Services<'a> {
+    let mut services: Services<'a> = BTreeMap::new();
+    for object in mesh.objects.iter() {
+        if let Spec::Service(spec) = &object.spec
+            && !spec.selector.is_empty()
+        {
+            let of_namespace = services.entry(&object.meta.namespace).or_default();
+            of_namespace.push(spec);
+        }
+    }
+    services
+}
+
+/// Where the proxies of a Gateway listen for the ports of their Services.
+fn targets(mesh: &Mesh<'_>, gateway: &Gateway, services: &Services<'_>) -> BTreeMap<u16, u16> {
+    let mut out = BTreeMap::new();
+    for pod in mesh.pods.selected(&gateway.selector) {
+        let near = services.get(&pod.meta.namespace).into_iter().flatten();
+        for service in near.filter(|s| selects(&s.selector, &pod.meta.labels)) {
+            for port in &service.ports {
+                let target = match &port.target_port {
+                    Some(TargetPort::Number(number)) => *number,
+                    Some(TargetPort::Name(_)) | None => port.port,
+                };
+                out.entry(port.port).or_insert(target);
             }
+        }
+    }
+    out
+}
+
+/// A port that no Service of the Gateway's proxies has, where they have Services: nobody comes there by one (IST0104).
+pub(super) fn without_port(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
+    let services = services(mesh);
+    let mut out = Vec::new();
+    for (object, spec) in all(mesh) {
+        let targets = targets(mesh, spec, &services);
+        let known = |number: u16| {
+            targets.contains_key(&number) || targets.values().any(|target| *target == number)
+        };
+        for (i, server) in spec.servers.iter().enumerate() {
+            let number = server.port.number;
+            if targets.is_empty() || known(number) {
+                continue;
+            }
+            let message =
+                format!("no Service of the Gateway's proxies has the port {number} (IST0104)");
+            let field = format!("spec.servers[{i}].port.number");
+            out.push(mesh.warning(Code::Unresolved, &object.key(), field, message));
         }
     }
     out
@@ -204,9 +314,6 @@ pub(super) fn in_conflict(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
 
 fn conflict(first: &Server, second: &Server) -> Option<String> {
     let (a, b) = (first.sort()?, second.sort()?);
-    if (first.port.number, &first.bind) != (second.port.number, &second.bind) {
-        return None;
-    }
     let number = first.port.number;
     match (a, b) {
         (Sort::Http, Sort::Http) => None,

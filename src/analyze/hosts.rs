@@ -37,7 +37,7 @@ pub(super) fn of_several(mesh: &Mesh<'_>) -> Vec<Diagnostic> {
         };
         for (later, i) in objects.filter(|(later, _)| later.key() != first.key()) {
             let message = format!(
-                "{} has the host {host} and counts before this object, of which nothing holds for it",
+                "{} has the host {host} and counts before this object, of which nothing holds for it (IST0177)",
                 first.key()
             );
             let field = format!("spec.hosts[{i}]");
