@@ -63,7 +63,7 @@ fn is_unconditional(m: &HttpMatchRequest) -> bool {
     let any_path = match &m.uri {
         None => true,
         Some(StringMatch::Prefix(prefix)) => prefix == "/",
-        Some(StringMatch::Exact(_) | StringMatch::Regex(_)) => false,
+        Some(StringMatch::Exact(_) | StringMatch::Regex(_) | StringMatch::Segments(_)) => false,
     };
     let others = HttpMatchRequest {
         uri: None,

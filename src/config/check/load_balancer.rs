@@ -132,14 +132,14 @@ fn zone_aware(path: &str, zones: &ZoneAwareLb) -> Vec<Fault> {
 
 /// Envoy weighs zones by where the client's own workload is, which the proxies are not told.
 fn unweighed(path: String, zones: &ZoneAwareLb) -> Option<Fault> {
-    let at = match zones.min_cluster_size {
-        Some(_) => format!("{path}.minClusterSize"),
-        None => path,
+    let (code, at) = match zones.min_cluster_size {
+        Some(_) => (Code::NotYetInEffect, format!("{path}.minClusterSize")),
+        None => (Code::InvalidValue, path),
     };
     let message = "regions are called one after another; within one all zones are called alike, for no proxy \
                    knows yet where else its workload is, as in Istio without ENABLE_SELF_DISCOVERY";
     let is_on = zones.enabled.unwrap_or(true);
-    is_on.then(|| Fault::warning(Code::NotYetInEffect, at, message))
+    is_on.then(|| Fault::warning(code, at, message))
 }
 
 fn utilization(path: &str, load: &BackendUtilization) -> Vec<Fault> {
