@@ -131,7 +131,6 @@ impl Choices {
             .flag("sidecar.istio.io/rewriteAppHTTPProbers")?
             .unwrap_or(webhook.rewrite_app_http_probe);
         let status_port = read.status_port(proxy.status_port.unwrap_or(values.status_port))?;
-        let low = read.flag("sidecar.istio.io/capNetBindService")?;
         Ok(Self {
             role,
             form: match role {
@@ -170,10 +169,7 @@ impl Choices {
             bootstrap_override: read
                 .text("sidecar.istio.io/bootstrapOverride")
                 .map(Str::new),
-            low_ports: match low.unwrap_or(false) {
-                true => LowPorts::Bound,
-                false => LowPorts::No,
-            },
+            low_ports: read.low_ports()?,
             addresses: Addresses::of(&proxy, injection),
             templates,
             proxy,
@@ -249,6 +245,14 @@ impl Read<'_> {
             text.trim().parse().map_err(wrong)
         };
         self.text(key).map(parse).transpose()
+    }
+
+    fn low_ports(&self) -> Result<LowPorts, InjectError> {
+        let bound = self.flag("sidecar.istio.io/capNetBindService")?;
+        Ok(match bound.unwrap_or(false) {
+            true => LowPorts::Bound,
+            false => LowPorts::No,
+        })
     }
 
     fn level(&self, key: &'static str, default: &Str) -> Result<Str, InjectError> {
