@@ -21,8 +21,6 @@ mod actions;
 mod admin_pages;
 #[path = "mesh/capture.rs"]
 mod capture;
-#[path = "mesh/corpus.rs"]
-mod corpus;
 #[path = "mesh/extensions.rs"]
 mod extensions;
 #[path = "mesh/external.rs"]
@@ -110,7 +108,7 @@ fn main() -> ExitCode {
     let on_demand = on_demand::SCENARIOS.iter();
     let on_demand = on_demand.map(|(name, scenario)| trial(name, RoutePacking::OnDemand, scenario));
     let all = named.chain(cells).chain(told).chain(on_demand);
-    suite::run("mesh", programs(), all.chain([of_corpus(), of_oracle()]))
+    suite::run("mesh", programs(), all.chain([of_oracle()]))
 }
 
 /// A scenario of a script, in each packing that is drawn for it.
@@ -135,21 +133,6 @@ fn of_oracle() -> Trial {
     let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_default();
     let run = move || outcome(oracle::agrees(seed));
     Trial::test("requests_land_where_the_configuration_says", run)
-}
-
-/// Without a corpus it is there to be seen, and proves nothing.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the corpus is no part of the project, so only the environment can name it"
-)]
-fn of_corpus() -> Trial {
-    const NAME: &str = "every_folder_of_the_corpus_is_taken_by_real_envoys";
-    match std::env::var_os("FAIRLEAD_CORPUS").map(PathBuf::from) {
-        Some(root) => Trial::test(NAME, move || outcome(corpus::every_folder(&root))),
-        None => Trial::test(NAME, || Ok(()))
-            .with_ignored_flag(true)
-            .with_kind("FAIRLEAD_CORPUS names no folder"),
-    }
 }
 
 /// Exists only where Cargo.toml lacks `harness = false`: then `main` above would never run.

@@ -101,16 +101,6 @@ impl ControlPlane {
         reply.found(path)
     }
 
-    /// A debug page that shows every proxy, to who is of the mesh's own namespace.
-    pub fn seen_by_mesh(&self, path: &str) -> Result<Value> {
-        let token = self.token("istio-system", "reader", "reader")?;
-        let target = Target::Tcp((self.node, 8080).into());
-        let call = Call::get(target, "localhost", path);
-        let call = call.header("authorization", &format!("Bearer {}", token.trim()));
-        let text = call.send_from_node()?.found(path)?;
-        serde_json::from_str(&text).with_context(|| format!("{path} is no JSON: {text}"))
-    }
-
     pub fn json(&self, path: &str) -> Result<Value> {
         let text = self.page(path)?;
         serde_json::from_str(&text).with_context(|| format!("{path} is no JSON: {text}"))
