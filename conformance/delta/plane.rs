@@ -58,6 +58,26 @@ impl Drop for Plane {
     }
 }
 
+/// The pages of such a plane, over xDS.
+fn pages(hub: mpsc::Sender<Message>, authenticator: Arc<Authenticator>) -> StatusService {
+    let objects: Vec<Arc<Object>> = changes(MESH)
+        .into_iter()
+        .filter_map(|change| change.object)
+        .collect();
+    let desk = Desk {
+        hub,
+        authenticator,
+        readers: Readers::Proven,
+        root_namespace: "istio-system".into(),
+    };
+    let shelf = Shelf {
+        desk,
+        render: Arc::new(|entries| Ok(entries.len().into())),
+        config: Arc::new(move || objects.clone()),
+    };
+    StatusService::new(shelf, "here")
+}
+
 impl Plane {
     pub async fn start() -> Self {
         Self::with(Limits::default(), Access::default()).await
@@ -91,22 +111,7 @@ impl Plane {
         let tasks = TaskTracker::new();
         tasks.spawn(running.run(inbox, stop.clone()));
         let authenticator = Arc::new(Authenticator::new(verifier, TRUST_DOMAIN));
-        let desk = Desk {
-            hub: hub.clone(),
-            authenticator: authenticator.clone(),
-            readers: Readers::Proven,
-            root_namespace: "istio-system".into(),
-        };
-        let objects: Vec<Arc<Object>> = changes(MESH)
-            .into_iter()
-            .filter_map(|change| change.object)
-            .collect();
-        let shelf = Shelf {
-            desk,
-            render: Arc::new(|entries| Ok(entries.len().into())),
-            config: Arc::new(move || objects.clone()),
-        };
-        let answers = StatusService::new(shelf, "here");
+        let answers = pages(hub.clone(), authenticator.clone());
         let server = Arc::new(Server {
             credentials: Arc::default(),
             hub: hub.clone(),
