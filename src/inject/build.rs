@@ -1,6 +1,7 @@
 //! The build of a proxy's image: `debug`, `distroless`, or the one that its tag says nothing of.
 
-use super::InjectError;
+use super::lists::Pod;
+use super::{InjectError, Injection};
 use crate::config::proxy_config::{IMAGE_TYPES, ProxyConfig};
 use crate::text::Str;
 
@@ -12,19 +13,23 @@ const DEFAULT: &str = "default";
 
 /// The build that is asked for: by the annotation, else by the proxy's configuration.
 pub(super) fn chosen(
-    image: &str,
-    annotation: Option<&str>,
+    pod: &Pod<'_>,
+    injection: &Injection,
     proxy: &ProxyConfig,
 ) -> Result<Str, InjectError> {
+    let asked = |key: &str| pod.annotation(key).filter(|text| !text.is_empty());
+    let global = &injection.values.global;
+    let named = asked("sidecar.istio.io/proxyImage").unwrap_or(&global.proxy.image);
+    let (image, annotation) = (global.image(named), asked(ANNOTATION));
     let said = proxy.image.as_ref().map(|image| image.image_type.as_str());
     let Some(wanted) = annotation.or(said.filter(|said| !said.is_empty())) else {
-        return Ok(Str::new(image));
+        return Ok(image);
     };
     let wrong = |why: String| match annotation {
         Some(own) => InjectError::annotation(ANNOTATION, own, why),
         None => InjectError::Values(format!("image.imageType {wanted}: {why}")),
     };
-    of_type(image, wanted).map_err(wrong)
+    of_type(&image, wanted).map_err(wrong)
 }
 
 /// The same image in another build. Envoy's own images say it before the version (`debug-v1.40.0`), Istio's behind it.

@@ -122,9 +122,6 @@ impl Choices {
         let proxy = injection
             .proxies
             .effective(pod.namespace, &pod.labels, proxy);
-        let image = read
-            .text("sidecar.istio.io/proxyImage")
-            .unwrap_or(&values.image);
         let hold = proxy.hold_application_until_proxy_starts;
         let webhook = &injection.values.sidecar_injector_webhook;
         let rewritten = read
@@ -141,11 +138,7 @@ impl Choices {
                 Role::Sidecar => read.interception(&proxy)?,
                 Role::Router => InterceptionMode::None,
             },
-            image: build::chosen(
-                &injection.values.global.image(image),
-                read.text(build::ANNOTATION),
-                &proxy,
-            )?,
+            image: build::chosen(pod, injection, &proxy)?,
             resources: match role {
                 Role::Sidecar => read.resources(&values.resources),
                 // Those of a sidecar say nothing of a gateway.
