@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::harness::client::{Call, Reply, Target, tcp};
-use super::harness::isolation::output;
+use super::harness::client::{Call, Reply, Target};
 use super::harness::network::User;
 use super::harness::suite::Scenario;
 use super::installed::Cluster;
@@ -24,10 +23,6 @@ pub const SCENARIOS: &[Scenario] = &[
     (
         "prometheus_finds_proxy_and_application_where_a_pods_annotations_say",
         scraped,
-    ),
-    (
-        "a_workload_that_asks_for_tproxy_sees_who_calls_it",
-        transparent,
     ),
 ];
 
@@ -176,46 +171,6 @@ spec: {containers: [{name: app, image: 'fairlead:1', args: [echo, --name, other,
     Ok(call.send(&other, User::App).ok())
 }
 
-/// By iptables and, as the chart's value says, by nftables.
-fn transparent() -> Result<()> {
-    for settings in [&[][..], &["global.nativeNftables=true"]] {
-        let cluster = Cluster::installed(settings)?;
-        cluster.apply_yaml(MESH)?;
-        let pod = "
-apiVersion: v1
-kind: Pod
-metadata: {name: seen, namespace: shop, annotations: {sidecar.istio.io/interceptionMode: TPROXY}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers: [{name: app, image: 'fairlead:1', args: [echo, --name, seen, --tcp-echo, '0.0.0.0:9090']}]
-";
-        cluster.eventually("the account is there", || cluster.apply_yaml(pod))?;
-        cluster.eventually("the proxy is ready", || {
-            let reply = asked(&cluster, "seen", 15021, "/healthz/ready")?;
-            ensure!(reply.is_some_and(|reply| reply.status == 200));
-            Ok(())
-        })?;
-        let stranger = cluster.network_of("default", "other")?;
-        let to = SocketAddr::from((cluster.network_of("shop", "seen")?.ip(), 9090));
-        let greeting = tcp(&stranger, User::App, to, b"hello")?;
-        ensure!(
-            greeting.name == "seen" && greeting.peer.ip() == stranger.ip(),
-            "{}",
-            greeting.peer
-        );
-        let rules = in_pod(&cluster, "iptables-save; nft list ruleset")?;
-        let native = !settings.is_empty();
-        ensure!(rules.contains("istio-tproxy") == native, "{rules}");
-        ensure!(rules.contains("-A ISTIO_TPROXY") != native, "{rules}");
-    }
-    Ok(())
-}
-
-fn in_pod(cluster: &Cluster, commands: &str) -> Result<String> {
-    let network = cluster.network_of("shop", "seen")?;
-    output(network.command(User::Root, "sh").args(["-c", commands]))
-}
-
 /// An application's page is its whole answer here, whatever the path.
 fn scraped() -> Result<()> {
     let cluster = Cluster::installed(&[])?;
@@ -263,16 +218,19 @@ spec:
     };
     for name in ["merged", "broken", "none"] {
         ensure!(annotation(name)? == "15020", "{name}");
-        let text = page(name, 15020)?;
-        ensure!(text.contains("envoy_server_live"), "{name}: {text}");
-        let says = |word: &str| text.contains(word);
-        ensure!(
-            says("merged-itself") == (name == "merged"),
-            "{name}: {text}"
-        );
-        ensure!(says("/own") == (name == "merged"), "{name}: {text}");
-        let told = says("# the application answered 503 at port 9999, path /metrics");
-        ensure!(told == (name == "broken"), "{name}: {text}");
+        // The application begins beside its proxy, perhaps after it.
+        cluster.eventually("the page has both", || {
+            let text = page(name, 15020)?;
+            ensure!(text.contains("envoy_server_live"), "{name}: {text}");
+            let says = |word: &str| text.contains(word);
+            ensure!(
+                says("merged-itself") == (name == "merged"),
+                "{name}: {text}"
+            );
+            let told = says("# the application answered 503 at port 9999, path /metrics");
+            ensure!(told == (name == "broken"), "{name}: {text}");
+            Ok(())
+        })?;
     }
     // Who keeps its own page is found there, and the proxy's is beside it.
     ensure!(annotation("apart")? == "8080");

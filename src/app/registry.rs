@@ -23,8 +23,8 @@ use crate::text::Str;
 
 /// For how long an entry outlives its proxy's last stream: one that comes again meanwhile was never away.
 const GRACE: Duration = Duration::from_secs(10);
-/// As many machines as a mesh of files has, and more.
-const MOST: usize = 10_000;
+/// As many machines as a namespace in files has, and more: none fills the places of others.
+const MOST: usize = 1_000;
 
 #[derive(Debug)]
 struct Entry {
@@ -143,8 +143,14 @@ impl Registry {
             });
         };
         let object = Arc::new(registration::entry(spec, entrant)?);
-        let room = self.entries.len() < MOST;
+        let beside = self.entries.keys();
+        let beside = beside.filter(|other| other.namespace == key.namespace);
+        let room = beside.count() < MOST;
         match self.entries.get_mut(&key) {
+            Some(entry) if account(&entry.object) != account(&object) => {
+                let owner = account(&entry.object).cloned().unwrap_or_default();
+                return Err(Refused::Another(key, owner));
+            }
             Some(entry) => {
                 entry.streams += 1;
                 self.leaving.remove(&key);
@@ -205,6 +211,14 @@ impl Registry {
     }
 }
 
+/// Whose entry it is.
+fn account(object: &Object) -> Option<&Str> {
+    match &object.spec {
+        Spec::WorkloadEntry(spec) => Some(&spec.service_account),
+        _ => None,
+    }
+}
+
 fn applied(object: Arc<Object>) -> Event {
     Event::Apply(DecodedObject {
         object,
@@ -244,6 +258,19 @@ mod tests {
             group: group.into(),
             proxy: Proxy::parse(&id, serde_json::Value::Null, Some(identity)).unwrap(),
         }
+    }
+
+    #[test]
+    fn another_account_takes_nobodys_entry() {
+        let acceptance = acceptance(GROUP);
+        let mut registry = Registry::default();
+        let (key, _) = registry
+            .enter(&entrant("db", "10.9.0.1"), &acceptance)
+            .unwrap();
+        let mut thief = entrant("db", "10.9.0.1");
+        thief.proxy.identity = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/other").ok();
+        let refused = registry.enter(&thief, &acceptance).unwrap_err();
+        assert_eq!(refused, Refused::Another(key, "db".into()));
     }
 
     #[test]

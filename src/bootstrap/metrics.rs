@@ -31,7 +31,7 @@ pub struct PathError;
 
 const MAX_PATH: usize = 1024;
 /// Both pages together; larger ones are answered by an error.
-pub(super) const MAX_PAGE: u32 = 16 << 20;
+pub(super) const MAX_PAGE: u32 = 4 << 20;
 const PAGE: &str = "/stats/prometheus";
 const CLUSTER: &str = "app-metrics";
 const FILTER: &str = "app-metrics";

@@ -71,6 +71,9 @@ pub(super) fn listener(probes: Option<&AppProbes>, metrics: Option<&Metrics>) ->
     let mut listener = pages::listener(PROBES, address, &routes, &filters);
     if metrics.is_some() {
         listener["per_connection_buffer_limit_bytes"] = json!(MAX_PAGE);
+        // A page stays as long as it is read slowly: one for each connection.
+        let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+        manager["codec_type"] = json!("HTTP1");
     }
     Some(listener)
 }

@@ -85,14 +85,18 @@ impl Writer {
             return Ok(());
         }
         let wanted = self.reached(&fronted.service).await?;
+        let mut all = Ok(());
         for own in &fronted.ingresses {
             if self.written.get(own) != Some(&wanted) {
-                self.write(own, &wanted).await?;
-                self.written.insert(own.clone(), wanted.clone());
+                // One that cannot be written keeps no other from it.
+                match self.write(own, &wanted).await {
+                    Ok(()) => drop(self.written.insert(own.clone(), wanted.clone())),
+                    Err(fault) => all = Err(fault),
+                }
                 time::sleep(PAUSE).await;
             }
         }
-        Ok(())
+        all
     }
 
     async fn reached(&self, service: &str) -> Result<Value> {

@@ -248,7 +248,10 @@ impl From<&ProxyError> for Status {
 impl From<&Refused> for Status {
     fn from(refused: &Refused) -> Self {
         let code = match refused {
-            Refused::NoIdentity(_) | Refused::Account { .. } => Code::PermissionDenied,
+            Refused::NoIdentity(_) | Refused::Account { .. } | Refused::Another(..) => {
+                Code::PermissionDenied
+            }
+            Refused::Address(_) => Code::InvalidArgument,
             Refused::NoGroup { .. } | Refused::Taken(_) | Refused::Elsewhere => {
                 Code::FailedPrecondition
             }

@@ -94,7 +94,8 @@ impl Ingresses {
         let meta = Meta {
             name: key.name.clone(),
             namespace: key.namespace.clone(),
-            creation_timestamp: oldest.meta.creation_timestamp,
+            // Whoever made a Gateway for a host keeps it: an Ingress comes after all of them.
+            creation_timestamp: i64::MAX,
             ..Meta::default()
         };
         let selector = ingress::selector(mesh);
@@ -251,7 +252,8 @@ impl Snapshot {
 
 fn gateway_key() -> Key {
     Key {
-        kind: Kind::Gateway,
+        // Not that of a Gateway, or a user's own of this name would take its place.
+        kind: Kind::Ingress,
         namespace: NAMESPACE,
         name: MADE,
     }

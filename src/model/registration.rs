@@ -3,6 +3,8 @@
 //! <https://istio.io/latest/docs/ops/configuration/mesh/vm/> tells what for. Who may still come, and when entries go, is
 //! decided where entries are kept.
 
+use std::net::IpAddr;
+
 use crate::config::meta::{Labels, Meta};
 use crate::config::workload_entry::WorkloadEntry;
 use crate::config::workload_group::{GROUP_ANNOTATION, WorkloadGroup};
@@ -35,7 +37,11 @@ pub enum Refused {
     },
     #[error("{0} is there already, and no proxy was entered as it")]
     Taken(Key),
-    #[error("{0} proxies are entered already, and no more are taken")]
+    #[error("{0} is a proxy of service account `{1}`")]
+    Another(Key, Str),
+    #[error("no one is reached at {0}")]
+    Address(IpAddr),
+    #[error("{0} proxies of its namespace are entered already, and no more are taken")]
     Full(usize),
     #[error(
         "proxies are entered where configuration comes from files; with an API server create a WorkloadEntry"
@@ -69,13 +75,17 @@ pub fn entry(group: &WorkloadGroup, entrant: &Entrant) -> Result<Object, Refused
             proven: proven.clone(),
         });
     }
+    let ip = proxy.ip;
+    if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
+        return Err(Refused::Address(ip));
+    }
     let said = [&template.labels, &group.metadata.labels, &proxy.labels];
     let tls = (
         Str::new_static("security.istio.io/tlsMode"),
         Str::new_static("istio"),
     );
-    // It proved itself by the mesh's own means: it can be called by them.
-    let labels = std::iter::once(tls).chain(said.into_iter().flat_map(pairs));
+    // It proved itself by the mesh's own means: it can be called by them, and whatever it says by nothing less.
+    let labels = said.into_iter().flat_map(pairs).chain([tls]);
     let labels: Labels = labels.collect();
     let group_of = (GROUP_ANNOTATION, name.clone());
     let annotations = pairs(&group.metadata.annotations).chain([group_of]);
@@ -160,6 +170,29 @@ mod tests {
             spec.locality.as_str(),
         );
         assert_eq!(rest, ("10.9.0.1", "db", "a/b"));
+    }
+
+    #[test]
+    fn whatever_the_node_says_it_is_called_over_tls_and_at_an_address_of_its_own() {
+        let by = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/db").ok();
+        let said = |ip: &str| {
+            let metadata = serde_json::json!({"LABELS": {"security.istio.io/tlsMode": "disabled"}});
+            let id = format!("sidecar~{ip}~vm-1.shop~shop.svc.cluster.local");
+            let proxy = Proxy::parse(&id, metadata, by.clone()).unwrap();
+            let group_of = "db".into();
+            entry(
+                &group(""),
+                &Entrant {
+                    group: group_of,
+                    proxy,
+                },
+            )
+        };
+        let object = said("10.9.0.1").unwrap();
+        let mode = object.meta.labels.get("security.istio.io/tlsMode");
+        assert_eq!(mode.map(Str::as_str), Some("istio"));
+        let refused = said("127.0.0.1").unwrap_err();
+        assert_eq!(refused, Refused::Address([127, 0, 0, 1].into()));
     }
 
     #[test]

@@ -111,7 +111,9 @@ fn pod_of<'a>(
             workloads.named(Kind::Pod, namespace, &r.name)
         });
     let there = by_ref.filter(|pod| pod.places.contains(&Place::Ip(ip)));
-    there.or_else(|| workloads.at(ip))
+    // A machine is where its own namespace says that it is, and nobody else's.
+    let is_near = |w: &&Arc<Workload>| w.key.kind == Kind::Pod || w.key.namespace == namespace;
+    there.or_else(|| workloads.at(ip).filter(is_near))
 }
 
 fn peer(endpoint: &SliceEndpoint, workload: Option<&Arc<Workload>>, slice: &Slice) -> Peer {

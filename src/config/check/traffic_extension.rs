@@ -34,6 +34,12 @@ pub(super) fn faults(spec: &TrafficExtension, not_yet: &NotYet) -> Vec<Fault> {
         Some(lua) if lua.inline_code.is_empty() => {
             out.push(fault("spec.lua.inlineCode", "the script is empty"));
         }
+        Some(lua) if lua.inline_code.contains('\0') => {
+            out.push(fault(
+                "spec.lua.inlineCode",
+                "the script has a character NUL",
+            ));
+        }
         Some(lua) if lua.inline_code.len() > MAX_CODE => {
             let message = format!("a script has at most {MAX_CODE} bytes");
             out.push(fault("spec.lua.inlineCode", message));

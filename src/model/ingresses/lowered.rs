@@ -81,12 +81,8 @@ fn servers(meta: &Meta, spec: &Ingress) -> Vec<(Server, Str)> {
             hosts => hosts.to_vec(),
         };
         hosts.into_iter().enumerate().map(move |(j, host)| {
-            let nth = if j == 0 {
-                String::new()
-            } else {
-                format!("-{j}")
-            };
-            let port = format!("https-{HTTPS}-ingress-{name}-{namespace}-{i}{nth}");
+            // A namespace has no dot and both numbers are always there: no two servers have one name.
+            let port = format!("https-{HTTPS}-ingress-{namespace}.{name}-{i}-{j}");
             (https(host, port, tls), Str::new(format!("spec.tls[{i}]")))
         })
     });
