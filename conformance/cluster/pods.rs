@@ -222,13 +222,9 @@ spec:
         cluster.eventually("the page has both", || {
             let text = page(name, 15020)?;
             ensure!(text.contains("envoy_server_live"), "{name}: {text}");
-            let says = |word: &str| text.contains(word);
-            ensure!(
-                says("merged-itself") == (name == "merged"),
-                "{name}: {text}"
-            );
-            let told = says("# the application answered 503 at port 9999, path /metrics");
-            ensure!(told == (name == "broken"), "{name}: {text}");
+            let merged = text.contains("merged-itself") == (name == "merged");
+            let told = text.contains("# the application answered 503 at port 9999, path /metrics");
+            ensure!(merged && told == (name == "broken"), "{name}: {text}");
             Ok(())
         })?;
     }
