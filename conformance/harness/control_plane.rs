@@ -56,6 +56,14 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// What it has written down of what is in force: a restart begins with that.
+    pub fn kept(&self) -> Result<String> {
+        let read = |name: &str| std::fs::read_to_string(self.folder.join(STATE).join(name));
+        let whole = read("accepted.json").context("read accepted.json")?;
+        // There is none before the first change.
+        Ok(whole + &read("accepted.log").unwrap_or_default())
+    }
+
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -49,7 +49,13 @@ fn machine() -> Result<()> {
     let caller = seen["headers"]["x-forwarded-client-cert"].to_string();
     ensure!(caller.contains("ns/shop/sa/client"), "{caller}");
 
-    // The control plane comes again, and so does the machine's stream: it was never away.
+    // The control plane comes again, and so does the machine's stream: it was never away. What came in the last moment
+    // before is not yet written down; that would be a machine that enters anew.
+    let entry = format!("orders-{}", first.ip());
+    eventually("the entry is written down", || {
+        ensure!(mesh.control_plane()?.kept()?.contains(&entry));
+        Ok(())
+    })?;
     mesh.control_plane()?.restart()?;
     for _request in 0..20 {
         client.get(ORDERS)?.seen()?;
