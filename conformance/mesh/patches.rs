@@ -19,6 +19,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_patch_removes_a_chain", chain_removed),
     ("patches_act_by_priority_then_root_then_own", order),
     ("a_patch_is_for_those_that_it_selects", selected),
+    ("a_patch_that_is_refused_changes_nothing", refused),
 ];
 
 /// An EnvoyFilter in the shop's namespace.
@@ -381,4 +382,46 @@ fn selected() -> Result<()> {
         ensure!(neighbour.is_empty(), "{neighbour:?}");
         Ok(())
     })
+}
+
+const REFUSED: &str = "listener_manager.lds.update_rejected";
+
+fn refused() -> Result<()> {
+    let shop = Shop::enter()?;
+    // A header of its own: connections that are about to end may still bear that of another scenario.
+    let good = format!(
+        "
+  workloadSelector: {{labels: {{app: storefront}}}}
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match:
+      context: SIDECAR_OUTBOUND{BEFORE_ROUTER}{}",
+        adding("stamp", "x-kept", "good")
+    );
+    let stamped = |shop: &Shop| {
+        let reply = get(shop, "/")?;
+        ensure!(reply.header("x-kept") == "good", "no stamp: {reply:?}");
+        Ok(())
+    };
+    let applied = shop.apply(&filter("lua", &good))?;
+    eventually("answers are stamped", || stamped(&shop))?;
+    // What the control plane can know to be wrong it does not send: the version before stands.
+    let unknown = good.replace("default_source_code:", "default_sauce_code:");
+    let again = shop.apply(&filter("lua", &unknown))?;
+    for _request in 0..20 {
+        stamped(&shop)?;
+    }
+    // What Envoy alone can know to be wrong it refuses: what it has goes on.
+    let broken = good.replace("envoy_on_response(handle)", "envoy_on_response(");
+    let refused = shop.storefront.stat(REFUSED)?;
+    let once_more = shop.apply(&filter("lua", &broken))?;
+    eventually("Envoy refuses the script", || {
+        ensure!(shop.storefront.stat(REFUSED)? > refused, "not yet");
+        Ok(())
+    })?;
+    for _request in 0..20 {
+        stamped(&shop)?;
+    }
+    drop((applied, again, once_more));
+    shop.until_as_before()
 }
